@@ -1,0 +1,41 @@
+# make quickstart | make test | make lint: each makes .venv and installs what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+QUICKSTART_DIR ?= quickstart
+PYTEST_ARGS ?=
+BIN = $(VENV)/bin
+RUFF_RULES = --line-length 110
+SOURCES = fgfi_tf scripts tests
+
+.PHONY: quickstart test lint format clean
+.DELETE_ON_ERROR:
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --editable .
+	touch $@
+
+$(VENV)/.installed-test: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --editable '.[test]'
+	touch $@ $(VENV)/.installed
+
+quickstart: $(VENV)/.installed
+	$(BIN)/python scripts/quickstart.py --output_dir=$(QUICKSTART_DIR) $(QUICKSTART_ARGS)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/python -m ruff check $(RUFF_RULES) --select E,F,W,I,B,UP,D1 --per-file-ignores 'tests/*:D1' \
+	  --per-file-ignores '*/__init__.py:D104' --ignore D105,D107 --target-version py310 $(SOURCES)
+	$(BIN)/python -m ruff format --check $(RUFF_RULES) --target-version py310 $(SOURCES)
+
+format: $(VENV)/.installed-test
+	$(BIN)/python -m ruff format $(RUFF_RULES) --target-version py310 $(SOURCES)
+	$(BIN)/python -m ruff check --fix --select I $(RUFF_RULES) --target-version py310 $(SOURCES)
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
