@@ -1,0 +1,229 @@
+"""Pictures for people: boxes with names, masks as a layer of heat, and grids of pictures.
+
+Everything takes and gives RGB uint8 arrays [H,W,3] and leaves its inputs as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Color = tuple[int, int, int]
+
+# One hue per class, far apart also for colour-blind readers; dark text is readable on all of them.
+PALETTE: tuple[Color, ...] = (
+    (77, 195, 255),  # sky: the first class (car)
+    (255, 176, 32),  # orange: the second (pedestrian)
+    (87, 224, 132),  # green: the third (cyclist)
+    (255, 110, 150),
+    (190, 150, 255),
+    (255, 226, 77),
+    (64, 224, 208),
+    (230, 160, 120),
+    (175, 185, 195),
+)
+_INK: Color = (16, 20, 26)
+_PAPER: Color = (250, 250, 248)
+
+
+@functools.lru_cache(maxsize=32)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)
+
+
+@functools.lru_cache(maxsize=1024)
+def class_color(name: str) -> Color:
+    """The colour of a class name: fixed for the KITTI classes, by its letters for any other."""
+    known = ("car", "pedestrian", "cyclist", "van", "person_sitting", "truck", "tram", "misc", "dontcare")
+    if name.lower() in known:
+        return PALETTE[known.index(name.lower())]
+    return PALETTE[sum((i + 1) * ord(c) for i, c in enumerate(name)) % len(PALETTE)]
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: Sequence[str] | None = None,
+    scores: Sequence[float] | None = None,
+    colors: Sequence[Color] | None = None,
+) -> np.ndarray:
+    """Draws boxes, each with its class name and score, over a copy of the image.
+
+    Args:
+        image: RGB [H,W,3], uint8, or any real type in 0..255.
+        boxes: [N,4] (xmin, ymin, xmax, ymax), inclusive pixel corners of ``image``; parts outside
+            the image are not drawn, boxes with a non-finite corner are left out.
+        labels: N class names; the colour follows the name.
+        scores: N scores, written behind the name with two decimals.
+        colors: N RGB colours instead of those of the class names.
+
+    Returns:
+        uint8 [H,W,3]. The line width and the letters grow with the image; a label that finds no
+        room above its box goes inside it, and is never outside the picture.
+
+    Raises:
+        ValueError: the image is not [H,W,3], or the lists differ in length from the boxes.
+    """
+    canvas = Image.fromarray(_as_uint8(image))
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    for name, given in (("labels", labels), ("scores", scores), ("colors", colors)):
+        if given is not None and len(given) != len(boxes):
+            raise ValueError(f"draw_boxes: {len(boxes)} boxes but {len(given)} {name}")
+    draw = ImageDraw.Draw(canvas)
+    line = max(1, round(math.sqrt(canvas.width * canvas.height) / 300))
+    order = range(len(boxes)) if scores is None else np.argsort(np.asarray(scores), kind="stable")
+    drawn = [i for i in order if np.isfinite(boxes[i]).all()]  # the best score last, so on top
+    for i in drawn:
+        _outline(draw, boxes[i], _color_of(i, labels, colors), line, canvas.size)
+    for i in drawn:
+        text = _caption_of(i, labels, scores)
+        if text:
+            _tag(draw, boxes[i], text, _color_of(i, labels, colors), line, canvas.size)
+    return np.asarray(canvas)
+
+
+def overlay_mask(
+    image: np.ndarray, mask: np.ndarray, color: Color = (255, 64, 32), alpha: float = 0.5
+) -> np.ndarray:
+    """Lays a mask over an image as a translucent layer of heat with a bright edge.
+
+    Args:
+        image: RGB [H,W,3], 0..255.
+        mask: [h,w] bool (an imitation mask), or float in 0..1 (stronger where higher). A position
+            covers the rectangle of H/h x W/w image pixels that it stands for.
+        color: RGB of the layer.
+        alpha: its opacity where the mask is 1.
+
+    Returns:
+        uint8 [H,W,3].
+    """
+    base = _as_uint8(image).astype(np.float32)
+    height, width = base.shape[:2]
+    mask = np.asarray(mask)
+    if mask.ndim != 2:
+        raise ValueError(f"overlay_mask: the mask must be [h,w], got shape {mask.shape}")
+    rows = np.arange(height) * mask.shape[0] // height
+    columns = np.arange(width) * mask.shape[1] // width
+    heat = np.clip(mask.astype(np.float32), 0.0, 1.0)[rows][:, columns]  # H x W
+    edge = np.zeros((height, width), bool)
+    inside = heat > 0
+    edge[:, 1:] |= inside[:, 1:] != inside[:, :-1]
+    edge[1:, :] |= inside[1:, :] != inside[:-1, :]
+    opacity = (alpha * heat)[..., None]  # H x W x 1
+    out = base * (1 - opacity) + np.asarray(color, np.float32) * opacity
+    glow = np.asarray(color, np.float32) * 0.5 + 127.5
+    out[edge] = 0.3 * out[edge] + 0.7 * glow
+    return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+
+
+def montage(
+    images: Sequence[np.ndarray], captions: Sequence[str] | None = None, columns: int = 2
+) -> np.ndarray:
+    """A grid of pictures on a light ground, each with its caption below.
+
+    Pictures of different sizes are scaled to the width of the widest, keeping their shape; those
+    of one row share its height. Captions too long for their column end in an ellipsis.
+
+    Args:
+        images: RGB arrays [H,W,3], 0..255; at least one.
+        captions: one line for each picture.
+        columns: pictures in a row (fewer where there are fewer pictures).
+
+    Returns:
+        uint8 [H',W',3].
+    """
+    if not len(images):
+        raise ValueError("montage: no images")
+    if captions is not None and len(captions) != len(images):
+        raise ValueError(f"montage: {len(images)} images but {len(captions)} captions")
+    columns = max(1, min(columns, len(images)))
+    pictures = [Image.fromarray(_as_uint8(image)) for image in images]
+    width = max(picture.width for picture in pictures)
+    pictures = [
+        p
+        if p.width == width
+        else p.resize((width, max(1, round(p.height * width / p.width))), Image.BILINEAR)
+        for p in pictures
+    ]
+    letters = max(10, round(width / 45))
+    gap = max(4, round(width / 80))
+    foot = round(letters * 1.7) if captions is not None else 0
+    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    heights = [max(p.height for p in row) + foot for row in rows]
+    canvas = Image.new("RGB", (columns * (width + gap) + gap, sum(heights) + gap * (len(rows) + 1)), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    top = gap
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            left = gap + c * (width + gap)
+            canvas.paste(picture, (left, top))
+            if captions is not None:
+                text = _shorten(str(captions[r * columns + c]), _font(letters), width)
+                draw.text((left, top + picture.height + foot // 2), text, _INK, _font(letters), anchor="lm")
+        top += heights[r] + gap
+    return np.asarray(canvas)
+
+
+def _as_uint8(image: np.ndarray) -> np.ndarray:
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"an RGB image must be [H,W,3], got shape {image.shape}")
+    if image.dtype == np.uint8:
+        return image
+    return np.clip(np.rint(image.astype(np.float32)), 0, 255).astype(np.uint8)
+
+
+def _color_of(i: int, labels: Sequence[str] | None, colors: Sequence[Color] | None) -> Color:
+    if colors is not None:
+        return tuple(int(c) for c in colors[i])
+    return class_color(str(labels[i])) if labels is not None else PALETTE[0]
+
+
+def _caption_of(i: int, labels: Sequence[str] | None, scores: Sequence[float] | None) -> str:
+    name = [] if labels is None else [str(labels[i])]
+    return " ".join(name + ([] if scores is None else [f"{float(scores[i]):.2f}"]))
+
+
+def _outline(
+    draw: ImageDraw.ImageDraw, box: np.ndarray, color: Color, line: int, size: tuple[int, int]
+) -> None:
+    """The frame of a box with a dark hairline around it, so that it shows on any ground."""
+    left, top = np.floor(np.maximum(box[:2], 0)).astype(int)
+    right, bottom = np.ceil(np.minimum(box[2:], np.subtract(size, 1))).astype(int)
+    if right < left or bottom < top:
+        return
+    if min(right - left, bottom - top) > 4 * line:
+        draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=_INK, width=line + 2)
+    draw.rectangle((left, top, right, bottom), outline=color, width=line)
+
+
+def _tag(
+    draw: ImageDraw.ImageDraw, box: np.ndarray, text: str, color: Color, line: int, size: tuple[int, int]
+) -> None:
+    """The text on a plate in the box's colour: above the box, else inside it, always in the picture."""
+    width, height = size
+    if box[2] < 0 or box[3] < 0 or box[0] > width - 1 or box[1] > height - 1:
+        return
+    font = _font(int(np.clip(math.sqrt(width * height) / 48, 9, 40)))
+    text = _shorten(text, font, width - 4)
+    x0, y0, x1, y1 = draw.textbbox((0, 0), text, font=font)
+    plate_width, plate_height = int(x1 - x0) + 5, int(y1 - y0) + 5
+    left = int(np.clip(math.floor(box[0]), 0, max(0, width - plate_width)))
+    top = math.floor(box[1]) - plate_height
+    if top < 0:
+        top = max(0, math.floor(box[1])) + line
+    top = int(np.clip(top, 0, max(0, height - plate_height)))
+    draw.rectangle((left, top, left + plate_width - 1, top + plate_height - 1), fill=color)
+    draw.text((left + 2 - x0, top + 2 - y0), text, fill=_INK, font=font)
+
+
+def _shorten(text: str, font: ImageFont.ImageFont, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..." if text else ""
