@@ -1,0 +1,186 @@
+"""Matching of detections to ground truths over a whole data set by array operations.
+
+The protocol matches greedily: frame by frame the ground truths in file order, each taking the best
+detection that is still free. Two ground truths influence each other only where they compete for a
+detection, so
+
+* a ground truth and a detection that overlap nobody else are an *isolated* pair: it is matched at
+  every threshold that the score reaches, and counting such pairs is a sort;
+* the others are put into *rounds*: a ground truth comes in the round after the last earlier ground
+  truth that shares a candidate with it. Within a round nobody competes; each takes its first free
+  candidate in order of preference, for all thresholds at once.
+
+The result is that of the plain loop, pair for pair.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+_PAIR_BLOCK = 1 << 18  # pairs of one frame looked at together when overlaps are computed
+_CELL_BLOCK = 1 << 22  # pairs x thresholds looked at together
+
+
+def frame_pairs(frame_a: np.ndarray, frame_b: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks of all index pairs (a, b) of the same frame, in order of a, then b.
+
+    Args:
+        frame_a: int64 [A], never decreasing.
+        frame_b: int64 [B], never decreasing.
+
+    Yields:
+        Index arrays of equal length, of at most about ``_PAIR_BLOCK`` pairs: memory does not grow
+        with the number of frames.
+    """
+    start = np.searchsorted(frame_b, frame_a, side="left")
+    counts = np.searchsorted(frame_b, frame_a, side="right") - start  # [A]
+    ends = np.cumsum(counts)
+    first = 0
+    while first < len(frame_a):
+        before = ends[first - 1] if first else 0
+        last = max(int(np.searchsorted(ends, before + _PAIR_BLOCK, side="right")), first + 1)
+        block = counts[first:last]
+        a = np.repeat(np.arange(first, last), block)  # [P]
+        b = np.arange(len(a)) + np.repeat(start[first:last] - (np.cumsum(block) - block), block)
+        yield a, b
+        first = last
+
+
+def intersections(boxes_a: np.ndarray, boxes_b: np.ndarray) -> np.ndarray:
+    """Intersection areas [P] of boxes [P, 4] taken in pairs; 0 where they do not overlap."""
+    width = np.minimum(boxes_a[:, 2], boxes_b[:, 2]) - np.maximum(boxes_a[:, 0], boxes_b[:, 0])
+    height = np.minimum(boxes_a[:, 3], boxes_b[:, 3]) - np.maximum(boxes_a[:, 1], boxes_b[:, 1])
+    return np.where((width > 0) & (height > 0), width * height, 0.0)
+
+
+def areas(boxes: np.ndarray) -> np.ndarray:
+    """Areas [N] of boxes [N, 4], without the + 1 of inclusive pixels."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def overlapping_pairs(
+    frame_a: np.ndarray, boxes_a: np.ndarray, frame_b: np.ndarray, boxes_b: np.ndarray, above: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All pairs of the same frame with an IoU greater than ``above``, in order of a, then b.
+
+    Returns:
+        Indices into a [P], into b [P] and their IoU [P], computed in the development kit's order
+        of operations, so that an overlap at a limit falls on the same side.
+    """
+    area_a, area_b = areas(boxes_a), areas(boxes_b)
+    found = []
+    for a, b in frame_pairs(frame_a, frame_b):
+        shared = intersections(boxes_a[a], boxes_b[b])
+        touching = np.flatnonzero(shared > 0)
+        a, b, shared = a[touching], b[touching], shared[touching]
+        iou = shared / (area_b[b] + area_a[a] - shared)
+        keep = iou > above
+        found.append((a[keep], b[keep], iou[keep]))
+    if not found:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+    return tuple(np.concatenate(column) for column in zip(*found, strict=True))  # type: ignore[return-value]
+
+
+def covered_shares(
+    frame: np.ndarray, boxes: np.ndarray, frame_area: np.ndarray, area_boxes: np.ndarray
+) -> np.ndarray:
+    """For each box [N] the greatest share of its own area that lies inside one of the areas [M] of its frame."""
+    share = np.zeros(len(boxes))
+    size = areas(boxes)
+    for box, area in frame_pairs(frame, frame_area):
+        shared = intersections(boxes[box], area_boxes[area])
+        touching = np.flatnonzero(shared > 0)
+        box = box[touching]
+        np.maximum.at(share, box, shared[touching] / size[box])
+    return share
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidates:
+    """Pairs of a ground truth and a detection that overlap enough to be matched.
+
+    Attributes:
+        truth: int64 [P], index of the ground truth, never decreasing (file order).
+        detection: int64 [P], index of the detection, rising within a ground truth (file order).
+        overlap: float64 [P], IoU.
+        round: int64 [P], the round of the ground truth (module docstring).
+        isolated: bool [P], neither of the two has another candidate.
+    """
+
+    truth: np.ndarray
+    detection: np.ndarray
+    overlap: np.ndarray
+    round: np.ndarray
+    isolated: np.ndarray
+
+    @classmethod
+    def of(cls, truth: np.ndarray, detection: np.ndarray, overlap: np.ndarray) -> Candidates:
+        """From pairs in order of ground truth, then detection."""
+        if not len(truth):
+            nothing = np.zeros(0, np.int64)
+            return cls(truth, detection, overlap, nothing, nothing.astype(bool))
+        segment = np.cumsum(np.diff(truth, prepend=truth[0]) != 0)  # [P], 0 .. number of truths - 1
+        starts = np.flatnonzero(np.diff(segment, prepend=-1))
+        alone = (np.bincount(segment)[segment] == 1) & (np.bincount(detection)[detection] == 1)
+        by_detection = np.argsort(detection, kind="stable")
+        again = np.flatnonzero(np.diff(detection[by_detection]) == 0)
+        later, earlier = by_detection[again + 1], by_detection[again]  # pairs of one detection
+        rounds = np.zeros(len(starts), np.int64)
+        while True:
+            wanted = np.zeros(len(truth), np.int64)
+            wanted[later] = rounds[segment[earlier]] + 1
+            wanted = np.maximum.reduceat(wanted, starts)
+            if np.array_equal(wanted, rounds):
+                return cls(truth, detection, overlap, rounds[segment], alone)
+            rounds = wanted
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def take(self, rows: np.ndarray) -> Candidates:
+        """Some of the pairs. Rounds stay as they were: later than needed is never wrong."""
+        return Candidates(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
+
+
+def greedy_matches(
+    pairs: Candidates, preference: tuple[np.ndarray, ...], scores: np.ndarray, thresholds: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Greedy matching at every threshold.
+
+    Args:
+        pairs: candidates, usually without the isolated ones.
+        preference: sort keys [P], most important first, smallest first; a ground truth takes its
+            first free candidate in this order, and the first in file order among equals.
+        scores: float64 [P], score of the pair's detection.
+        thresholds: float64 [T]; a detection takes part where its score is not below.
+
+    Yields:
+        A block of thresholds as a slice, and the matches in it: indices of pairs [M] and of their
+        thresholds [M], counted from the start of the block.
+    """
+    if not len(pairs):
+        return
+    order = np.lexsort((*preference[::-1], pairs.truth, pairs.round))
+    truth, rounds = pairs.truth[order], pairs.round[order]
+    _, detection = np.unique(pairs.detection[order], return_inverse=True)
+    scores = scores[order]
+    bounds = np.append(np.flatnonzero(np.diff(rounds, prepend=-1)), len(order))
+    step = max(1, _CELL_BLOCK // len(order))
+    for begin in range(0, len(thresholds), step):
+        block = slice(begin, min(begin + step, len(thresholds)))
+        limits = thresholds[block]
+        free = np.ones((detection.max() + 1, len(limits)), bool)  # D x T
+        matched = []
+        for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+            usable = (scores[low:high, None] >= limits) & free[detection[low:high]]  # S x T
+            position = np.where(usable, np.arange(high - low, dtype=np.int32)[:, None], high - low)
+            starts = np.flatnonzero(np.diff(truth[low:high], prepend=-1))
+            first = np.minimum.reduceat(position, starts, axis=0)  # G x T, of each ground truth
+            row, column = np.nonzero(first < high - low)
+            row = low + first[row, column]
+            free[detection[row], column] = False
+            matched.append((order[row], column))
+        yield block, *(np.concatenate(part) for part in zip(*matched, strict=True))
