@@ -1,0 +1,71 @@
+"""tensorflow-addons on current TensorFlow: the only module that imports it.
+
+tensorflow-addons 0.23 has ended development and has no release for Python 3.12. It takes Keras 2 from
+``tf.keras`` and ``keras.src``. On TensorFlow 2.18-2.21 its pure-Python parts run with tf_keras, once these
+names lead there: ``tf.keras`` for the rest of the process, as TF_USE_LEGACY_KERAS=1 would have done.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from types import ModuleType
+
+import tensorflow as tf
+import tf_keras as keras
+
+from fgfi_tf.errors import UserError
+
+
+def _tensorflow_addons() -> ModuleType:
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    import tf_keras.src.engine
+
+    tf.keras = sys.modules["tensorflow.keras"] = keras
+    sys.modules.setdefault("keras.src.engine", tf_keras.src.engine)
+    try:
+        with warnings.catch_warnings():
+            # Both warnings of its import (end of life, untested TensorFlow) are known, see above.
+            warnings.simplefilter("ignore")
+            import tensorflow_addons
+    except ImportError as error:
+        raise UserError(
+            "--optimizer=sgdw, --optimizer=lamb and --ema need tensorflow-addons (pip install "
+            f"tensorflow-addons==0.23.0; it has no release for Python 3.12): {error}"
+        ) from error
+    return tensorflow_addons
+
+
+def sgdw(
+    learning_rate, weight_decay, momentum: float, exclude: list[str]
+) -> keras.optimizers.legacy.Optimizer:
+    """Momentum SGD with decoupled weight decay (Loshchilov and Hutter, 2019).
+
+    ``weight_decay`` is subtracted as a share of the weight at each step, a number or a schedule; variables
+    whose name matches a pattern of ``exclude`` do not decay. Raises UserError without tensorflow-addons.
+    """
+    return _tensorflow_addons().optimizers.SGDW(
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        exclude_from_weight_decay=exclude,
+    )
+
+
+def lamb(learning_rate, weight_decay: float, exclude: list[str]) -> keras.optimizers.legacy.Optimizer:
+    """LAMB: Adam with layer-wise rates (You et al., 2020). Raises UserError without tensorflow-addons."""
+    return _tensorflow_addons().optimizers.LAMB(
+        learning_rate=learning_rate, weight_decay=weight_decay, exclude_from_weight_decay=exclude
+    )
+
+
+def moving_average(
+    optimizer: keras.optimizers.legacy.Optimizer, decay: float
+) -> keras.optimizers.legacy.Optimizer:
+    """Wraps an optimizer; the slot ``average`` of each weight holds its moving average.
+
+    The decay at step t is min(decay, (1 + t) / (10 + t)), so that short runs are averaged too. Raises
+    UserError without tensorflow-addons.
+    """
+    return _tensorflow_addons().optimizers.MovingAverage(optimizer, average_decay=decay, dynamic_decay=True)

@@ -1,0 +1,259 @@
+"""The experiment: every choice of a training run as one typed, checked value.
+
+Each field is also an absl flag of the same name (``fgfi_tf.training.flags``): name, type, default,
+group and help text stand here, once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from fgfi_tf.errors import UserError
+
+_GROUP = "group"
+
+
+def _option(default: Any, group: str, text: str, choices: Iterable[str] = ()) -> Any:
+    return dataclasses.field(
+        default=default, metadata={_GROUP: group, "help": text, "choices": tuple(choices)}
+    )
+
+
+def _group(name: str):
+    return lambda default, text, choices=(): _option(default, name, text, choices)
+
+
+_model, _data, _optimization = _group("Model"), _group("Data"), _group("Optimization")
+_imitation, _augmentation = _group("Imitation"), _group("Augmentation")
+_run, _hardware = _group("Run folder and logging"), _group("Devices and speed")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """All options of a training run. Build it with ``fgfi_tf.training.flags.parse`` or by keyword."""
+
+    model: str = _model("shuffledet_0.5x", "Detector to train.")
+    input_size: str = _model("384x1248", "Height x width of the network input, each divisible by 16.")
+    init_checkpoint: str = _model(
+        "", "Weights to start from: a run folder, a checkpoint, or a TF1 ShuffleDet or backbone checkpoint."
+    )
+    decay_rate: float = _model(
+        0.0005, "L2 penalty rate * 0.5 * ||W||^2 on the weights the detector names (ShuffleDet: conv12)."
+    )
+
+    dataset: str = _data("kitti", "Dataset to train on.")
+    data_dir: str = _data("", "Folder of the raw dataset.")
+    prepared_dir: str = _data("", "Folder for the TFRecords made once (empty: inside --data_dir).")
+    train_split: str = _data("train", "Split to train on: a list in ImageSets.")
+    val_split: str = _data("val", "Split to evaluate on, and to draw pictures of.")
+    max_boxes: int = _data(64, "Objects per image that a batch has room for.")
+
+    batch_size: int = _optimization(32, "Images per update, over all devices and machines together.")
+    steps: int = _optimization(40000, "Updates to train for.")
+    optimizer: str = _optimization(
+        "sgd",
+        "sgd: momentum SGD, the rate multiplies the velocity; adam; sgdw and lamb "
+        "(tensorflow-addons): decoupled weight decay, layer-wise rates.",
+        ("sgd", "adam", "sgdw", "lamb"),
+    )
+    learning_rate: float = _optimization(0.02, "Learning rate after the warm-up.")
+    final_learning_rate: float = _optimization(2e-9, "Learning rate at the end of the cosine schedule.")
+    schedule: str = _optimization("cosine", "How the learning rate falls.", ("cosine", "step", "constant"))
+    schedule_steps: int = _optimization(0, "Steps that the cosine schedule spans (0: --steps).")
+    lr_decay_steps: str = _optimization("", "Steps at which --schedule=step falls, e.g. 25000,35000.")
+    lr_decay_factor: float = _optimization(0.1, "Factor of each fall of --schedule=step.")
+    lr_warmup_steps: int = _optimization(0, "Steps in which the learning rate rises linearly from 0.")
+    momentum: float = _optimization(0.9, "Momentum of the SGD optimizers.")
+    weight_decay: float = _optimization(
+        0.0, "Decoupled weight decay of sgdw and lamb, per step, scaled with the schedule."
+    )
+    clip_norm: float = _optimization(0.0, "Clip the global gradient norm to this (0: never).")
+    ema: float = _optimization(0.0, "Decay of the moving average of weights used in evaluation (0: none).")
+    gradient_accumulation: int = _optimization(
+        1, "Split each batch into this many parts computed one after the other, for one update."
+    )
+    seed: int = _optimization(0, "Seed of weights, data order, augmentation and dropout.")
+
+    imitation: bool = _imitation(False, "Learn from a teacher by fine-grained feature imitation.")
+    teacher_model: str = _imitation("shuffledet_1x", "Detector that teaches.")
+    teacher_checkpoint: str = _imitation("", "The teacher's run folder or checkpoint.")
+    psi: float = _imitation(0.5, "Share of a box's best IoU above which its anchors enter the mask.")
+    imitation_weight: float = _imitation(1.0, "Weight of the imitation loss (lambda).")
+    imitation_warmup_steps: int = _imitation(0, "Imitation starts after this many steps.")
+    imitation_end_step: int = _imitation(0, "Imitation ends at this step (0: never).")
+    imitation_normalization: float = _imitation(
+        2.0, "k in 'divided by k * mask positions': 2 for the 0.5x student, 4 for 0.25x."
+    )
+    imitation_region: str = _imitation(
+        "fine_grained", "Where to imitate.", ("fine_grained", "gt_box", "full")
+    )
+    imitation_compute: str = _imitation(
+        "auto",
+        "Adaptation at mask positions only (gathered), or everywhere (dense).",
+        ("auto", "gathered", "dense"),
+    )
+
+    augment: bool = _augmentation(True, "Augment training images.")
+    brightness: int = _augmentation(50, "Brightness changes by up to +- this, in 0..255.")
+    contrast: str = _augmentation("0.5,1.5", "Range of the contrast factor.")
+    saturation: str = _augmentation("0.3,1.7", "Range of the saturation factor.")
+    drift: str = _augmentation("150x100", "Largest drift, x by y, in pixels of the image file.")
+    flip: float = _augmentation(0.5, "Probability of a horizontal flip.")
+
+    output_dir: str = _run("", "Run folder: flags, checkpoints, TensorBoard files.")
+    overwrite: bool = _run(False, "Delete the run that --output_dir holds and start anew.")
+    summary_every: int = _run(50, "Steps between TensorBoard scalars (and lines of the log).")
+    checkpoint_every: int = _run(500, "Steps between checkpoints.")
+    keep_checkpoints: int = _run(5, "Newest checkpoints to keep.")
+    picture_every: int = _run(500, "Steps between TensorBoard pictures (0: never).")
+    evaluate_every: int = _run(0, "Steps between evaluations on --val_split (0: never).")
+
+    devices: str = _hardware("", "Devices to use, e.g. gpu:0,gpu:1 (empty: every GPU, else the CPU).")
+    virtual_cpus: int = _hardware(0, "Split the CPU into this many devices (to try distribution).")
+    mixed_precision: str = _hardware(
+        "none", "Compute in half precision; losses and weights stay float32.", ("none", "float16", "bfloat16")
+    )
+    jit_compile: bool = _hardware(False, "Compile the training step with XLA.")
+    steps_per_execution: int = _hardware(1, "Steps run in one call of the graph.")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the network input."""
+        return parse_size("input_size", self.input_size)
+
+    @property
+    def lr_boundaries(self) -> tuple[int, ...]:
+        """Steps at which ``schedule=step`` falls."""
+        return parse_numbers("lr_decay_steps", self.lr_decay_steps, int)
+
+    @property
+    def contrast_range(self) -> tuple[float, float]:
+        """(lowest, highest) contrast factor."""
+        return _range("contrast", self.contrast)
+
+    @property
+    def saturation_range(self) -> tuple[float, float]:
+        """(lowest, highest) saturation factor."""
+        return _range("saturation", self.saturation)
+
+    @property
+    def drift_xy(self) -> tuple[int, int]:
+        """Largest drift (x, y) in pixels of the image file."""
+        return parse_size("drift", self.drift)
+
+
+# Options that may differ when a run is taken up again: none of them changes what a step computes.
+RESUMABLE = frozenset(
+    "steps data_dir prepared_dir val_split output_dir overwrite summary_every checkpoint_every "
+    "keep_checkpoints picture_every evaluate_every devices virtual_cpus jit_compile "
+    "steps_per_execution".split()
+)
+
+
+def parse_size(flag: str, text: str) -> tuple[int, int]:
+    """'384x1248' to (384, 1248); raises UserError naming the flag."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    if not match:
+        raise UserError(f"--{flag}={text}: two whole numbers are expected, like 384x1248")
+    return int(match.group(1)), int(match.group(2))
+
+
+def parse_numbers(flag: str, text: str, kind: type = float) -> tuple:
+    """'1,2' to (1, 2); raises UserError naming the flag."""
+    try:
+        return tuple(kind(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise UserError(f"--{flag}={text}: numbers separated by commas are expected") from error
+
+
+def _range(flag: str, text: str) -> tuple[float, float]:
+    values = parse_numbers(flag, text)
+    if len(values) != 2 or not 0 <= values[0] <= values[1]:
+        raise UserError(f"--{flag}={text}: two numbers are expected, lowest and highest, not negative")
+    return values
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' for a near miss, else the list of what is known."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+
+
+_AT_LEAST = {
+    1: "max_boxes batch_size steps gradient_accumulation summary_every checkpoint_every keep_checkpoints "
+    "steps_per_execution",
+    0: "decay_rate schedule_steps final_learning_rate lr_warmup_steps momentum weight_decay clip_norm seed "
+    "imitation_weight imitation_warmup_steps imitation_end_step picture_every evaluate_every "
+    "virtual_cpus brightness ema flip",
+}
+
+
+def validate(config: ExperimentConfig) -> ExperimentConfig:
+    """Returns the config; raises UserError, one line naming the flag, where it cannot work."""
+    for least, names in _AT_LEAST.items():
+        for name in names.split():
+            if not getattr(config, name) >= least:  # also refuses NaN
+                raise UserError(f"--{name}={getattr(config, name)}: must be at least {least}")
+    for field in dataclasses.fields(config):
+        choices, value = field.metadata["choices"], getattr(config, field.name)
+        if choices and value not in choices:
+            raise UserError(f"--{field.name}={value}: {did_you_mean(value, choices)}")
+    _validate_model(config)
+    _validate_optimization(config)
+    _validate_imitation(config)
+    for name in ("contrast_range", "saturation_range", "drift_xy"):
+        getattr(config, name)
+    if config.flip > 1:
+        raise UserError(f"--flip={config.flip}: a probability is expected")
+    return config
+
+
+def _validate_model(config: ExperimentConfig) -> None:
+    from fgfi_tf.models import registry  # here, since it imports tensorflow
+
+    for flag in ("model", "teacher_model"):
+        name = getattr(config, flag)
+        if (flag == "model" or config.imitation) and name not in registry.names():
+            raise UserError(f"--{flag}={name}: no such detector; {did_you_mean(name, registry.names())}")
+    height, width = config.size
+    if not height or not width or height % 16 or width % 16:
+        raise UserError(f"--input_size={config.input_size}: height and width must be divisible by 16")
+    if not config.output_dir:
+        raise UserError("--output_dir is missing: the folder to write the run to")
+
+
+def _validate_optimization(config: ExperimentConfig) -> None:
+    if not config.learning_rate > 0:
+        raise UserError(f"--learning_rate={config.learning_rate}: must be above 0")
+    if config.ema >= 1 or config.momentum >= 1:
+        raise UserError("--ema and --momentum must be below 1")
+    if config.batch_size % config.gradient_accumulation:
+        raise UserError(
+            f"--gradient_accumulation={config.gradient_accumulation} does not divide "
+            f"--batch_size={config.batch_size}"
+        )
+    if config.weight_decay and config.optimizer not in ("sgdw", "lamb"):
+        raise UserError(
+            f"--weight_decay={config.weight_decay} needs --optimizer=sgdw or lamb; "
+            "the L2 penalty of the published recipe is --decay_rate"
+        )
+    if config.schedule == "step" and not config.lr_boundaries:
+        raise UserError("--schedule=step needs --lr_decay_steps")
+    if config.devices and config.virtual_cpus:
+        raise UserError("--devices and --virtual_cpus exclude each other")
+
+
+def _validate_imitation(config: ExperimentConfig) -> None:
+    if not 0 < config.psi <= 1:
+        raise UserError(f"--psi={config.psi}: must be above 0 and at most 1")
+    if not config.imitation_normalization > 0:
+        raise UserError(f"--imitation_normalization={config.imitation_normalization}: must be above 0")
+    if config.imitation and not config.teacher_checkpoint:
+        raise UserError("--imitation needs --teacher_checkpoint (the run folder of a trained teacher)")
+    if config.imitation_end_step and config.imitation_end_step <= config.imitation_warmup_steps:
+        raise UserError("--imitation_end_step must be 0 or above --imitation_warmup_steps")

@@ -1,0 +1,68 @@
+"""Learning-rate schedules: cosine, steps or constant, with a linear warm-up."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras as keras
+
+from fgfi_tf.training.config import ExperimentConfig
+
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+
+
+@keras.utils.register_keras_serializable("fgfi_tf")
+class LinearWarmup(Schedule):
+    """``schedule`` scaled by (step + 1) / steps in the first ``steps`` steps."""
+
+    def __init__(self, schedule: Schedule, steps: int):
+        self.schedule = schedule
+        self.steps = steps
+
+    def __call__(self, step) -> tf.Tensor:
+        """The rate (float32 scalar) of the update after ``step`` updates."""
+        share = (tf.cast(step, tf.float32) + 1.0) / float(self.steps)
+        return self.schedule(step) * tf.minimum(share, 1.0)
+
+    def get_config(self) -> dict:
+        """Every constructor argument."""
+        return {"schedule": keras.optimizers.schedules.serialize(self.schedule), "steps": self.steps}
+
+    @classmethod
+    def from_config(cls, config: dict) -> LinearWarmup:
+        """Inverse of :meth:`get_config`."""
+        return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["steps"])
+
+
+@keras.utils.register_keras_serializable("fgfi_tf")
+class Constant(Schedule):
+    """The same rate at every step."""
+
+    def __init__(self, rate: float):
+        self.rate = rate
+
+    def __call__(self, step) -> tf.Tensor:
+        """``rate`` as a float32 scalar."""
+        return tf.constant(self.rate, tf.float32)
+
+    def get_config(self) -> dict:
+        """Every constructor argument."""
+        return {"rate": self.rate}
+
+
+def build_schedule(config: ExperimentConfig, start: float | None = None) -> Schedule:
+    """The schedule of an experiment, from ``start`` (None: the learning rate) and with its shape."""
+    rate = config.learning_rate if start is None else start
+    if config.schedule == "cosine":
+        schedule = keras.optimizers.schedules.CosineDecay(
+            rate,
+            config.schedule_steps or config.steps,
+            alpha=config.final_learning_rate / config.learning_rate,
+        )
+    elif config.schedule == "step":
+        boundaries = list(config.lr_boundaries)
+        values = [rate * config.lr_decay_factor**i for i in range(len(boundaries) + 1)]
+        # Keras keeps the old value at the boundary itself; a fall "at step b" is first seen by update b.
+        schedule = keras.optimizers.schedules.PiecewiseConstantDecay([b - 1 for b in boundaries], values)
+    else:
+        schedule = Constant(rate)
+    return LinearWarmup(schedule, config.lr_warmup_steps) if config.lr_warmup_steps else schedule

@@ -1,0 +1,111 @@
+"""Flags: what parses, what is refused and how, and that a run's flags file starts the same run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from fgfi_tf import cli
+from fgfi_tf.errors import UserError
+from fgfi_tf.training import flags
+from fgfi_tf.training.config import ExperimentConfig, validate
+
+
+def parse(*arguments: str) -> ExperimentConfig:
+    return flags.parse(["train.py", *arguments])
+
+
+def test_defaults_are_the_published_recipe():
+    config = parse()
+    assert config == ExperimentConfig()
+    assert (config.batch_size, config.steps, config.learning_rate) == (32, 40000, 0.02)
+    assert config.size == (384, 1248)
+    assert config.drift_xy == (150, 100)
+    assert config.contrast_range == (0.5, 1.5)
+
+
+def test_command_line_wins_over_the_flag_file(tmp_path):
+    path = tmp_path / "a.cfg"
+    path.write_text("# a comment\n--steps=7\n--imitation\n--learning_rate=1e-3\n")
+    config = parse(f"--flagfile={path}", "--steps=9", "--noimitation")
+    assert (config.steps, config.imitation, config.learning_rate) == (9, False, 1e-3)
+
+
+def test_flags_file_of_a_run_gives_the_same_experiment(tmp_path):
+    config = parse(
+        "--imitation", "--learning_rate=0.1234567890123", "--data_dir=/a b/c", "--noaugment", "--seed=3"
+    )
+    path = tmp_path / "flags.cfg"
+    path.write_text(flags.to_flagfile(config))
+    assert flags.read_flagfile(path) == config
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--imitaton", "unknown flag --imitaton; did you mean imitation?"),
+        ("--zzzzzz=1", "unknown flag --zzzzzz; see --help"),
+        ("--steps=many", "--steps=many"),
+        ("--flagfile=/no/such/file.cfg", "/no/such/file.cfg"),
+        ("--schedule=linear", "cosine|step|constant"),
+        ("stray", "unexpected argument 'stray'"),
+    ],
+)
+def test_bad_command_line(argument, message):
+    with pytest.raises(UserError) as raised:
+        parse(argument)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "shuffledet_2x"}, "--model=shuffledet_2x: no such detector; did you mean shuffledet_"),
+        ({"imitation": True}, "--imitation needs --teacher_checkpoint"),
+        ({"imitation": True, "teacher_checkpoint": "x", "teacher_model": "vgg"}, "--teacher_model=vgg"),
+        ({"input_size": "380x1248"}, "--input_size=380x1248: height and width must be divisible by 16"),
+        ({"input_size": "384"}, "--input_size=384: two whole numbers"),
+        ({"output_dir": ""}, "--output_dir is missing"),
+        ({"imitation_weight": -1.0}, "--imitation_weight=-1.0: must be at least 0"),
+        ({"batch_size": 0}, "--batch_size=0: must be at least 1"),
+        ({"learning_rate": 0.0}, "--learning_rate=0.0"),
+        ({"learning_rate": float("nan")}, "--learning_rate=nan"),
+        ({"momentum": float("nan")}, "--momentum=nan"),
+        ({"psi": 1.5}, "--psi=1.5"),
+        ({"ema": 1.0}, "--ema"),
+        ({"gradient_accumulation": 3, "batch_size": 32}, "--gradient_accumulation=3 does not divide"),
+        ({"weight_decay": 0.1}, "--decay_rate"),
+        ({"schedule": "step"}, "--schedule=step needs --lr_decay_steps"),
+        ({"schedule": "stairs"}, "--schedule=stairs: "),
+        ({"devices": "gpu:0", "virtual_cpus": 2}, "exclude each other"),
+        ({"imitation_end_step": 5, "imitation_warmup_steps": 5}, "--imitation_end_step"),
+        ({"contrast": "1.5,0.5"}, "--contrast=1.5,0.5"),
+        ({"saturation": "a,b"}, "--saturation=a,b"),
+        ({"drift": "150"}, "--drift=150"),
+        ({"flip": 2.0}, "--flip=2.0"),
+    ],
+)
+def test_impossible_experiments(changes, message):
+    config = dataclasses.replace(ExperimentConfig(output_dir="runs/x"), **changes)
+    with pytest.raises(UserError) as raised:
+        validate(config)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_help_explains_every_flag():
+    text = flags.help_text("train.py")
+    for field in dataclasses.fields(ExperimentConfig):
+        assert field.name in text
+        assert len(field.metadata["help"]) > 15, field.name
+
+
+def test_user_errors_are_one_line_and_exit_with_1(capsys):
+    def main(argv):
+        raise UserError("the file\nis missing")
+
+    with pytest.raises(SystemExit) as raised:
+        cli.run(main, ["/a/train.py"])
+    assert raised.value.code == 1
+    assert capsys.readouterr().err == "train.py: error: the file is missing\n"
