@@ -1,0 +1,83 @@
+"""The four losses of Faster R-CNN, each divided by counts of the global batch."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from fgfi_tf.replica import global_sum
+
+RPN_SIGMA = 3.0
+RCNN_SIGMA = 1.0
+
+
+def smooth_l1(difference: tf.Tensor, sigma: float = 1.0) -> tf.Tensor:
+    """Element-wise: 0.5 (sigma d)^2 where |d| < 1 / sigma^2, |d| - 0.5 / sigma^2 elsewhere."""
+    magnitude = tf.abs(difference)
+    near = tf.cast(tf.stop_gradient(magnitude) < 1.0 / sigma**2, difference.dtype)
+    return near * 0.5 * tf.square(sigma * difference) + (1.0 - near) * (magnitude - 0.5 / sigma**2)
+
+
+def rpn_class_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Cross-entropy of object against background, mean over the sampled anchors of the global batch.
+
+    Args:
+        logits: RPN scores [B,h,w,2K]: K background, then K object channels.
+        labels: [B,A] 1 / 0 / -1 (not sampled).
+    """
+    background, foreground = tf.split(tf.cast(logits, tf.float32), 2, axis=-1)
+    margin = tf.reshape(foreground - background, tf.shape(labels))  # B x A
+    used = tf.cast(labels >= 0, tf.float32)
+    entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.cast(labels == 1, tf.float32), logits=margin)
+    return _share(tf.reduce_sum(used * entropy), tf.reduce_sum(used))
+
+
+def rpn_box_loss(deltas: tf.Tensor, targets: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Smooth L1 (sigma 3) over positives: sum / sampled anchors of an image, mean over the global batch.
+
+    Args:
+        deltas: RPN deltas [B,h,w,4K].
+        targets: [B,A,4].
+        labels: [B,A] 1 / 0 / -1 (not sampled).
+    """
+    deltas = tf.reshape(tf.cast(deltas, tf.float32), tf.shape(targets))  # B x A x 4
+    positive = labels == 1
+    difference = tf.where(positive[..., None], deltas - targets, 0.0)
+    per_image = tf.reduce_sum(smooth_l1(difference, RPN_SIGMA), axis=[1, 2])  # B
+    used = tf.reduce_sum(tf.cast(labels >= 0, tf.float32), axis=-1)  # B
+    images = tf.cast(tf.shape(labels)[0], tf.float32)
+    return _share(tf.reduce_sum(per_image / tf.maximum(used, 1.0)), images)
+
+
+def rcnn_class_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Softmax cross-entropy, mean over the sampled RoIs of the global batch.
+
+    Args:
+        logits: [B,R,1 + classes].
+        labels: [B,R], 0 background, -1 no RoI.
+    """
+    used = tf.cast(labels >= 0, tf.float32)
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=tf.maximum(labels, 0), logits=tf.cast(logits, tf.float32)
+    )
+    return _share(tf.reduce_sum(used * entropy), tf.reduce_sum(used))
+
+
+def rcnn_box_loss(deltas: tf.Tensor, targets: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Smooth L1 (sigma 1) on the deltas of each foreground RoI's own class, mean over *all* sampled RoIs.
+
+    Args:
+        deltas: [B,R,4 (1 + classes)].
+        targets: normalised deltas [B,R,4].
+        labels: [B,R], 0 background, -1 no RoI.
+    """
+    shape = tf.shape(labels)
+    by_class = tf.reshape(tf.cast(deltas, tf.float32), [shape[0], shape[1], -1, 4])
+    own = tf.gather(by_class, tf.maximum(labels, 0), axis=2, batch_dims=2)  # B x R x 4
+    difference = tf.where((labels > 0)[..., None], own - targets, 0.0)
+    used = tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
+    return _share(tf.reduce_sum(smooth_l1(difference, RCNN_SIGMA)), used)
+
+
+def _share(total: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """This replica's part of a mean over the global batch; 0 where nothing was counted."""
+    return tf.math.divide_no_nan(total, global_sum(count))

@@ -1,0 +1,243 @@
+"""Faster R-CNN as a detector: VGG base, region proposals, RoIAlign, box head."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras as keras
+
+from fgfi_tf.models.detector import Batch, Detector, Outputs
+from fgfi_tf.models.faster_rcnn import anchors as anchor_lib
+from fgfi_tf.models.faster_rcnn import box_coding, losses, proposal_targets, proposals, roi_align, rpn_targets
+from fgfi_tf.models.faster_rcnn.backbone import STRIDE, VGGBase, scaled
+from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig
+from fgfi_tf.models.faster_rcnn.head import BoxHead
+from fgfi_tf.models.faster_rcnn.initializers import FoldedNormal
+from fgfi_tf.models.faster_rcnn.rpn import RPNHead
+
+BGR_MEANS = (102.9801, 115.9465, 122.7717)
+POOLED_SIZE = 7
+INCLUSIVE_TO_EDGES = (0.0, 0.0, 1.0, 1.0)
+
+
+class FasterRCNN(Detector):
+    """Two-stage detector (Ren et al. 2015) for images of any size, padded to one size in a batch.
+
+    Boxes are inclusive corners. Classes are those of the dataset, 0-based; class 0 of the network's own
+    scores is background. Where a batch has no ``content_size`` the whole input is picture.
+
+    Args:
+        config: see :class:`FasterRCNNConfig`.
+        name: as in Keras.
+    """
+
+    box_resize = "corners"
+
+    def __init__(self, config: FasterRCNNConfig | None = None, name: str | None = None):
+        config = config or FasterRCNNConfig()
+        super().__init__(name=name or f"faster_rcnn_{config.backbone}")
+        self.config = config
+        self.class_names = config.class_names
+        self.base = VGGBase(config.backbone, config.width)
+        self.rpn = RPNHead(self.base.channels)
+        self.head = BoxHead(scaled(4096, config.width), len(config.class_names), config.dropout)
+        self.feature_channels = (self.base.channels,)
+        self(tf.zeros([1, 2 * STRIDE, 2 * STRIDE, 3]))
+        self.head(tf.zeros([1, 1, POOLED_SIZE, POOLED_SIZE, self.base.channels]))
+
+    def preprocess(self, images: tf.Tensor) -> tf.Tensor:
+        """RGB [B,H,W,3], 0..255, to BGR minus the ImageNet means."""
+        return tf.cast(images, tf.float32)[..., ::-1] - tf.constant(BGR_MEANS)
+
+    def prepare_batch(self, batch: Batch) -> Batch:
+        """Paints the padding in the mean colour, so that the network is given zeros there."""
+        height, width = tf.unstack(tf.shape(batch["image"])[1:3])
+        inside = _within(batch["content_size"], height, width, 1)[..., None]  # B x H x W x 1
+        mean = tf.constant(BGR_MEANS[::-1])
+        return {**batch, "image": tf.where(inside, tf.cast(batch["image"], tf.float32), mean)}
+
+    def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> Outputs:
+        """[B,H,W,3] to ``features`` and the dense RPN outputs.
+
+        Returns:
+            ``features``: one map [B,h,w,C]; ``rpn_scores`` float32 [B,h,w,18] and ``rpn_deltas`` float32
+            [B,h,w,36]; ``input_size`` int32 [2]; ``dropout_seed`` while training with a seed.
+        """
+        features = self.base(inputs)
+        scores, deltas = self.rpn(features)
+        outputs = {
+            "features": (features,),
+            "rpn_scores": tf.cast(scores, tf.float32),
+            "rpn_deltas": tf.cast(deltas, tf.float32),
+            "input_size": tf.shape(inputs)[1:3],
+        }
+        if training and seed is not None:
+            outputs["dropout_seed"] = tf.cast(seed, tf.int32)
+        return outputs
+
+    def imitation_features(self, inputs: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The base alone."""
+        return (self.base(inputs),)
+
+    def detection_losses(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
+        """``rpn_class``, ``rpn_box``, ``rcnn_class`` and ``rcnn_box``; see ``losses``."""
+        config = self.config
+        content = _content_size(outputs, batch)
+        anchors = self._flat_anchors(outputs)  # A x 4
+        rpn_seed, roi_seed, draw_seed = tf.unstack(
+            tf.random.experimental.stateless_split(batch.get("seed", tf.constant([0, 0])), 3)
+        )
+        assigned = rpn_targets.assign(anchors, batch["boxes"], batch["valid"], content)
+        labels = rpn_targets.subsample(
+            assigned.labels, _uniform(tf.shape(anchors)[:1], rpn_seed), config.rpn_batch
+        )
+        regions = self.propose(outputs, content, config.train_pre_nms, config.train_post_nms)
+        candidates = proposal_targets.match(regions.boxes, batch["boxes"], batch["valid"])
+        rois = proposal_targets.sample(
+            candidates,
+            batch["boxes"],
+            batch["classes"] + 1,
+            priorities=_uniform(tf.shape(candidates.boxes)[1:2], roi_seed),
+            draws=_uniform([config.roi_batch], draw_seed),
+            foreground_fraction=config.roi_foreground,
+        )
+        scores, deltas = self.classify(outputs, rois.boxes, content, outputs.get("dropout_seed"))
+        return {
+            "rpn_class": losses.rpn_class_loss(outputs["rpn_scores"], labels),
+            "rpn_box": losses.rpn_box_loss(outputs["rpn_deltas"], assigned.deltas, labels),
+            "rcnn_class": losses.rcnn_class_loss(scores, rois.labels),
+            "rcnn_box": losses.rcnn_box_loss(deltas, rois.deltas, rois.labels),
+        }
+
+    def propose(
+        self, outputs: Outputs, content: tf.Tensor, pre_nms: int, post_nms: int
+    ) -> proposals.Proposals:
+        """Proposals of the RPN outputs inside pictures of ``content`` [B,2] (h, w), without gradient."""
+        scores = proposals.foreground_probability(tf.stop_gradient(outputs["rpn_scores"]))
+        boxes = proposals.decode_proposals(
+            self._flat_anchors(outputs), tf.stop_gradient(outputs["rpn_deltas"]), content
+        )
+        height, width, count = tf.unstack(tf.shape(outputs["rpn_scores"])[1:])
+        in_picture = tf.repeat(_within(content, height, width, STRIDE), count // 2, axis=-1)  # B x h x (w K)
+        scores = tf.where(tf.reshape(in_picture, tf.shape(scores)), scores, -float("inf"))
+        return proposals.propose(scores, boxes, pre_nms, post_nms, self.config.rpn_nms_iou, self.config.nms)
+
+    def classify(
+        self, outputs: Outputs, rois: tf.Tensor, content: tf.Tensor, dropout_seed: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Class scores [B,R,1 + classes] and normalised deltas [B,R,4 (1 + classes)], float32, of RoIs."""
+        pooled = roi_align.roi_align(
+            outputs["features"][0],
+            rois,
+            self.config.roi_pooling,
+            POOLED_SIZE,
+            STRIDE,
+            self.config.sampling_ratio,
+            content_size=tf.cast(content, tf.int32) // STRIDE,
+        )  # B x R x 7 x 7 x C
+        scores, deltas = self.head(pooled, dropout_seed=dropout_seed)
+        return tf.cast(scores, tf.float32), tf.cast(deltas, tf.float32)
+
+    def detect(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
+        """Class-wise NMS (in image-file pixels) of the classified proposals; K = ``max_detections``."""
+        config = self.config
+        content = _content_size(outputs, batch)
+        regions = self.propose(outputs, content, config.test_pre_nms, config.test_post_nms)
+        scores, deltas = self.classify(outputs, regions.boxes, content)
+        scores = tf.nn.softmax(scores)[..., 1:]  # B x R x classes
+        exists = tf.sequence_mask(regions.count, config.test_post_nms)
+        scores = tf.where(exists[..., None], scores, -1.0)
+        shape = tf.shape(scores)
+        deltas = tf.reshape(deltas, [shape[0], shape[1], -1, 4])[:, :, 1:]  # B x R x classes x 4
+        deltas *= tf.constant(proposal_targets.DELTA_STDS)
+        boxes = box_coding.decode(regions.boxes[:, :, None], deltas)
+        boxes = box_coding.clip(boxes, content[:, None, None])
+        scale = tf.tile(tf.reverse(batch["scale"], [-1]), [1, 2])[:, None, None]  # B x 1 x 1 x (x, y, x, y)
+        found = tf.image.combined_non_max_suppression(
+            boxes / scale + tf.constant(INCLUSIVE_TO_EDGES),  # IoU is the same with x and y exchanged
+            scores,
+            max_output_size_per_class=config.test_post_nms,
+            max_total_size=config.max_detections,
+            iou_threshold=config.detection_nms_iou,
+            score_threshold=config.score_threshold,
+            clip_boxes=False,
+        )
+        kept = tf.sequence_mask(found.valid_detections, config.max_detections)
+        return {
+            "boxes": tf.where(kept[..., None], found.nmsed_boxes - tf.constant(INCLUSIVE_TO_EDGES), 0.0),
+            "scores": found.nmsed_scores,
+            "classes": tf.cast(found.nmsed_classes, tf.int32),
+            "count": found.valid_detections,
+        }
+
+    def imitation_boxes(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        """As in ``Detector``; a box of exactly one pixel has no overlap in the published code, so no mask."""
+        boxes, valid = super().imitation_boxes(batch)
+        return boxes, tf.logical_and(valid, tf.logical_not(box_coding.is_one_pixel(batch["boxes"])))
+
+    def imitation_anchors(self, height: int | tf.Tensor, width: int | tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """All anchors of the one map [h,w,9,4], those across the border included."""
+        grid = anchor_lib.anchor_grid(height // STRIDE, width // STRIDE)
+        return (grid + tf.constant(INCLUSIVE_TO_EDGES),)
+
+    def imitation_area(self, batch: Batch, height: int, width: int) -> tuple[tf.Tensor, ...]:
+        """For each feature map, which of its cells hold picture and not padding: bool [B,h,w]."""
+        return (_within(batch["content_size"], height // STRIDE, width // STRIDE, STRIDE),)
+
+    def imitation_initializers(self) -> dict[str, keras.initializers.Initializer]:
+        """How the published student starts the adaptation convolution.
+
+        The bias keeps PyTorch's default, uniform within 1 / sqrt(fan in of the full-width network).
+        """
+        bound = (9 * self.base.channels) ** -0.5
+        return {
+            "kernel_initializer": FoldedNormal(1e-4),
+            "bias_initializer": keras.initializers.RandomUniform(-bound, bound),
+        }
+
+    def learning_rate_multiplier(self, variable: tf.Variable) -> float:
+        """2 for biases, 1 for weights: the factor on the learning rate in the published recipe."""
+        return 2.0 if is_bias(variable) else 1.0
+
+    def weight_decay_multiplier(self, variable: tf.Variable) -> float:
+        """0 for biases, 1 for weights: the factor on the weight decay in the published recipe."""
+        return 0.0 if is_bias(variable) else 1.0
+
+    def inference_size(self, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(height, width), int32, that an image file is resized to: ``short_side`` is the shorter."""
+        height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+        scale = self.config.short_side / tf.minimum(height, width)
+        if self.config.long_side_cap:
+            scale = tf.minimum(scale, self.config.long_side_cap / tf.maximum(height, width))
+        return tf.cast(tf.round(height * scale), tf.int32), tf.cast(tf.round(width * scale), tf.int32)
+
+    def _flat_anchors(self, outputs: Outputs) -> tf.Tensor:
+        height, width = tf.unstack(tf.shape(outputs["rpn_scores"])[1:3])
+        return tf.reshape(anchor_lib.anchor_grid(height, width, STRIDE), [-1, 4])
+
+
+def is_bias(variable: tf.Variable) -> bool:
+    """Whether a variable is a bias, by its name (the imitation layer's included)."""
+    return variable.name.rsplit("/", 1)[-1].startswith("bias")
+
+
+def _content_size(outputs: Outputs, batch: Batch) -> tf.Tensor:
+    """(h, w) of each picture in the input, float32 [B,2]."""
+    if "content_size" in batch:
+        return tf.cast(batch["content_size"], tf.float32)
+    images = tf.shape(outputs["rpn_scores"])[0]
+    return tf.tile(tf.cast(outputs["input_size"], tf.float32)[None], [images, 1])
+
+
+def _within(content: tf.Tensor, height: tf.Tensor, width: tf.Tensor, stride: int) -> tf.Tensor:
+    """Which cells of a ``height`` x ``width`` grid hold picture: bool [B,height,width].
+
+    A picture of h pixels has floor(h / stride) rows of cells, as the pools leave it.
+    """
+    cells = tf.cast(content, tf.int32) // stride  # B x 2
+    rows = tf.range(height)[None] < cells[:, :1]  # B x height
+    columns = tf.range(width)[None] < cells[:, 1:]  # B x width
+    return tf.logical_and(rows[:, :, None], columns[:, None, :])
+
+
+def _uniform(shape, seed: tf.Tensor) -> tf.Tensor:
+    return tf.random.stateless_uniform(shape, seed)

@@ -1,0 +1,62 @@
+"""Targets of the region proposal network: which anchors are objects, and their deltas."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from fgfi_tf.models.faster_rcnn import anchors as anchor_lib
+from fgfi_tf.models.faster_rcnn import box_coding, sampling
+
+POSITIVE_IOU = 0.7
+NEGATIVE_IOU = 0.3
+
+
+class RPNTargets(NamedTuple):
+    """Per anchor: ``labels`` int32 [B,A] (1 object, 0 background, -1 not used), ``deltas`` [B,A,4]."""
+
+    labels: tf.Tensor
+    deltas: tf.Tensor
+
+
+def assign(anchors: tf.Tensor, boxes: tf.Tensor, valid: tf.Tensor, content_size: tf.Tensor) -> RPNTargets:
+    """Labels before sampling and deltas of every anchor (Ren et al. 2015, section 3.1.2).
+
+    Only anchors wholly inside the picture take part. Label 1: IoU of at least 0.7 with some truth, or the
+    highest IoU of all anchors (every one on a tie) with some truth; 0: best IoU below 0.3; -1 otherwise.
+
+    Args:
+        anchors: float32 [A,4].
+        boxes: truths, float32 [B,M,4].
+        valid: which rows of ``boxes`` are objects, bool [B,M].
+        content_size: (h, w) of the picture inside the padded input, float32 [B,2].
+    """
+    inside = anchor_lib.inside(anchors, content_size)  # B x A
+    iou = tf.where(inside[..., None], box_coding.target_iou(anchors, boxes, valid), -1.0)  # B x A x M
+    best_of_anchor = tf.reduce_max(iou, axis=-1)  # B x A
+    best_of_truth = tf.reduce_max(iou, axis=1, keepdims=True)  # B x 1 x M
+    is_best = tf.reduce_any(tf.logical_and(iou == best_of_truth, best_of_truth > 0.0), axis=-1)  # B x A
+    labels = tf.where(best_of_anchor < NEGATIVE_IOU, 0, -1)
+    labels = tf.where(tf.logical_or(is_best, best_of_anchor >= POSITIVE_IOU), 1, labels)
+    matched = tf.gather(boxes, tf.argmax(iou, axis=-1, output_type=tf.int32), batch_dims=1)  # B x A x 4
+    deltas = box_coding.encode(anchors, matched)
+    return RPNTargets(
+        labels=tf.stop_gradient(tf.where(inside, labels, -1)),
+        deltas=tf.stop_gradient(tf.where(inside[..., None], deltas, 0.0)),
+    )
+
+
+def subsample(
+    labels: tf.Tensor, random: tf.Tensor, batch_size: int = 256, positive_fraction: float = 0.5
+) -> tf.Tensor:
+    """Sets labels [B,A] to -1 at random until each image has at most ``batch_size`` used ones.
+
+    At most ``positive_fraction`` of them are positives; negatives fill up the rest. ``random`` [A] in [0, 1).
+    """
+    positives = sampling.choose_at_most(
+        labels == 1, tf.fill(tf.shape(labels)[:1], int(batch_size * positive_fraction)), random
+    )
+    room = batch_size - tf.reduce_sum(tf.cast(positives, tf.int32), axis=-1)  # B
+    negatives = sampling.choose_at_most(labels == 0, room, random)
+    return tf.where(positives, 1, tf.where(negatives, 0, -1))
