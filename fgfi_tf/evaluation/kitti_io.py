@@ -71,7 +71,9 @@ def read_labels(folder: str | os.PathLike[str], frame_ids: Iterable[str]) -> Lab
     """
     frame_ids = check_frame_ids(frame_ids)
     folder = _check_folder(folder)
-    frame, kind, values = _parse(folder, frame_ids, _read_files(folder, frame_ids, False), LABEL_FIELDS)
+    frame, kind, values = _parse(
+        folder, frame_ids, _read_files(folder, frame_ids, False, _hint(folder)), LABEL_FIELDS
+    )
     return Labels(
         frame_ids,
         frame,
@@ -98,7 +100,8 @@ def read_detections(
     """
     frame_ids = check_frame_ids(frame_ids)
     folder = _check_folder(folder)
-    files = _read_files(folder, frame_ids, allow_missing)
+    hint = _hint(folder) or " (--allow_missing counts it as a frame without detections)"
+    files = _read_files(folder, frame_ids, allow_missing, hint)
     frame, kind, values = _parse(folder, frame_ids, files, RESULT_FIELDS)
     return Detections(
         frame_ids, frame, kind, values[:, 3:7].copy(), values[:, 2].copy(), values[:, 14].copy()
@@ -133,7 +136,7 @@ def _check_folder(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _read_files(folder: Path, frame_ids: Sequence[str], allow_missing: bool) -> list[bytes]:
+def _read_files(folder: Path, frame_ids: Sequence[str], allow_missing: bool, hint: str) -> list[bytes]:
     """The bytes of each frame's file; plain system calls, since opening costs more than reading."""
     contents = []
     directory = os.open(folder, os.O_RDONLY)
@@ -143,7 +146,7 @@ def _read_files(folder: Path, frame_ids: Sequence[str], allow_missing: bool) -> 
                 file = os.open(frame_id + ".txt", os.O_RDONLY, dir_fd=directory)
             except FileNotFoundError:
                 if not allow_missing:
-                    raise UserError(f"{folder / frame_id}.txt: no such file{_hint(folder)}") from None
+                    raise UserError(f"{folder / frame_id}.txt: no such file{hint}") from None
                 contents.append(b"")
                 continue
             try:

@@ -87,7 +87,7 @@ def overlapping_pairs(
 def covered_shares(
     frame: np.ndarray, boxes: np.ndarray, frame_area: np.ndarray, area_boxes: np.ndarray
 ) -> np.ndarray:
-    """For each box [N] the greatest share of its own area that lies inside one of the areas [M] of its frame."""
+    """The greatest share [N] of each box's own area that lies inside one area [M] of its frame."""
     share = np.zeros(len(boxes))
     size = areas(boxes)
     for box, area in frame_pairs(frame, frame_area):

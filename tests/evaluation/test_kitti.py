@@ -1,0 +1,251 @@
+"""The KITTI evaluation against the development kit's results and against the plain loop."""
+
+import json
+import tarfile
+
+import literal_kitti
+import numpy as np
+import pytest
+from conftest import GOLDEN
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation import kitti, kitti_io, kitti_matching
+from fgfi_tf.evaluation.kitti_types import CLASS_NAMES, TYPE_NAMES, Detections, Labels
+
+VARIANTS = {"official": "official", "reference": "seed"}
+
+
+def check_against(result, expected):
+    """One class and difficulty of the goldens."""
+    found = result.to_json()
+    for key in ("evaluated", "n_gt", "n_thresholds", "thresholds", "tp_fp_fn"):
+        assert found[key] == expected[key], key
+    for key in ("AP11", "AP40", "precision41"):
+        np.testing.assert_allclose(found[key], expected[key], rtol=0, atol=1e-12, err_msg=key)
+
+
+def read_golden(archives, folder, name, labels_name):
+    for archive in (f"labels_{labels_name}", f"detections_{name}"):
+        with tarfile.open(archives / f"{archive}.tar.xz") as tar:
+            tar.extractall(folder, filter="data") if hasattr(tarfile, "data_filter") else tar.extractall(
+                folder
+            )
+    frames = kitti_io.read_split(archives / f"frames_{labels_name}.txt")
+    labels = kitti_io.read_labels(folder / "label_2", frames)
+    return kitti_io.read_detections(folder / "data", frames), labels
+
+
+@pytest.mark.parametrize("protocol", kitti.PROTOCOLS)
+@pytest.mark.parametrize("name", ["adversarial", "recall_grid"])
+def test_results_of_the_development_kit(tmp_path, name, protocol):
+    detections, labels = read_golden(GOLDEN / "kitti_ap", tmp_path, name, name)
+    expected = json.loads((GOLDEN / "kitti_ap" / "expected.json").read_text())[name][VARIANTS[protocol]]
+    for class_name, difficulty, result in kitti.evaluate(detections, labels, protocol):
+        check_against(result, expected[class_name][difficulty])
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("protocol", kitti.PROTOCOLS)
+def test_results_of_the_development_kit_on_the_validation_set(tmp_path, shared_path, protocol):
+    archives = shared_path("golden/kitti_ap")
+    detections, labels = read_golden(archives, tmp_path, "frustum", "val")
+    expected = json.loads((archives / "expected.json").read_text())["frustum"][VARIANTS[protocol]]
+    for class_name, difficulty, result in kitti.evaluate(detections, labels, protocol):
+        check_against(result, expected[class_name][difficulty])
+
+
+# --- against the plain loop -------------------------------------------------------------------
+
+boxes = st.builds(
+    lambda x, y, w, h: (x, y, x + w, y + h),
+    st.sampled_from([-10.0, 0.0, 5.0, 10.0, 10.01, 20.0, 100.0]),
+    st.sampled_from([0.0, 5.0, 10.0]),
+    st.sampled_from([0.0, 21.0, 28.0, 29.99, 30.0, 30.01, 40.0, 60.0]),
+    st.sampled_from([20.0, 24.99, 25.0, 28.0, 39.99, 40.0, 40.01, 80.0]),
+)
+alphas = st.sampled_from([-1.5, 0.0, 0.5, 3.0])
+truths = st.fixed_dictionaries(
+    {
+        "type": st.sampled_from([*CLASS_NAMES, *CLASS_NAMES, "Van", "Person_sitting", "Truck", "DontCare"]),
+        "box": boxes,
+        "occlusion": st.sampled_from([0, 0, 0, 1, 2, 3]),
+        "truncation": st.sampled_from([0.0, 0.0, 0.15, 0.16, 0.3, 0.5, 0.51]),
+        "alpha": alphas,
+    }
+)
+found = st.fixed_dictionaries(
+    {
+        "type": st.sampled_from([*CLASS_NAMES, *CLASS_NAMES, "Van"]),
+        "box": boxes,
+        "score": st.sampled_from([-2e7, -1.0, 0.0, 0.2, 0.5, 0.5, 0.9, 1.0]) | st.floats(0, 1, width=32),
+        "alpha": alphas,
+    }
+)
+scenes = st.lists(
+    st.tuples(st.lists(truths, max_size=8), st.lists(found, max_size=12)), min_size=1, max_size=4
+)
+
+
+def as_arrays(scene):
+    def columns(objects, *keys):
+        named = {"boxes": [o["box"] for o in objects], "classes": [o["type"] for o in objects]}
+        return named | {key: [o[key.removesuffix("s")] for o in objects] for key in keys}
+
+    detections = {f"{i:06d}": columns(d, "scores") for i, (_, d) in enumerate(scene)}
+    labels = {f"{i:06d}": columns(t, "truncation", "occlusion") for i, (t, _) in enumerate(scene)}
+    for i, (t, d) in enumerate(scene):
+        labels[f"{i:06d}"]["alpha"] = [o["alpha"] for o in t]
+        detections[f"{i:06d}"]["alpha"] = [o["alpha"] for o in d]
+    return Detections.from_frames(detections, TYPE_NAMES), Labels.from_frames(labels)
+
+
+def check_against_loop(scene):
+    detections, labels = as_arrays(scene)
+    orientation = len(detections) > 0
+    for protocol in kitti.PROTOCOLS:
+        evaluation = kitti.evaluate(detections, labels, protocol, orientation=orientation)
+        for class_name, difficulty, result in evaluation:
+            expected = literal_kitti.evaluate(scene, class_name, difficulty, protocol == "official")
+            expected["n_thresholds"] = len(expected["thresholds"])
+            check_against(result, expected)
+            if orientation:
+                np.testing.assert_allclose(result.similarity, expected["similarity41"], atol=1e-12)
+                assert result.aos11 == pytest.approx(np.mean(expected["similarity41"][::4]), abs=1e-12)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(scenes)
+def test_equals_the_plain_loop(scene):
+    check_against_loop(scene)
+
+
+def crowd(seed, n_frames, n_truths, n_detections):
+    """Frames where everything overlaps, with few distinct scores."""
+    rng = np.random.default_rng(seed)
+
+    def box():
+        x, y, w, h = rng.integers(0, 12), rng.integers(0, 12), rng.integers(30, 60), rng.integers(22, 60)
+        return (float(x), float(y), float(x + w), float(y + h))
+
+    def objects(count, types):
+        return [
+            {
+                "type": str(rng.choice(types)),
+                "box": box(),
+                "score": float(rng.integers(0, 9)) / 8,
+                "occlusion": int(rng.integers(0, 3)),
+                "truncation": 0.0,
+                "alpha": float(rng.uniform(-3, 3)),
+            }
+            for _ in range(count)
+        ]
+
+    types = ["Car", "Car", "Pedestrian", "Van"]
+    return [(objects(n_truths, types), objects(n_detections, types)) for _ in range(n_frames)]
+
+
+def test_equals_the_plain_loop_in_crowds():
+    check_against_loop(crowd(0, 6, 15, 40))
+
+
+def test_blocks_do_not_change_the_result(monkeypatch):
+    monkeypatch.setattr(kitti_matching, "_PAIR_BLOCK", 50)
+    monkeypatch.setattr(kitti_matching, "_CELL_BLOCK", 700)
+    check_against_loop(crowd(1, 5, 10, 20))
+
+
+# --- worked by hand ---------------------------------------------------------------------------
+
+
+def one_frame(detected, labelled):
+    """Boxes 100 wide and high of cars: (x, score) detections and x of labels."""
+    detected, labelled = np.array(detected, float).reshape(-1, 2), np.array(labelled, float).reshape(-1)
+    square = lambda x: np.stack([x, 0 * x, x + 100, 0 * x + 100], axis=1)  # noqa: E731
+    detections = {
+        "boxes": square(detected[:, 0]),
+        "scores": detected[:, 1],
+        "classes": ["car"] * len(detected),
+    }
+    labels = {"boxes": square(labelled), "classes": ["CAR"] * len(labelled)}
+    return Detections.from_frames({"a": detections}), Labels.from_frames({"a": labels})
+
+
+def test_two_objects_found_one_false_positive_between():
+    # recall 1/2 at precision 1, recall 1 at precision 2/3; both of the two scores are thresholds
+    result = kitti.evaluate(*one_frame([(0, 0.9), (500, 0.8), (1000, 0.7)], [0, 1000]))["Car"]["easy"]
+    assert result.thresholds.tolist() == [0.9, 0.7]
+    assert (result.tp.tolist(), result.fp.tolist(), result.fn.tolist()) == ([1, 2], [0, 1], [1, 0])
+    np.testing.assert_allclose(result.precision[:3], [1, 2 / 3, 0])
+    assert result.ap11 == pytest.approx(1 / 11)
+    assert result.ap40 == pytest.approx(2 / 3 / 40)
+
+
+def test_perfect_detections_reach_one():
+    places = np.arange(60) * 200
+    result = kitti.evaluate(*one_frame([(x, 0.5 + x / 1e6) for x in places], places))["Car"]["hard"]
+    assert result.n_gt == 60 and len(result.thresholds) == 41
+    assert result.ap11 == result.ap40 == 1.0
+
+
+@pytest.mark.parametrize("protocol", kitti.PROTOCOLS)
+def test_nothing_at_all(protocol):
+    evaluation = kitti.evaluate(*one_frame([], []), protocol)
+    assert evaluation.mean_ap(11) == evaluation.mean_ap(40) == 0.0
+    assert not any(result.evaluated for _, _, result in evaluation)
+    assert kitti.evaluate(*one_frame([], [0]))["Car"]["easy"].n_gt == 1
+
+
+def test_threshold_at_which_nothing_counts_has_precision_zero():
+    # At the only threshold the Van takes the car's detection (it overlaps it more than the low one
+    # that the Van took in the first pass): neither true nor false positives are left.
+    truths = [
+        {"type": "Van", "box": (0.0, 0.0, 100.0, 28.0), "occlusion": 0, "truncation": 0.0, "alpha": 0.0},
+        {"type": "Car", "box": (0.0, 3.0, 100.0, 31.0), "occlusion": 0, "truncation": 0.0, "alpha": 0.0},
+    ]
+    detected = [
+        {"type": "Car", "box": (0.0, 0.0, 100.0, 22.0), "score": 0.9, "alpha": 0.0},
+        {"type": "Car", "box": (0.0, 1.0, 100.0, 29.0), "score": 0.8, "alpha": 0.0},
+    ]
+    result = kitti.evaluate(*as_arrays([(truths, detected)]))["Car"]["hard"]
+    assert (result.tp.tolist(), result.fp.tolist(), result.fn.tolist()) == ([0], [0], [1])
+    assert result.ap11 == 0.0 and np.isfinite(result.precision).all()
+
+
+def test_orientation_needs_angles():
+    detections, labels = one_frame([(0, 0.9)], [0])
+    assert kitti.evaluate(detections, labels)["Car"]["easy"].similarity is None
+    with pytest.raises(UserError, match="orientation similarity needs an observation angle"):
+        kitti.evaluate(detections, labels, orientation=True)
+
+
+def test_orientation_of_zero_angles_is_not_computed_unless_asked_for():
+    scene = [
+        (
+            [{"type": "Car", "box": (0.0, 0.0, 50.0, 50.0), "occlusion": 0, "truncation": 0.0, "alpha": 0.5}],
+            [{"type": "Car", "box": (0.0, 0.0, 50.0, 50.0), "score": 0.5, "alpha": 0.0}],
+        )
+    ]
+    detections, labels = as_arrays(scene)
+    assert kitti.evaluate(detections, labels)["Car"]["easy"].aos11 is None
+    asked = kitti.evaluate(detections, labels, orientation=True)["Car"]["easy"]
+    assert asked.aos11 == pytest.approx((1 + np.cos(0.5)) / 2 / 11)
+
+
+def test_frames_are_chosen_and_ordered():
+    boxes = {"boxes": [[0, 0, 50, 50]], "classes": ["Car"]}
+    labels = Labels.from_frames({"a": boxes, "b": boxes, "c": boxes})
+    detections = Detections.from_frames({"c": boxes | {"scores": [0.5]}, "a": boxes | {"scores": [0.9]}})
+    result = kitti.evaluate(detections, labels, frames=["c", "a"])["Car"]["easy"]
+    assert (result.n_gt, result.thresholds.tolist()) == (2, [0.9, 0.5])
+    with pytest.raises(UserError, match="frame b has no detections"):
+        kitti.evaluate(detections, labels)
+    with pytest.raises(UserError, match="frame d has no labels"):
+        kitti.evaluate(detections, labels, frames=["a", "d"])
+    with pytest.raises(UserError, match="frame a is listed more than once"):
+        kitti.evaluate(detections, labels, frames=["a", "a"])
+    filled = detections.select(labels.frame_ids, allow_missing=True)
+    assert kitti.evaluate(filled, labels)["Car"]["easy"].n_gt == 3
+    with pytest.raises(UserError, match="protocol 'seed' is not one of official, reference"):
+        kitti.evaluate(filled, labels, "seed")
