@@ -37,7 +37,7 @@ def test_a_line_is_parsed_to_typed_fields():
     assert parsed.class_name == "Car" and not parsed.ignore
 
 
-@pytest.mark.parametrize("index, name", enumerate(kitti_raw.CLASS_NAMES))
+@pytest.mark.parametrize("index, name", list(enumerate(kitti_raw.CLASS_NAMES)))
 def test_only_the_first_three_classes_are_learnt(index, name):
     parsed = kitti_raw.parse_label_line(LINE.replace("Car", name), "x")
     assert (parsed.class_index, parsed.class_name, parsed.ignore) == (index, name, index > 2)
