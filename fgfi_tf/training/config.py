@@ -17,14 +17,15 @@ from fgfi_tf.errors import UserError
 _GROUP = "group"
 
 
-def _option(default: Any, group: str, text: str, choices: Iterable[str] = ()) -> Any:
+def option(default: Any, group: str, text: str, choices: Iterable[str] = ()) -> Any:
+    """A dataclass field that ``fgfi_tf.training.flags`` makes a flag of."""
     return dataclasses.field(
         default=default, metadata={_GROUP: group, "help": text, "choices": tuple(choices)}
     )
 
 
 def _group(name: str):
-    return lambda default, text, choices=(): _option(default, name, text, choices)
+    return lambda default, text, choices=(): option(default, name, text, choices)
 
 
 _model, _data, _optimization = _group("Model"), _group("Data"), _group("Optimization")

@@ -1,0 +1,66 @@
+"""A detector as a SavedModel: uint8 images of any size in, boxes in their pixels out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import tensorflow as tf
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.models.detector import Detector
+from fgfi_tf.prediction import METADATA_FILE, detect_images
+
+
+class ServingModel(tf.Module):
+    """The exported object: the detector (batch norm folded where it can be) and its class names."""
+
+    def __init__(self, detector: Detector, class_file: str):
+        super().__init__(name="detector")
+        self.detector = getattr(detector, "folded_copy", lambda: detector)()
+        self.class_file = tf.saved_model.Asset(class_file)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
+    def serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Images [B, H, W, 3] RGB to ``boxes``, ``scores``, ``classes`` and ``count``."""
+        return detect_images(self.detector, images)
+
+
+def export(detector: Detector, folder: Path | str, *, model: str = "", overwrite: bool = False) -> Path:
+    """Writes a SavedModel with the signature ``serving_default``.
+
+    It takes ``images`` uint8 [B, H, W, 3], RGB, of any size, and gives ``boxes`` float32 [B, K, 4]
+    (xmin, ymin, xmax, ymax) in pixels of those images, ``scores`` [B, K] descending, ``classes``
+    int32 [B, K] and ``count`` int32 [B]; rows from ``count`` on are zero. It holds the weights of
+    inference alone: no teacher, no optimizer. ``assets/classes.txt`` names the classes, one a
+    line; ``assets.extra/model.json`` also says which detector it is.
+
+    Raises:
+        UserError: the folder exists and ``overwrite`` is not set, or it cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        if not overwrite:
+            raise UserError(f"{folder} exists already: choose another folder, or pass --overwrite")
+        if not (folder / "saved_model.pb").is_file():
+            raise UserError(f"{folder} holds something else than a SavedModel; it is left alone")
+        shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        class_file = Path(scratch) / "classes.txt"
+        class_file.write_text("".join(f"{name}\n" for name in detector.class_names))
+        serving = ServingModel(detector, str(class_file))
+        try:
+            tf.saved_model.save(serving, str(folder), signatures={"serving_default": serving.serve})
+        except (OSError, tf.errors.OpError) as error:
+            raise UserError(f"cannot write the SavedModel {folder}: {error}") from error
+    card = {
+        "model": model,
+        "input_size": list(detector.input_size),
+        "class_names": list(detector.class_names),
+    }
+    metadata = folder / METADATA_FILE
+    metadata.parent.mkdir(exist_ok=True)
+    metadata.write_text(json.dumps(card, indent=1) + "\n")
+    return folder

@@ -1,0 +1,145 @@
+"""Detections of images, from a checkpoint or from an exported SavedModel alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from fgfi_tf.drawing import draw_boxes
+from fgfi_tf.errors import UserError
+from fgfi_tf.models.detector import Detector
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+METADATA_FILE = "assets.extra/model.json"
+
+
+def detect_images(detector: Detector, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Resizes, preprocesses, runs the network and detects, all in the graph.
+
+    Args:
+        detector: with an ``input_size``; images of any shape are resized to it.
+        images: uint8 [B, H, W, 3], RGB.
+
+    Returns:
+        ``boxes`` float32 [B, K, 4] in pixels of ``images``, ``scores`` float32 [B, K], ``classes``
+        int32 [B, K], ``count`` int32 [B]; see ``Detector.detect``.
+    """
+    shape = tf.shape(images)
+    height, width = detector.input_size
+    resized = tf.image.resize(tf.cast(images, tf.float32), (height, width))  # B x h x w x 3
+    scale = tf.constant([height, width], tf.float32) / tf.cast(shape[1:3], tf.float32)
+    batch = {
+        "scale": tf.tile(scale[None], [shape[0], 1]),
+        "image_size": tf.tile(shape[None, 1:3], [shape[0], 1]),
+    }
+    outputs = detector(detector.preprocess(resized), training=False)
+    return detector.detect(outputs, batch)
+
+
+class Predictor:
+    """Detects objects in uint8 images [B, H, W, 3]; what stands behind it does not matter.
+
+    Attributes:
+        class_names: names of the class indices.
+        name: the path it was loaded from, for messages.
+    """
+
+    def __init__(self, function: Callable[[tf.Tensor], dict], class_names: Sequence[str], name: str):
+        self._function, self.class_names, self.name = function, tuple(class_names), name
+
+    @classmethod
+    def of_detector(cls, detector: Detector, name: str = "detector") -> Predictor:
+        """From a detector in this process. One trace serves images of every size."""
+        signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)]
+        function = tf.function(lambda images: detect_images(detector, images), input_signature=signature)
+        return cls(function, detector.class_names, name)
+
+    @classmethod
+    def load(cls, path: Path | str, model: str = "") -> Predictor:
+        """From a SavedModel folder, a run folder, or a checkpoint. Raises UserError."""
+        from fgfi_tf.training.checkpoints import first_line, load_detector
+
+        path = Path(path)
+        if not (path / "saved_model.pb").is_file():
+            detector = load_detector(path, model=model)
+            detector = getattr(detector, "folded_copy", lambda: detector)()
+            return cls.of_detector(detector, str(path))
+        try:
+            loaded = tf.saved_model.load(str(path))
+            serve = loaded.signatures["serving_default"]
+            names = json.loads((path / METADATA_FILE).read_text())["class_names"]
+        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+            raise UserError(f"{path} is not a SavedModel of this package: {first_line(error)}") from error
+        predictor = cls(lambda images: serve(images=images), names, str(path))
+        predictor._loaded = loaded  # owns the variables that the signature uses
+        return predictor
+
+    def __call__(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """For each image its ``boxes`` [n, 4], ``scores`` [n] and ``classes`` [n], best first."""
+        results = {key: np.asarray(value) for key, value in self._function(tf.constant(images)).items()}
+        return split_detections(results)
+
+
+def split_detections(results: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Padded arrays of ``Detector.detect`` to one dict for each image, without the padding."""
+    return [
+        {key: results[key][i, :count] for key in ("boxes", "scores", "classes")}
+        for i, count in enumerate(results["count"])
+    ]
+
+
+def list_images(paths: Iterable[str | Path]) -> list[Path]:
+    """Files as they are and the images of folders, sorted. Raises UserError for a missing or empty one."""
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise UserError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"no such image or folder: {path}")
+    return found
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image file to uint8 RGB [H, W, 3]. Raises UserError naming it where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
+        raise UserError(f"{path}: the image is unreadable or truncated: {error}") from error
+
+
+def predict_files(
+    predictor: Predictor, paths: Sequence[Path], on_error: Callable[[UserError], None] | None = None
+) -> Iterator[tuple[Path, np.ndarray, dict[str, np.ndarray]]]:
+    """(path, image, detections) of each file.
+
+    A file that cannot be read goes to ``on_error`` and is passed over; without it, it is raised.
+    """
+    for path in paths:
+        try:
+            image = read_image(path)
+        except UserError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+            continue
+        yield path, image, predictor(image[None])[0]
+
+
+def draw_detections(
+    image: np.ndarray, detections: dict[str, np.ndarray], class_names: Sequence[str], min_score: float = 0.3
+) -> np.ndarray:
+    """The image [H, W, 3] with the boxes whose score is at least ``min_score``."""
+    shown = detections["scores"] >= min_score
+    labels = [class_names[int(index)] for index in detections["classes"][shown]]
+    return draw_boxes(image, detections["boxes"][shown], labels, detections["scores"][shown])

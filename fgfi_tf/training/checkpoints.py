@@ -1,0 +1,289 @@
+"""Checkpoints of a training run: the student, its optimizer and the step, never the teacher.
+
+A folder of checkpoints holds ``ckpt-<step>.{index,data-*}`` and ``model.json``, which names the detector, its
+input size and classes, so that evaluation, export and a student need no flags to load it. TensorFlow
+writes each checkpoint under a temporary name first: whatever ends the process, a checkpoint is
+there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow as tf
+import tf_keras as keras
+
+from fgfi_tf.anchors import SHUFFLEDET_INPUT
+from fgfi_tf.errors import UserError
+from fgfi_tf.interop import tf1_shuffledet
+from fgfi_tf.models import registry
+from fgfi_tf.models.detector import Detector
+from fgfi_tf.models.shuffledet.model import KITTI_CLASSES
+
+LOG = logging.getLogger(__name__)
+MODEL_FILE = "model.json"
+FOLDER = "checkpoints"
+# What reading a truncated, overwritten or half-deleted checkpoint raises.
+_DAMAGE = (tf.errors.OpError, OSError, UnicodeDecodeError)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """What a checkpoint is of: the arguments of ``registry.build``."""
+
+    model: str
+    input_size: tuple[int, int]
+    class_names: tuple[str, ...]
+
+    def write(self, folder: Path) -> None:
+        """Writes ``model.json`` into a folder of checkpoints."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MODEL_FILE).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> ModelCard | None:
+        """The folder's card; None where it has none. Raises UserError for a malformed one."""
+        path = folder / MODEL_FILE
+        if not path.is_file():
+            return None
+        try:
+            fields = json.loads(path.read_text())
+            return cls(fields["model"], tuple(fields["input_size"]), tuple(fields["class_names"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is malformed: {error}") from error
+
+
+class CheckpointKeeper:
+    """Saves and takes up a run's state.
+
+    Args:
+        folder: where the checkpoints lie.
+        state: the trackable objects by name (student, imitation, optimizer, step, ...).
+        step: the step counter; its value names the checkpoints.
+        keep: how many of the newest to keep.
+        writes: False for the workers of a cluster that must take part in saving but own no files;
+            they write into a folder of their own and delete it.
+        fingerprint: what ``UserError`` calls the model when a checkpoint does not fit.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        state: dict[str, object],
+        step: tf.Variable,
+        *,
+        keep: int = 5,
+        writes: bool = True,
+        fingerprint: str = "this model",
+    ):
+        self.folder, self.step, self.keep, self.writes = Path(folder), step, keep, writes
+        self.fingerprint = fingerprint
+        self.checkpoint = tf.train.Checkpoint(step=step, **state)
+
+    def restore_latest(self) -> Path | None:
+        """Restores the newest checkpoint that can be read; None where there is none.
+
+        A damaged one is passed over with a warning that names it. Raises UserError where none of
+        several can be read, or where one is of another model.
+        """
+        found = list_checkpoints(self.folder)
+        for path in reversed(found):
+            try:
+                self._restore(path)
+                return path
+            except _DAMAGE as error:
+                LOG.warning("checkpoint %s is damaged and passed over: %s", path, first_line(error))
+        if found:
+            raise UserError(f"none of the {len(found)} checkpoints in {self.folder} can be read")
+        return None
+
+    def _restore(self, path: Path) -> None:
+        try:
+            # read, not restore: the latter renumbers what is saved next.
+            self.checkpoint.read(str(path)).assert_existing_objects_matched()
+        except (ValueError, AssertionError) as error:
+            raise UserError(
+                f"{path} is a checkpoint of another model or optimizer than {self.fingerprint}: {first_line(error)}"
+            ) from error
+
+    def save(self) -> Path | None:
+        """Writes ``ckpt-<step>`` and deletes those beyond ``keep``.
+
+        Returns None, with a warning, where the disk is full or not writable: the older checkpoints
+        stay. Every worker of a cluster has to call it at the same step.
+        """
+        folder = self.folder if self.writes else self.folder / f"worker-{id(self)}"
+        path = folder / f"ckpt-{int(self.step.numpy())}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.checkpoint.write(str(path))
+        except _DAMAGE as error:
+            _remove(path)
+            kept = list_checkpoints(self.folder)
+            LOG.warning(
+                "could not save checkpoint %s: %s; kept: %s",
+                path,
+                first_line(error),
+                ", ".join(p.name for p in kept) or "none",
+            )
+            return None
+        if not self.writes:
+            shutil.rmtree(folder, ignore_errors=True)
+            return path
+        for old in list_checkpoints(self.folder)[: -self.keep]:
+            _remove(old)
+        return path
+
+
+def list_checkpoints(folder: Path | str) -> list[Path]:
+    """The prefixes ``ckpt-<step>`` in a folder, oldest first. The index is what TensorFlow writes last."""
+    found = []
+    for index in Path(folder).glob("ckpt-*.index"):
+        match = re.fullmatch(r"ckpt-(\d+)\.index", index.name)
+        if match:
+            found.append((int(match.group(1)), index.with_suffix("")))
+    return [path for _, path in sorted(found)]
+
+
+def step_of(path: Path | str) -> int:
+    """The step in a checkpoint's name, ``ckpt-<step>``; -1 where it has none."""
+    match = re.search(r"-(\d+)$", str(path))
+    return int(match.group(1)) if match else -1
+
+
+def _remove(path: Path) -> None:
+    # The index goes first: what is left without it is no checkpoint.
+    for file in [path.with_name(path.name + ".index"), *path.parent.glob(path.name + ".data-*")]:
+        with contextlib.suppress(OSError):
+            file.unlink()
+    for temporary in path.parent.glob(path.name + "_temp*"):
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def copy_checkpoint(path: Path, folder: Path) -> None:
+    """Copies one checkpoint and its ``model.json`` into a folder, in place of what that held."""
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    for file in path.parent.glob(path.name + ".*"):
+        shutil.copy2(file, fresh / file.name)
+    shutil.copy2(path.parent / MODEL_FILE, fresh / MODEL_FILE)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+
+
+def find_checkpoint(path: Path | str) -> Path:
+    """A run folder, a folder of checkpoints, or a checkpoint prefix to the prefix of the newest.
+
+    Raises UserError where there is none.
+    """
+    path = Path(path)
+    if path.suffix == ".index":
+        path = path.with_suffix("")
+    if path.with_name(path.name + ".index").is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(
+            f"no checkpoint at {path}: expected a run folder or a prefix like run/checkpoints/ckpt-500"
+        )
+    folder = path / FOLDER if (path / FOLDER).is_dir() else path
+    found = list_checkpoints(folder)
+    if not found:
+        raise UserError(f"no checkpoint in {folder}: it holds no ckpt-*.index")
+    return found[-1]
+
+
+def load_detector(
+    path: Path | str,
+    *,
+    model: str = "",
+    input_size: tuple[int, int] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Detector:
+    """The detector of a checkpoint, with its weights (their moving average where the run kept one).
+
+    Args:
+        path: what :func:`find_checkpoint` takes, or the prefix of a TF1 ShuffleDet checkpoint.
+        model: its name, checked against the checkpoint's; needed for TF1 checkpoints only.
+        input_size: (height, width) to build it for; by default that of its training.
+        class_names: checked against the checkpoint's.
+
+    Raises:
+        UserError: no checkpoint, a damaged one, or one of another model or other classes.
+    """
+    prefix = find_checkpoint(path)
+    card = ModelCard.read(prefix.parent)
+    if card is None and not model:
+        raise UserError(f"{prefix.parent} has no {MODEL_FILE}: say which model it is (--model)")
+    name = model or card.model
+    if card is not None and name != card.model:
+        raise UserError(f"{prefix} is a checkpoint of {card.model}, not of {name}")
+    if card is not None and class_names is not None and tuple(class_names) != card.class_names:
+        raise UserError(
+            f"{prefix} detects {', '.join(card.class_names)}; the dataset has {', '.join(class_names)}"
+        )
+    # A TF1 checkpoint has no card: what the 2019 code was trained on.
+    card = card or ModelCard(name, SHUFFLEDET_INPUT, tuple(class_names or KITTI_CLASSES))
+    detector = registry.build(name, input_size=input_size or card.input_size, class_names=card.class_names)
+    load_weights(detector, prefix, name)
+    return detector
+
+
+def load_weights(detector: Detector, path: Path | str, name: str = "") -> None:
+    """Loads a checkpoint's weights into a detector; see :func:`load_detector`. Raises UserError."""
+    prefix, name = find_checkpoint(path), name or detector.name
+    if tf1_shuffledet.is_reference_checkpoint(prefix):
+        _load_reference(detector, prefix)
+        return
+    try:
+        names = [key for key, _ in tf.train.list_variables(str(prefix))]
+        if not any(key.startswith("student/") for key in names):
+            raise UserError(f"{prefix} is not a checkpoint of a training run")
+        tf.train.Checkpoint(student=detector).read(
+            str(prefix)
+        ).assert_existing_objects_matched().expect_partial()
+        if any(key.startswith("averages/") for key in names):
+            averaged = tf.train.Checkpoint(averages=detector.trainable_variables)
+            averaged.read(str(prefix)).assert_existing_objects_matched().expect_partial()
+    except UserError:
+        raise
+    except (ValueError, AssertionError) as error:
+        raise UserError(
+            f"{prefix} is a checkpoint of another model than {name}: {first_line(error)}"
+        ) from error
+    except _DAMAGE as error:
+        raise UserError(f"{prefix} is damaged: {first_line(error)}") from error
+
+
+def _load_reference(detector: Detector, prefix: Path) -> None:
+    names = dict(tf.train.list_variables(str(prefix)))
+    if not any(name.endswith("conv12/kernels") for name in names):
+        tf1_shuffledet.load(detector, prefix, backbone_only=True)
+        return
+    try:
+        tf1_shuffledet.load(detector, prefix)
+    except UserError:
+        # An imitation run of the 2019 code keeps its teacher under a prefix.
+        if not any(name.startswith(tf1_shuffledet.TEACHER_PREFIX) for name in names):
+            raise
+        tf1_shuffledet.load(detector, prefix, prefix=tf1_shuffledet.TEACHER_PREFIX)
+
+
+def averaged_weights(optimizer: keras.optimizers.legacy.Optimizer, variables: Sequence[tf.Variable]) -> list:
+    """The moving averages of ``variables`` that the optimizer keeps, in their order; [] without them."""
+    if "average" not in optimizer.get_slot_names():
+        return []
+    return [optimizer.get_slot(variable, "average") for variable in variables]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message."""
+    lines = str(getattr(error, "message", None) or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Exports a trained detector as a SavedModel: uint8 images in, boxes in their pixels out.
+
+python scripts/export.py --checkpoint=runs/student --output_dir=exported
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from fgfi_tf import cli
+from fgfi_tf.errors import UserError
+from fgfi_tf.training import flags
+from fgfi_tf.training.config import option, parse_size
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """Options of an export."""
+
+    checkpoint: str = option("", "Export", "Run folder or checkpoint to export.")
+    output_dir: str = option("", "Export", "Folder to write the SavedModel to.")
+    model: str = option("", "Export", "Detector; needed for TF1 checkpoints only.")
+    input_size: str = option("", "Export", "Height x width of the network input (empty: as trained).")
+    overwrite: bool = option(False, "Export", "Replace the SavedModel that the folder holds.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parses the flags and exports."""
+    config = flags.parse(argv, ExportConfig)
+    for name in ("checkpoint", "output_dir"):
+        if not getattr(config, name):
+            raise UserError(f"--{name} is missing")
+    from fgfi_tf.interop import export
+    from fgfi_tf.training import checkpoints
+
+    size = parse_size("input_size", config.input_size) if config.input_size else None
+    detector = checkpoints.load_detector(config.checkpoint, model=config.model, input_size=size)
+    folder = export.export(detector, config.output_dir, model=config.model, overwrite=config.overwrite)
+    total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    print(f"SavedModel: {folder} ({total / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    cli.run(main)

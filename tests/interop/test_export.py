@@ -1,0 +1,105 @@
+"""Exported and in-process detections are the same; what is in the SavedModel and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.interop.export import export
+from fgfi_tf.models import registry
+from fgfi_tf.prediction import Predictor, detect_images, list_images, read_image
+
+CLASSES = ("Car", "Pedestrian", "Cyclist")
+
+
+@pytest.fixture(scope="module", name="detector")
+def detector_fixture():
+    detector = registry.build("shuffledet_0.25x", input_size=(64, 128), class_names=CLASSES)
+    generator = np.random.default_rng(0)
+    for variable in detector.variables:  # far from a fresh network, in which all boxes are alike
+        name = variable.name.split("/")[-1]
+        if name.startswith("moving_variance"):
+            variable.assign(generator.uniform(0.5, 1.5, variable.shape))
+        elif name.startswith(("moving_mean", "beta", "bias")):
+            variable.assign(generator.normal(0, 0.2, variable.shape))
+    detector.head.kernel.assign(generator.normal(0, 0.05, detector.head.kernel.shape))
+    return detector
+
+
+@pytest.fixture(scope="module", name="exported")
+def exported_fixture(detector, tmp_path_factory):
+    return export(detector, tmp_path_factory.mktemp("export") / "model", model="shuffledet_0.25x")
+
+
+@pytest.mark.parametrize("shape", [(1, 75, 248), (2, 64, 128), (3, 33, 47)])
+def test_exported_and_in_process_detections_are_equal(detector, exported, shape):
+    images = np.random.default_rng(1).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    expected = detect_images(detector, tf.constant(images))
+    serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
+    result = serve(images=tf.constant(images))
+    assert set(result) == {"boxes", "scores", "classes", "count"}
+    assert (result["count"].numpy() > 0).all()
+    np.testing.assert_array_equal(result["count"], expected["count"])
+    np.testing.assert_array_equal(result["classes"], expected["classes"])
+    np.testing.assert_allclose(result["scores"], expected["scores"], atol=1e-5)
+    np.testing.assert_allclose(result["boxes"], expected["boxes"], atol=0.01)
+
+
+def test_signature(exported):
+    serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
+    (spec,) = serve.structured_input_signature[1].values()
+    assert (spec.dtype, spec.shape.as_list(), spec.name) == (tf.uint8, [None, None, None, 3], "images")
+    assert serve.structured_outputs["boxes"].dtype == tf.float32
+    assert serve.structured_outputs["classes"].dtype == tf.int32
+
+
+def test_class_names_and_metadata_lie_beside_it(exported):
+    assert (exported / "assets" / "classes.txt").read_text() == "Car\nPedestrian\nCyclist\n"
+    card = json.loads((exported / "assets.extra" / "model.json").read_text())
+    assert card == {"model": "shuffledet_0.25x", "input_size": [64, 128], "class_names": list(CLASSES)}
+
+
+def test_no_optimizer_and_no_teacher_inside(exported):
+    names = [name for name, _ in tf.train.list_variables(str(exported / "variables" / "variables"))]
+    assert names
+    assert not any(
+        word in name for name in names for word in ("optimizer", "teacher", "imitation", "Momentum")
+    )
+
+
+def test_predictor_of_both_kinds(detector, exported):
+    image = np.random.default_rng(2).integers(0, 256, (1, 60, 100, 3)).astype(np.uint8)
+    ours, theirs = Predictor.of_detector(detector)(image)[0], Predictor.load(exported)(image)[0]
+    assert Predictor.load(exported).class_names == CLASSES
+    assert len(ours["scores"]) == len(theirs["scores"]) > 0
+    np.testing.assert_allclose(ours["boxes"], theirs["boxes"], atol=0.01)
+
+
+def test_existing_folder_is_kept_unless_asked(detector, exported, tmp_path):
+    with pytest.raises(UserError, match="exists already"):
+        export(detector, exported)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="left alone"):
+        export(detector, tmp_path, overwrite=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_unreadable_inputs_are_named(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n not an image")
+    with pytest.raises(UserError, match="broken.png"):
+        read_image(tmp_path / "broken.png")
+    with pytest.raises(UserError, match="no such image or folder: /no/such"):
+        list_images(["/no/such"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no image"):
+        list_images([tmp_path / "empty"])
+
+
+def test_not_a_saved_model(tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="is not a SavedModel"):
+        Predictor.load(tmp_path)
