@@ -31,8 +31,13 @@ class Detector(keras.Model):
         """RGB images [B,H,W,3], 0..255, any dtype, to what ``call`` takes (float32)."""
         raise NotImplementedError("a subclass defines preprocess")
 
-    def call(self, inputs: tf.Tensor, training: bool = False) -> Outputs:
+    def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> Outputs:
         """Preprocessed images [B,H,W,3] to the dense outputs.
+
+        ``seed`` (int32 [2]) makes what is random in training, such as dropout, a function of the
+        step, so that a resumed run repeats an uninterrupted one. ``detection_losses`` finds the
+        same seed as ``batch["seed"]`` for random sampling. Without it nothing is dropped and
+        sampling uses seed (0, 0).
 
         Returns a dict with ``features``, a tuple of the maps to imitate [B,h,w,c] (what the
         adaptation layer and the teacher comparison see), and whatever ``detection_losses`` and

@@ -1,0 +1,76 @@
+"""The masked squared error between adapted student features and teacher features.
+
+Both forms give the same value and gradient. ``dense`` adapts the student everywhere; ``gathered``
+adapts only the positions of the mask, from their 3 x 3 neighbourhoods, as one matrix product.
+All arithmetic is float32.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def adapt(features: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """The adaptation layer everywhere: ReLU(conv(features, kernel) + bias), zero padded.
+
+    Args:
+        features: float32 [B, h, w, Cs].
+        kernel: float32 [k, k, Cs, Ct], k odd.
+        bias: float32 [Ct].
+
+    Returns:
+        float32 [B, h, w, Ct].
+    """
+    return tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(features, kernel, strides=1, padding="SAME"), bias))
+
+
+def dense_squared_error(
+    student: tf.Tensor, teacher: tf.Tensor, mask: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
+) -> tf.Tensor:
+    """Sum over mask positions and channels of (adapt(student) - teacher)^2.
+
+    Args:
+        student: float32 [B, h, w, Cs].
+        teacher: float32 [B, h, w, Ct].
+        mask: bool [B, h, w].
+        kernel, bias: of the adaptation, see :func:`adapt`.
+
+    Returns:
+        float32 scalar.
+    """
+    difference = adapt(student, kernel, bias) - teacher
+    # where, not a product: what lies outside the mask must not reach the sum even if not finite.
+    return tf.reduce_sum(tf.where(mask[..., None], tf.square(difference), 0.0))
+
+
+def gather_patches(features: tf.Tensor, positions: tf.Tensor, size: int) -> tf.Tensor:
+    """The size x size neighbourhoods of some positions, zero outside the map.
+
+    Args:
+        features: [B, h, w, C].
+        positions: int [P, 3], rows (image, row, column).
+        size: odd width of a neighbourhood.
+
+    Returns:
+        [P, size * size * C], in the order of a convolution kernel [size, size, C, ...].
+    """
+    margin = size // 2
+    channels = features.shape[-1]
+    padded = tf.pad(features, [[0, 0], [margin, margin], [margin, margin], [0, 0]])
+    height, width = tf.shape(padded)[1], tf.shape(padded)[2]
+    image, row, column = tf.unstack(tf.cast(positions, tf.int32), axis=1)  # P each
+    first = (image * height + row) * width + column  # P, of the upper left neighbour
+    offsets = tf.reshape(tf.range(size)[:, None] * width + tf.range(size), [-1])  # size^2
+    index = first[:, None] + offsets  # P x size^2
+    patches = tf.gather(tf.reshape(padded, [-1, channels]), index)  # P x size^2 x C
+    return tf.reshape(patches, [-1, size * size * channels])
+
+
+def gathered_squared_error(
+    student: tf.Tensor, teacher: tf.Tensor, mask: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
+) -> tf.Tensor:
+    """As :func:`dense_squared_error`, at the cost of the mask positions alone."""
+    positions = tf.where(mask)  # P x 3
+    patches = gather_patches(student, positions, kernel.shape[0])  # P x k*k*Cs
+    adapted = tf.nn.relu(tf.matmul(patches, tf.reshape(kernel, [-1, kernel.shape[-1]])) + bias)  # P x Ct
+    return tf.reduce_sum(tf.square(adapted - tf.gather_nd(teacher, positions)))

@@ -1,0 +1,111 @@
+"""Where the student imitates: the fine-grained mask of the paper, and the two it was compared with.
+
+Boxes and anchors are continuous corners (xmin, ymin, xmax, ymax; width = xmax - xmin) in pixels of
+the network input. Anchors lie on a grid: the x coordinates of anchors [h, w, K, 4] depend on the
+column and the shape only, the y coordinates on the row and the shape only. Every detector family
+has such grids, and it makes the intersection of a box with all anchors an outer product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+REGIONS = ("fine_grained", "gt_box", "full")
+
+
+def best_iou_per_position(anchors: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    """The best IoU of each box with the anchors of each position.
+
+    Args:
+        anchors: float32 [h, w, K, 4], a grid (see the module).
+        boxes: float32 [B, M, 4].
+
+    Returns:
+        float32 [B, M, h, w]; 0 for an empty box.
+    """
+    anchors = tf.convert_to_tensor(anchors, tf.float32)
+    anchor_x1, anchor_x2 = anchors[0, :, :, 0], anchors[0, :, :, 2]  # w x K
+    anchor_y1, anchor_y2 = anchors[:, 0, :, 1], anchors[:, 0, :, 3]  # h x K
+    x1, y1, x2, y2 = (c[..., None] for c in tf.unstack(boxes, axis=-1))  # B x M x 1
+    box_area = ((x2 - x1) * (y2 - y1))[..., None]  # B x M x 1 x 1
+
+    best = None
+    for k in range(anchors.shape[2]):
+        # B x M x w and B x M x h
+        along_x = tf.maximum(tf.minimum(anchor_x2[:, k], x2) - tf.maximum(anchor_x1[:, k], x1), 0.0)
+        along_y = tf.maximum(tf.minimum(anchor_y2[:, k], y2) - tf.maximum(anchor_y1[:, k], y1), 0.0)
+        area = (anchor_x2[0, k] - anchor_x1[0, k]) * (anchor_y2[0, k] - anchor_y1[0, k])
+        intersection = along_y[..., :, None] * along_x[..., None, :]  # B x M x h x w
+        iou = tf.math.divide_no_nan(intersection, area + box_area - intersection)
+        best = iou if best is None else tf.maximum(best, iou)
+    return best
+
+
+def fine_grained_masks(
+    anchors: Sequence[tf.Tensor], boxes: tf.Tensor, valid: tf.Tensor, psi: float = 0.5
+) -> list[tf.Tensor]:
+    """The imitation region of the paper (section 3.1), for any number of feature levels.
+
+    A position is in the mask where the IoU of any of its anchors with any box is greater than
+    ``psi`` times that box's own best IoU. The best is taken over the anchors of *all* levels, so a
+    box marks the levels whose anchors fit it and not every level.
+
+    Args:
+        anchors: for each level, float32 [h, w, K, 4].
+        boxes: float32 [B, M, 4].
+        valid: bool [B, M]; False for padding.
+        psi: the threshold factor, 0 (every position that overlaps a box) to 1 (none).
+
+    Returns:
+        For each level, bool [B, h, w].
+    """
+    ious = [best_iou_per_position(a, boxes) for a in anchors]  # B x M x h x w each
+    best = tf.reduce_max(tf.stack([tf.reduce_max(iou, axis=(2, 3)) for iou in ious]), axis=0)  # B x M
+    # An IoU is never greater than 2, so padding is in no mask.
+    threshold = tf.where(valid, psi * best, 2.0)[:, :, None, None]
+    return [tf.reduce_any(iou > threshold, axis=1) for iou in ious]
+
+
+def gt_box_masks(
+    anchors: Sequence[tf.Tensor], boxes: tf.Tensor, valid: tf.Tensor
+) -> list[tf.Tensor]:
+    """Positions whose centre lies inside a box (the paper's ablation "G", Table 1).
+
+    The centre of a position is the centre of its first anchor. Arguments and result as for
+    :func:`fine_grained_masks`.
+    """
+    masks = []
+    x1, y1, x2, y2 = (c[..., None] for c in tf.unstack(boxes, axis=-1))  # B x M x 1
+    for level in anchors:
+        level = tf.convert_to_tensor(level, tf.float32)
+        cx = 0.5 * (level[0, :, 0, 0] + level[0, :, 0, 2])  # w
+        cy = 0.5 * (level[:, 0, 0, 1] + level[:, 0, 0, 3])  # h
+        in_x = (cx >= x1) & (cx < x2) & valid[..., None]  # B x M x w
+        in_y = (cy >= y1) & (cy < y2)  # B x M x h
+        masks.append(tf.reduce_any(in_y[..., :, None] & in_x[..., None, :], axis=1))
+    return masks
+
+
+def full_masks(anchors: Sequence[tf.Tensor], boxes: tf.Tensor) -> list[tf.Tensor]:
+    """Every position (the paper's ablation "F", full-feature imitation)."""
+    batch = tf.shape(boxes)[0]
+    return [tf.fill([batch, *level.shape[:2]], True) for level in anchors]
+
+
+def imitation_masks(
+    anchors: Sequence[tf.Tensor], boxes: tf.Tensor, valid: tf.Tensor, *, region: str = "fine_grained", psi: float = 0.5
+) -> list[tf.Tensor]:
+    """The masks of ``region``, one of ``REGIONS``; see the functions above.
+
+    Raises:
+        ValueError: for an unknown region.
+    """
+    if region == "fine_grained":
+        return fine_grained_masks(anchors, boxes, valid, psi)
+    if region == "gt_box":
+        return gt_box_masks(anchors, boxes, valid)
+    if region == "full":
+        return full_masks(anchors, boxes)
+    raise ValueError(f"imitation region must be one of {', '.join(REGIONS)}; got {region!r}")

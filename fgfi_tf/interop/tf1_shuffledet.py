@@ -1,0 +1,124 @@
+"""ShuffleDet weights from the TensorFlow 1 checkpoints of the 2019 code.
+
+Four kinds are read: an ImageNet backbone (conv1 and group1-3 only), a student, a training
+checkpoint (with ``*/Momentum`` slots and ``global_step``, which are passed over), and the teacher's
+copy inside a training checkpoint, under the prefix ``shuffleDet_supervisor/``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.imitation.layer import ImitationLoss
+from fgfi_tf.models.shuffledet.layers import ConvBN
+from fgfi_tf.models.shuffledet.model import ShuffleDet
+
+TEACHER_PREFIX = "shuffleDet_supervisor/"
+BACKBONE_GROUPS = ("conv1/", "group1/", "group2/", "group3/")
+
+
+def is_reference_checkpoint(path: str | Path) -> bool:
+    """Whether ``path`` (a checkpoint prefix) is a checkpoint of the 2019 code."""
+    try:
+        names = tf.train.load_checkpoint(str(path)).get_variable_to_shape_map()
+    except (tf.errors.OpError, ValueError):
+        return False
+    return any(name.endswith("conv1/bn/mean/EMA") for name in names)
+
+
+def load(model: ShuffleDet, path: str | Path, *, prefix: str = "", backbone_only: bool = False) -> list[str]:
+    """Assigns a checkpoint's weights to ``model``.
+
+    Args:
+        model: of the checkpoint's width, not folded.
+        path: checkpoint prefix, e.g. ``model.ckpt-1``.
+        prefix: ``TEACHER_PREFIX`` for the teacher inside a training checkpoint.
+        backbone_only: load conv1 and group1-3 and leave the rest as it is.
+
+    Returns:
+        The names read, sorted.
+
+    Raises:
+        UserError: if the file cannot be read, lacks variables (they are named), or holds
+            another model's shapes. The model is then unchanged.
+    """
+    values = _assignments(model, backbone_only)
+    arrays = _read(path, [prefix + name for name in values], backbone_hint=not backbone_only)
+    checked = []
+    for name, (variable, shuffle_groups) in values.items():
+        value = arrays[prefix + name]
+        if list(value.shape) != variable.shape.as_list():
+            raise UserError(
+                f"{path} does not hold a {model.variant}: {prefix + name} is {list(value.shape)}, "
+                f"the model has {variable.shape.as_list()}"
+            )
+        if shuffle_groups > 1:
+            value = value.reshape(shuffle_groups, -1).T.reshape(-1)
+        checked.append((variable, value))
+    for variable, value in checked:
+        variable.assign(value)
+    return sorted(arrays)
+
+
+def load_adaptation(layer: ImitationLoss, path: str | Path) -> None:
+    """Assigns ``adaptation/conv`` of a training checkpoint to a built imitation layer.
+
+    Raises:
+        UserError: if the file cannot be read, lacks it, or its shape differs.
+    """
+    names = ("adaptation/conv/kernels", "adaptation/conv/biases")
+    arrays = _read(path, names, backbone_hint=False)
+    targets = (layer.kernels[0], layer.biases[0])
+    for name, variable in zip(names, targets, strict=True):
+        if list(arrays[name].shape) != variable.shape.as_list():
+            raise UserError(
+                f"{path}: {name} is {list(arrays[name].shape)}, the adaptation has {variable.shape.as_list()}"
+            )
+    for name, variable in zip(names, targets, strict=True):
+        variable.assign(arrays[name])
+
+
+def _assignments(model: ShuffleDet, backbone_only: bool) -> dict[str, tuple[tf.Variable, int]]:
+    """Checkpoint name to (variable, groups of the shuffle its channels have gone through)."""
+    table: dict[str, tuple[tf.Variable, int]] = {}
+    for name, conv in model.backbone.convolutions().items():
+        if not backbone_only or name.startswith(BACKBONE_GROUPS) or name == "conv1":
+            table.update(_conv_assignments(name, conv))
+    if not backbone_only:
+        table["conv12/kernels"] = (model.head.kernel, 1)
+        table["conv12/biases"] = (model.head.bias, 1)
+    return table
+
+
+def _conv_assignments(name: str, conv: ConvBN) -> dict[str, tuple[tf.Variable, int]]:
+    norm, groups = conv.norm, conv.shuffle_groups
+    return {
+        f"{name}/W": (conv.kernel, 1),
+        f"{name}/bn/gamma": (norm.gamma, groups),
+        f"{name}/bn/beta": (norm.beta, groups),
+        f"{name}/bn/mean/EMA": (norm.moving_mean, groups),
+        f"{name}/bn/variance/EMA": (norm.moving_variance, groups),
+    }
+
+
+def _read(path: str | Path, names, *, backbone_hint: bool) -> dict[str, np.ndarray]:
+    try:
+        reader = tf.train.load_checkpoint(str(path))
+        missing = [name for name in names if not reader.has_tensor(name)]
+        if not missing:
+            return {name: reader.get_tensor(name) for name in names}
+    except (tf.errors.OpError, ValueError) as error:
+        raise UserError(f"cannot read the checkpoint {path}: {_first_line(error)}") from error
+    hint = ""
+    if backbone_hint and all("added3" in name or "conv12" in name for name in missing):
+        hint = "; it looks like a backbone: load it with backbone_only"
+    shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    raise UserError(f"{path} lacks {len(missing)} of {len(names)} variables: {shown}{hint}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

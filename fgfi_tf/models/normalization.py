@@ -1,0 +1,79 @@
+"""Batch normalisation over the global batch, with the same statistics on one device and on many."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras as keras
+
+
+@keras.utils.register_keras_serializable("fgfi_tf")
+class BatchNorm(keras.layers.Layer):
+    """Batch normalisation over [B, h, w], synchronised between the replicas of a step.
+
+    Both paths normalise with the biased (population) variance of the *global* batch and move
+    their statistics towards it, so one device and N replicas with the batch split keep the same
+    weights. (The fused kernel reports the unbiased variance; it is scaled back.)
+
+    Args:
+        momentum: share of the old moving statistics kept at each training step.
+        epsilon: added to the variance.
+    """
+
+    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.momentum = momentum
+        self.epsilon = epsilon
+
+    def build(self, input_shape) -> None:
+        """One gamma, beta, moving mean and moving variance for each channel, float32."""
+        shape = (int(input_shape[-1]),)
+        # Statistics stay float32 under mixed precision: the kernels take them so.
+        exact = {"shape": shape, "dtype": tf.float32, "experimental_autocast": False}
+        self.gamma = self.add_weight(name="gamma", initializer="ones", **exact)
+        self.beta = self.add_weight(name="beta", initializer="zeros", **exact)
+        statistic = {
+            **exact,
+            "trainable": False,
+            "synchronization": tf.VariableSynchronization.ON_READ,
+            "aggregation": tf.VariableAggregation.MEAN,
+        }
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **statistic)
+        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **statistic)
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Normalises [B, h, w, C]; with ``training`` by the batch, else by the moving statistics."""
+        gamma, beta = self.gamma, self.beta
+        if not training:
+            return tf.compat.v1.nn.fused_batch_norm(
+                inputs, gamma, beta, self.moving_mean, self.moving_variance, epsilon=self.epsilon, is_training=False
+            )[0]
+        context = tf.distribute.get_replica_context()
+        replicas = context.num_replicas_in_sync if context else 1
+        if replicas > 1:
+            outputs, mean, variance = self._synchronised(inputs, gamma, beta, context)
+        else:
+            outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+                inputs, gamma, beta, epsilon=self.epsilon, is_training=True
+            )
+            count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
+            variance *= (count - 1.0) / count
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign_sub((moving - tf.stop_gradient(value)) * (1.0 - self.momentum))
+        return outputs
+
+    def _synchronised(self, inputs, gamma, beta, context):
+        x = tf.cast(inputs, tf.float32)
+        count = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
+        # The replicas may hold shares of different size, so sums are exchanged, not means. Two
+        # passes: the squares of centred values, as in the fused kernel, do not cancel.
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
+        mean = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(x, axis=(0, 1, 2))) / total
+        centred = x - mean
+        variance = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(centred * centred, axis=(0, 1, 2))) / total
+        outputs = centred * (gamma * tf.math.rsqrt(variance + self.epsilon)) + beta
+        return tf.cast(outputs, inputs.dtype), mean, variance
+
+    def get_config(self) -> dict:
+        """Every constructor argument."""
+        return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}

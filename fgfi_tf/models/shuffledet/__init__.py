@@ -1,0 +1,5 @@
+"""ShuffleDet: the detector of the KITTI experiments."""
+
+from fgfi_tf.models.shuffledet.model import ShuffleDet
+
+__all__ = ["ShuffleDet"]
