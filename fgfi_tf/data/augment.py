@@ -1,0 +1,142 @@
+"""The reference's augmentations, in its order, in the graph, as pure functions of one seed.
+
+brightness -> contrast -> saturation -> drift -> flip (-> resize, see ``pipeline``). Pixel values
+are clipped to 0..255 after each colour step as in the reference, but not rounded between them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from fgfi_tf.data import transforms
+from fgfi_tf.errors import UserError
+
+#: RGB means of ImageNet, which the networks subtract: filled areas are zero to them.
+FILL = (123.68, 116.779, 103.939)
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Ranges of the augmentations; the defaults are the reference's for KITTI (375 x 1242).
+
+    Attributes:
+        brightness: a whole number from -brightness to brightness is added to every pixel.
+        contrast: pixels are multiplied by a factor drawn from this range.
+        saturation: S of HSV is multiplied by a factor drawn from this range, at most to 1.
+        drift_x: pixels of the image file by which the left border moves, out (then filled with
+            FILL) or in (then cut, but never into an object).
+        drift_y: the same for the upper border. Images much smaller than KITTI's want less.
+        flip: the probability of a mirrored image.
+    """
+
+    brightness: int = 50
+    contrast: tuple[float, float] = (0.5, 1.5)
+    saturation: tuple[float, float] = (0.3, 1.7)
+    drift_x: int = 150
+    drift_y: int = 100
+    flip: float = 0.5
+
+    def __post_init__(self):
+        if min(self.brightness, self.drift_x, self.drift_y) < 0 or not 0 <= self.flip <= 1:
+            raise UserError(f"brightness and drift must not be negative and flip be in 0..1: {self}")
+        for name in ("contrast", "saturation"):
+            low, high = getattr(self, name)
+            if not 0 <= low <= high:
+                raise UserError(f"{name} must be a range 0 <= low <= high, not {low}, {high}")
+
+
+def augment(
+    image: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor, config: AugmentConfig
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Augments an image and the objects to train on.
+
+    Args:
+        image: uint8 [H,W,3] RGB.
+        boxes: float32 [N,4], inclusive pixel corners of ``image``.
+        seed: int64 [2]; the same seed gives the same result.
+        config: the ranges.
+
+    Returns:
+        image float32 [3,H',W'] in 0..255, as planes (what ``transforms.resize_planes`` takes), and
+        its boxes [N,4]. Drift changes the size: H' is H - dy and W' is W - dx.
+    """
+    draw = tf.random.stateless_uniform([6], seed, alg="philox")
+    shift = drift_offsets(boxes, draw[3:5], config)  # (dy, dx)
+    flipped = draw[5] < config.flip
+    # Cutting and mirroring commute with colours and are cheaper on bytes, so they come first;
+    # the filled border comes last, since the reference's fill has no colour steps.
+    image = image[tf.maximum(shift[0], 0) :, tf.maximum(shift[1], 0) :]
+    image = tf.cond(flipped, lambda: tf.reverse(image, [1]), lambda: image)
+    planes = change_colors(tf.unstack(image, axis=-1), draw[:3], config)  # 3 of H x W
+    image = tf.stack(_fill_border(planes, tf.maximum(-shift, 0), flipped))  # 3 x H' x W'
+    boxes = boxes - tf.cast(tf.gather(shift, [1, 0, 1, 0]), tf.float32)
+    boxes = tf.cond(flipped, lambda: transforms.flip_boxes(boxes, tf.shape(image)[2]), lambda: boxes)
+    return image, boxes
+
+
+def drift_offsets(boxes: tf.Tensor, draw: tf.Tensor, config: AugmentConfig) -> tf.Tensor:
+    """Whole pixels (dy, dx), int32 [2], that the upper and left border move inwards.
+
+    Uniform over -drift .. min(drift, the first whole pixel of the topmost / leftmost box), so that
+    no box [N,4] is cut at the top or left; the other borders stay. ``draw`` [2] is in [0, 1).
+    """
+    most = tf.constant([config.drift_y, config.drift_x], tf.float32)
+    first = tf.floor(tf.reduce_min(tf.gather(boxes, [1, 0], axis=1), axis=0))  # inf without boxes
+    high = tf.clip_by_value(first, 0.0, most)
+    return tf.cast(tf.floor(-most + draw * (high + most + 1.0)), tf.int32)
+
+
+def change_colors(planes: list[tf.Tensor], draw: tf.Tensor, config: AugmentConfig) -> list[tf.Tensor]:
+    """Brightness, contrast and saturation of RGB planes, uint8 [H,W] to float32 [H,W].
+
+    ``draw`` [3] is in [0, 1). With brightness b and contrast c, the reference's
+    min(c * clip(x + b, 0, 255), 255) is clip(c * x + c * b, 0, min(255 c, 255)).
+    """
+    brightness = tf.floor(draw[0] * (2.0 * config.brightness + 1.0)) - float(config.brightness)
+    contrast = config.contrast[0] + draw[1] * (config.contrast[1] - config.contrast[0])
+    saturation = config.saturation[0] + draw[2] * (config.saturation[1] - config.saturation[0])
+    lowest, highest = contrast * brightness, tf.minimum(255.0 * contrast, 255.0)
+    planes = [tf.clip_by_value(_linear(x, contrast, lowest), 0.0, highest) for x in planes]
+    return scale_saturation(planes, saturation)
+
+
+def scale_saturation(planes: list[tf.Tensor], factor: tf.Tensor) -> list[tf.Tensor]:
+    """S of HSV times ``factor``, at most 1, with H and V as they are.
+
+    In HSV a channel is x = V - S * V * f with f from the hue alone, so scaling S by k is
+    x' = V - k * (V - x); S reaches 1 at k = V / (V - min), where the smallest channel is 0. No
+    detour over HSV is needed.
+
+    Args:
+        planes: red, green and blue, float32 [H,W] each, not negative.
+        factor: float32 scalar, not negative.
+    """
+    red, green, blue = planes
+    value = tf.maximum(tf.maximum(red, green), blue)  # H x W
+
+    def more() -> list[tf.Tensor]:
+        smallest = tf.minimum(tf.minimum(red, green), blue)
+        k = tf.minimum(factor, value / tf.maximum(value - smallest, 1e-6))  # H x W
+        rest = value - k * value
+        return [rest + k * x for x in planes]
+
+    def less() -> list[tf.Tensor]:
+        rest = (1.0 - factor) * value
+        return [rest + factor * x for x in planes]
+
+    return tf.cond(factor > 1.0, more, less)
+
+
+def _linear(plane: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """scale * plane + offset of a uint8 plane, float32, in one pass (a cast, a product, a sum take three)."""
+    quantized = tf.bitcast(plane, tf.quint8)
+    return tf.quantization.dequantize(quantized, offset, offset + 255.0 * scale, mode="MIN_COMBINED")
+
+
+def _fill_border(planes: list[tf.Tensor], border: tf.Tensor, flipped: tf.Tensor) -> list[tf.Tensor]:
+    """``border`` = (rows above, columns left) of FILL; the columns go to the right where flipped."""
+    left = tf.where(flipped, 0, border[1])
+    paddings = [[border[0], 0], [left, border[1] - left]]
+    return [tf.pad(x, paddings, constant_values=fill) for x, fill in zip(planes, FILL, strict=True)]
