@@ -40,7 +40,9 @@ def split_predictions(predictions: tf.Tensor, num_shapes: int, num_classes: int)
     }
 
 
-def class_loss(class_logits: tf.Tensor, anchor_index: tf.Tensor, classes: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+def class_loss(
+    class_logits: tf.Tensor, anchor_index: tf.Tensor, classes: tf.Tensor, valid: tf.Tensor
+) -> tf.Tensor:
     """Binary cross entropy of each softmax probability at the assigned anchors, summed.
 
     Args:
@@ -51,7 +53,9 @@ def class_loss(class_logits: tf.Tensor, anchor_index: tf.Tensor, classes: tf.Ten
     logits = tf.gather(class_logits, anchor_index, batch_dims=1)  # B x M x C
     p = tf.nn.softmax(logits)
     y = tf.one_hot(classes, class_logits.shape[-1])
-    entropy = -(y * tf.math.log(p + LOG_EPSILON) + (1.0 - y) * tf.math.log(1.0 - p + LOG_EPSILON))
+    # Not 1 - p + epsilon: the graph optimiser folds the constants to 1 - p, and p = 1 gives NaN.
+    not_p = tf.maximum(1.0 - p, LOG_EPSILON)
+    entropy = -(y * tf.math.log(p + LOG_EPSILON) + (1.0 - y) * tf.math.log(not_p))
     return CLASS_WEIGHT * tf.reduce_sum(tf.where(valid[..., None], entropy, 0.0))
 
 
@@ -62,7 +66,11 @@ def box_loss(deltas: tf.Tensor, anchor_index: tf.Tensor, targets: tf.Tensor, val
 
 
 def confidence_losses(
-    confidence_logits: tf.Tensor, decoded: tf.Tensor, anchor_index: tf.Tensor, boxes: tf.Tensor, valid: tf.Tensor
+    confidence_logits: tf.Tensor,
+    decoded: tf.Tensor,
+    anchor_index: tf.Tensor,
+    boxes: tf.Tensor,
+    valid: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Squared error of the confidence: towards the IoU at assigned anchors, towards 0 elsewhere.
 
@@ -109,9 +117,13 @@ def detection_losses(
     decoded = coding.decode(
         tf.gather(split["deltas"], index, batch_dims=1), tf.gather(anchors, index), *input_size
     )  # B x M x 4
-    on_object, elsewhere = confidence_losses(split["confidence_logits"], decoded, index, targets["boxes"], valid)
+    on_object, elsewhere = confidence_losses(
+        split["confidence_logits"], decoded, index, targets["boxes"], valid
+    )
     background = tf.cast(tf.shape(anchors)[0], tf.float32) - global_objects
-    confidence = CONFIDENCE_WEIGHT_OBJECT / objects * on_object + CONFIDENCE_WEIGHT_BACKGROUND / background * elsewhere
+    confidence = (
+        CONFIDENCE_WEIGHT_OBJECT / objects * on_object + CONFIDENCE_WEIGHT_BACKGROUND / background * elsewhere
+    )
     return {
         "class_loss": class_loss(split["class_logits"], index, targets["classes"], valid) / objects,
         "confidence_loss": confidence / global_images,
