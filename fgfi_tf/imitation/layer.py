@@ -94,19 +94,23 @@ class ImitationLoss(keras.layers.Layer):
             kernel_shape = (self.kernel_size, self.kernel_size, int(shape[-1]), channels)
             self.kernels.append(
                 self.add_weight(
-                    name=f"kernel_{level}", shape=kernel_shape, dtype=tf.float32, initializer=self.kernel_initializer
+                    name=f"kernel_{level}",
+                    shape=kernel_shape,
+                    dtype=tf.float32,
+                    initializer=_fresh(self.kernel_initializer),
                 )
             )
             self.biases.append(
                 self.add_weight(
-                    name=f"bias_{level}", shape=(channels,), dtype=tf.float32, initializer=self.bias_initializer
+                    name=f"bias_{level}",
+                    shape=(channels,),
+                    dtype=tf.float32,
+                    initializer=_fresh(self.bias_initializer),
                 )
             )
         super().build(input_shape)
 
-    def masks(
-        self, anchors: Sequence[tf.Tensor], boxes: tf.Tensor, valid: tf.Tensor
-    ) -> list[tf.Tensor]:
+    def masks(self, anchors: Sequence[tf.Tensor], boxes: tf.Tensor, valid: tf.Tensor) -> list[tf.Tensor]:
         """The positions imitated: for each level bool [B, h, w]. Arguments as for :meth:`call`."""
         return masks.imitation_masks(anchors, boxes, valid, region=self.region, psi=self.psi)
 
@@ -150,7 +154,9 @@ class ImitationLoss(keras.layers.Layer):
         ):
             student = tf.cast(student, tf.float32)
             teacher = _match_size(tf.stop_gradient(tf.cast(teacher, tf.float32)), student)
-            total += squared_error(student, teacher, mask, tf.cast(kernel, tf.float32), tf.cast(bias, tf.float32))
+            total += squared_error(
+                student, teacher, mask, tf.cast(kernel, tf.float32), tf.cast(bias, tf.float32)
+            )
         return total, tf.add_n([tf.reduce_sum(tf.cast(mask, tf.float32)) for mask in region])
 
     def _dense(self) -> bool:
@@ -177,6 +183,11 @@ class ImitationLoss(keras.layers.Layer):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "weight_decay": self.weight_decay,
         }
+
+
+def _fresh(initializer: keras.initializers.Initializer) -> keras.initializers.Initializer:
+    """A copy, for an initializer without seed that serves twice gives equal values."""
+    return type(initializer).from_config(initializer.get_config())
 
 
 def _match_size(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:

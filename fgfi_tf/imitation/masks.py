@@ -68,9 +68,7 @@ def fine_grained_masks(
     return [tf.reduce_any(iou > threshold, axis=1) for iou in ious]
 
 
-def gt_box_masks(
-    anchors: Sequence[tf.Tensor], boxes: tf.Tensor, valid: tf.Tensor
-) -> list[tf.Tensor]:
+def gt_box_masks(anchors: Sequence[tf.Tensor], boxes: tf.Tensor, valid: tf.Tensor) -> list[tf.Tensor]:
     """Positions whose centre lies inside a box (the paper's ablation "G", Table 1).
 
     The centre of a position is the centre of its first anchor. Arguments and result as for
@@ -95,7 +93,12 @@ def full_masks(anchors: Sequence[tf.Tensor], boxes: tf.Tensor) -> list[tf.Tensor
 
 
 def imitation_masks(
-    anchors: Sequence[tf.Tensor], boxes: tf.Tensor, valid: tf.Tensor, *, region: str = "fine_grained", psi: float = 0.5
+    anchors: Sequence[tf.Tensor],
+    boxes: tf.Tensor,
+    valid: tf.Tensor,
+    *,
+    region: str = "fine_grained",
+    psi: float = 0.5,
 ) -> list[tf.Tensor]:
     """The masks of ``region``, one of ``REGIONS``; see the functions above.
 

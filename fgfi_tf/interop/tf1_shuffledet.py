@@ -25,7 +25,7 @@ def is_reference_checkpoint(path: str | Path) -> bool:
     """Whether ``path`` (a checkpoint prefix) is a checkpoint of the 2019 code."""
     try:
         names = tf.train.load_checkpoint(str(path)).get_variable_to_shape_map()
-    except (tf.errors.OpError, ValueError):
+    except (tf.errors.OpError, ValueError, RuntimeError):
         return False
     return any(name.endswith("conv1/bn/mean/EMA") for name in names)
 
@@ -111,7 +111,7 @@ def _read(path: str | Path, names, *, backbone_hint: bool) -> dict[str, np.ndarr
         missing = [name for name in names if not reader.has_tensor(name)]
         if not missing:
             return {name: reader.get_tensor(name) for name in names}
-    except (tf.errors.OpError, ValueError) as error:
+    except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
         raise UserError(f"cannot read the checkpoint {path}: {_first_line(error)}") from error
     hint = ""
     if backbone_hint and all("added3" in name or "conv12" in name for name in missing):

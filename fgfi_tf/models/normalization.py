@@ -46,7 +46,13 @@ class BatchNorm(keras.layers.Layer):
         gamma, beta = self.gamma, self.beta
         if not training:
             return tf.compat.v1.nn.fused_batch_norm(
-                inputs, gamma, beta, self.moving_mean, self.moving_variance, epsilon=self.epsilon, is_training=False
+                inputs,
+                gamma,
+                beta,
+                self.moving_mean,
+                self.moving_variance,
+                epsilon=self.epsilon,
+                is_training=False,
             )[0]
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync if context else 1
@@ -70,7 +76,10 @@ class BatchNorm(keras.layers.Layer):
         total = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
         mean = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(x, axis=(0, 1, 2))) / total
         centred = x - mean
-        variance = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(centred * centred, axis=(0, 1, 2))) / total
+        variance = (
+            context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(centred * centred, axis=(0, 1, 2)))
+            / total
+        )
         outputs = centred * (gamma * tf.math.rsqrt(variance + self.epsilon)) + beta
         return tf.cast(outputs, inputs.dtype), mean, variance
 

@@ -18,7 +18,9 @@ def golden():
     from conftest import shared_path
 
     folder = shared_path("golden/shuffledet")
-    return {name: np.load(folder / f"{name}.npz") for name in ("forward", "targets", "losses")} | {"folder": folder}
+    return {name: np.load(folder / f"{name}.npz") for name in ("forward", "targets", "losses")} | {
+        "folder": folder
+    }
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +131,8 @@ def test_deltas_at_the_references_anchors(golden):
     for n in range(12):
         targets = golden["targets"]
         deltas = coding.encode(
-            tf.constant(targets[f"boxes_cxcywh_{n}"], tf.float32), tf.constant(grid[targets[f"anchor_index_{n}"]])
+            tf.constant(targets[f"boxes_cxcywh_{n}"], tf.float32),
+            tf.constant(grid[targets[f"anchor_index_{n}"]]),
         )
         np.testing.assert_allclose(deltas, targets[f"deltas_{n}"], atol=1e-5)
 

@@ -67,7 +67,17 @@ class ConvBN(keras.layers.Layer):
     """
 
     def __init__(
-        self, filters, kernel_size=1, strides=1, *, groups=1, shuffle_groups=1, depthwise=False, relu=True, folded=False, **kwargs
+        self,
+        filters,
+        kernel_size=1,
+        strides=1,
+        *,
+        groups=1,
+        shuffle_groups=1,
+        depthwise=False,
+        relu=True,
+        folded=False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
@@ -143,7 +153,9 @@ class ShuffleUnit(keras.layers.Layer):
 
     SHUFFLE_GROUPS = 3
 
-    def __init__(self, channels, in_channels, *, strides=1, groups=(3, 3), shortcut=True, folded=False, **kwargs):
+    def __init__(
+        self, channels, in_channels, *, strides=1, groups=(3, 3), shortcut=True, folded=False, **kwargs
+    ):
         super().__init__(**kwargs)
         self.strides, self.shortcut = strides, shortcut
         expanded = channels - in_channels if strides == 2 else channels
@@ -155,7 +167,9 @@ class ShuffleUnit(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B, h, w, C_in] to [B, ceil(h / strides), ceil(w / strides), C]."""
-        residual = self.conv2(self.dconv(self.conv1(inputs, training=training), training=training), training=training)
+        residual = self.conv2(
+            self.dconv(self.conv1(inputs, training=training), training=training), training=training
+        )
         if self.strides == 2:
             pooled = tf.nn.avg_pool2d(inputs, 3, 2, "SAME")
             return tf.concat([pooled, tf.nn.relu(residual)], axis=-1)

@@ -55,7 +55,9 @@ class ShuffleDet(Detector):
             raise UserError(f"unknown model {variant!r}; ShuffleDet comes as {', '.join(VARIANTS)}")
         height, width = input_size
         if height % STRIDE or width % STRIDE or min(height, width) < STRIDE:
-            raise UserError(f"the input size of {variant} must be multiples of {STRIDE}; got {height}x{width}")
+            raise UserError(
+                f"the input size of {variant} must be multiples of {STRIDE}; got {height}x{width}"
+            )
         super().__init__(name=name or variant.replace(".", "_"))
         self.variant, self.input_size, self.class_names = variant, (height, width), tuple(class_names)
         self.weight_decay, self.dropout, self.folded = weight_decay, dropout, folded
@@ -135,7 +137,11 @@ class ShuffleDet(Detector):
         anchors = tf.reshape(tf.constant(self.anchors), [-1, 4])
         boxes = coding.decode(split["deltas"], anchors, *self.input_size)
         probability = tf.nn.softmax(split["class_logits"]) * tf.sigmoid(split["confidence_logits"])[..., None]
-        return boxes, tf.reduce_max(probability, axis=-1), tf.argmax(probability, axis=-1, output_type=tf.int32)
+        return (
+            boxes,
+            tf.reduce_max(probability, axis=-1),
+            tf.argmax(probability, axis=-1, output_type=tf.int32),
+        )
 
     def detect(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
         """The 64 best boxes by score, suppressed within their class at IoU 0.4; K = 64."""
@@ -164,7 +170,11 @@ class ShuffleDet(Detector):
         a copy; later training of this model does not reach it.
         """
         copy = ShuffleDet(
-            self.variant, input_size=self.input_size, class_names=self.class_names, folded=True, name=self.name
+            self.variant,
+            input_size=self.input_size,
+            class_names=self.class_names,
+            folded=True,
+            name=self.name,
         )
         sources, targets = self.backbone.convolutions(), copy.backbone.convolutions()
         for key, target in targets.items():
@@ -182,7 +192,9 @@ def stateless_dropout(x: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     return tf.where(keep, x / tf.cast(1.0 - rate, x.dtype), tf.zeros([], x.dtype))
 
 
-def make_targets(boxes: tf.Tensor, classes: tf.Tensor, valid: tf.Tensor, anchors: tf.Tensor) -> dict[str, tf.Tensor]:
+def make_targets(
+    boxes: tf.Tensor, classes: tf.Tensor, valid: tf.Tensor, anchors: tf.Tensor
+) -> dict[str, tf.Tensor]:
     """What the losses compare with.
 
     Args:
