@@ -1,0 +1,203 @@
+"""VOC average precision against the Python evaluator's figures and hand-made cases."""
+
+import json
+import math
+import tarfile
+
+import numpy as np
+import pytest
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation import voc, voc_io, voc_tables
+from fgfi_tf.evaluation.voc_types import Detections, Truths
+
+CLASSES = ("cat", "dog")
+
+
+def _truths(**frames):
+    """name=[(class, box, difficult), ...] with 0-based boxes."""
+    return Truths.from_frames(
+        [
+            {
+                "image_id": name,
+                "boxes": np.array([r[1] for r in rows]).reshape(-1, 4),
+                "classes": [r[0] for r in rows],
+                "difficult": [r[2] for r in rows],
+            }
+            for name, rows in frames.items()
+        ],
+        CLASSES,
+    )
+
+
+def _detections(**frames):
+    """name=[(class, box, score), ...]."""
+    return Detections.from_frames(
+        {
+            name: {
+                "boxes": np.array([r[1] for r in rows]).reshape(-1, 4),
+                "classes": [r[0] for r in rows],
+                "scores": [r[2] for r in rows],
+            }
+            for name, rows in frames.items()
+        },
+        CLASSES,
+    )
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("name", ["normal", "adversarial"])
+def test_equals_the_reference(shared_path, tmp_path, name):
+    folder = shared_path("golden/voc_ap")
+    if name == "adversarial":
+        annotations, results = folder / "adversarial/Annotations", folder / "adversarial/results"
+        folder = folder / "adversarial"
+    else:
+        for archive in ("voc2007_test_annotations", "detections_robinyen"):
+            with tarfile.open(folder / f"{archive}.tar.xz") as file:
+                file.extractall(tmp_path, filter="data")
+        annotations, results = tmp_path / "Annotations", tmp_path / "results"
+    images = voc_io.read_image_set(folder / "test.txt")
+    evaluation = voc.evaluate(
+        voc_io.read_detections(results, "test", images), voc_io.read_truths(annotations, images)
+    )
+    expected = json.loads((folder / "expected.json").read_text())
+    assert len(evaluation.results) == len(expected["per_class"]) == 20
+    for class_name, row in expected["per_class"].items():
+        result = evaluation.results[class_name]
+        for metric in voc.METRICS:
+            value = float(row[f"ap_{metric}"])  # float("nan") for "nan"
+            np.testing.assert_allclose(result.ap(metric), value, rtol=0, atol=1e-12, err_msg=class_name)
+        assert (result.positives, result.difficult) == (row["positives"], row["difficult"])
+        assert len(result.order) == row["detections"]
+        if "ignored" in row:
+            found = (result.true_positives.sum(), result.false_positives.sum(), result.ignored)
+            assert found == (row["true_positives"], row["false_positives"], row["ignored"])
+    if name == "normal":
+        np.testing.assert_allclose(evaluation.mean_ap("11point"), expected["mean_ap_11point"], atol=1e-12)
+        np.testing.assert_allclose(evaluation.mean_ap("area"), expected["mean_ap_area"], atol=1e-12)
+
+
+def test_by_hand():
+    truths = _truths(a=[(0, [0, 0, 9, 9], False), (0, [20, 0, 29, 9], False)], b=[(0, [0, 0, 9, 9], True)])
+    detections = _detections(
+        a=[
+            (0, [0, 0, 9, 9], 0.9),  # true
+            (0, [0, 0, 9, 8], 0.8),  # the same object again: false
+            (0, [20, 0, 29, 8], 0.6),  # true
+            (1, [0, 0, 9, 9], 0.7),  # no such dog: false
+        ],
+        b=[(0, [0, 0, 9, 9], 0.95)],  # difficult: ignored
+    )
+    evaluation = voc.evaluate(detections, truths)
+    cat, dog = evaluation.results["cat"], evaluation.results["dog"]
+    assert (cat.positives, cat.difficult, cat.ignored) == (2, 1, 1)
+    np.testing.assert_allclose(cat.recall, [0, 0.5, 0.5, 1])
+    np.testing.assert_allclose(cat.precision, [0, 1, 1 / 2, 2 / 3])
+    np.testing.assert_allclose(cat.ap_11point, (6 * 1 + 5 * 2 / 3) / 11)
+    np.testing.assert_allclose(cat.ap_area, 0.5 + 0.5 * 2 / 3)
+    assert dog.ap_11point == 0 and math.isnan(dog.ap_area)
+    assert evaluation.mean_ap(present_only=True) == cat.ap_11point
+    assert evaluation.mean_ap() == cat.ap_11point / 2
+
+
+def test_half_overlap_is_no_match():
+    truths = _truths(a=[(0, [0, 0, 9, 9], False)])
+    assert voc.evaluate(_detections(a=[(0, [0, 0, 9, 4], 0.9)]), truths).results["cat"].ap_11point == 0
+    assert voc.evaluate(_detections(a=[(0, [0, 0, 9, 5], 0.9)]), truths).results["cat"].ap_area == 1
+
+
+def test_nothing_detected_and_nothing_labelled():
+    empty = Detections.from_frames({}, CLASSES)
+    evaluation = voc.evaluate(empty, _truths(a=[(0, [0, 0, 9, 9], False)], b=[]))
+    assert evaluation.mean_ap("area") == evaluation.mean_ap() == 0
+    assert evaluation.n_images == 2
+    assert voc.evaluate(empty, _truths(a=[])).mean_ap("area", present_only=True) == 0
+
+
+def test_result_files_are_read_as_written(tmp_path):
+    detections = _detections(
+        a=[(0, [0, 1.26, 9, 9], 0.123456), (1, [0, 0, 9, 9], 1 / 3)], b=[(0, [3, 3, 4, 4], 0.5)]
+    )
+    paths = voc_io.write_detections(tmp_path, "val", detections)
+    assert [p.name for p in paths] == ["comp4_det_val_cat.txt", "comp4_det_val_dog.txt"]
+    assert paths[0].read_text() == "a 0.123 1.0 2.3 10.0 10.0\nb 0.500 4.0 4.0 5.0 5.0\n"
+    read = voc_io.read_detections(tmp_path, "val", ("a", "b"), CLASSES)
+    rounded = detections.rounded()
+    order = np.argsort(rounded.classes, kind="stable")  # files are by class
+    for key in ("image", "classes", "boxes", "scores"):
+        np.testing.assert_array_equal(getattr(read, key), getattr(rounded, key)[order])
+
+    voc_io.write_detections(tmp_path, "val", detections, full_precision=True)
+    read = voc_io.read_detections(tmp_path, "val", ("a", "b"), CLASSES)
+    np.testing.assert_array_equal(read.boxes, detections.boxes[order])
+    np.testing.assert_array_equal(read.scores, detections.scores[order])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a 0.5 1 2 3\n", "comp4_det_val_cat.txt:1: 5 fields"),
+        ("a 0.5 1 2 3 4\n\nz 0.5 1 2 3 4\n", "comp4_det_val_cat.txt:3: image z is not in the set"),
+        ("a x 1 2 3 4\n", "comp4_det_val_cat.txt:1: not a number"),
+        ("a nan 1 2 3 4\n", "comp4_det_val_cat.txt:1: a number that is not finite"),
+    ],
+)
+def test_bad_result_files(tmp_path, text, message):
+    (tmp_path / "comp4_det_val_cat.txt").write_text(text)
+    with pytest.raises(UserError, match=message):
+        voc_io.read_detections(tmp_path, "val", ("a",), CLASSES, allow_missing=True)
+
+
+def test_missing_result_file(tmp_path):
+    (tmp_path / "comp4_det_val_cat.txt").write_text("a 0.5 1 2 3 4\n")
+    with pytest.raises(UserError, match="comp4_det_val_dog.txt: cannot be read: No such file"):
+        voc_io.read_detections(tmp_path, "val", ("a",), CLASSES)
+    assert len(voc_io.read_detections(tmp_path, "val", ("a",), CLASSES, allow_missing=True).scores) == 1
+
+
+def test_image_sets(tmp_path):
+    path = tmp_path / "val.txt"
+    path.write_text("000001  1\n000002 -1\n")
+    assert voc_io.read_image_set(path) == ("000001", "000002")
+    for text, message in (
+        ("", "the list of images is empty"),
+        ("a\na\n", "image a is listed more than once"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            voc_io.read_image_set(path)
+
+
+def test_bad_detections():
+    truths = _truths(a=[])
+    with pytest.raises(UserError, match="detections of image z, which has no labels"):
+        voc.evaluate(_detections(z=[(0, [0, 0, 1, 1], 0.5)]), truths)
+    for row, message in (
+        ((2, [0, 0, 1, 1], 0.5), r"image z: a class is not in 0 \.\. 1"),
+        ((0, [0, 0, 1, 1], math.nan), "image z: a box or score is not finite"),
+    ):
+        with pytest.raises(UserError, match=message):
+            _detections(z=[row])
+    with pytest.raises(UserError, match="image z: 1 boxes, 2 scores and 1 classes"):
+        Detections.from_frames({"z": {"boxes": [[0, 0, 1, 1]], "scores": [1, 2], "classes": [0]}}, CLASSES)
+
+
+def test_published_columns_have_the_published_means():
+    for row, column in voc_tables.PUBLISHED.items():
+        np.testing.assert_allclose(np.mean(list(column.values())), voc_tables.PUBLISHED_MEAN[row], atol=0.06)
+
+
+def test_table():
+    evaluation = voc.evaluate(_detections(a=[(0, [0, 0, 9, 9], 0.9)]), _truths(a=[(0, [0, 0, 9, 9], False)]))
+    assert voc_tables.ap_table(evaluation).splitlines() == [
+        "                    AP",
+        "cat              100.0",
+        "dog                  -",
+        "mean              50.0",
+        "of present       100.0",
+    ]
+    both = voc_tables.ap_table({"mine": evaluation}, ("VGG11", "VGG16"))
+    assert "VGG11 (published)" in both and "59.6" in both and "70.4" in both
+    with pytest.raises(UserError, match="'VGG19' is no published row"):
+        voc_tables.ap_table(evaluation, ("VGG19",))
