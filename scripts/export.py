@@ -10,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError

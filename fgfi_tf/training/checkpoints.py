@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import logging
 import re
 import shutil
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import tensorflow as tf
 import tf_keras as keras
+from absl import logging
 
 from fgfi_tf.anchors import SHUFFLEDET_INPUT
 from fgfi_tf.errors import UserError
@@ -27,7 +27,6 @@ from fgfi_tf.models import registry
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.shuffledet.model import KITTI_CLASSES
 
-LOG = logging.getLogger(__name__)
 MODEL_FILE = "model.json"
 FOLDER = "checkpoints"
 # What reading a truncated, overwritten or half-deleted checkpoint raises.
@@ -99,7 +98,7 @@ class CheckpointKeeper:
                 self._restore(path)
                 return path
             except _DAMAGE as error:
-                LOG.warning("checkpoint %s is damaged and passed over: %s", path, first_line(error))
+                logging.warning("checkpoint %s is damaged and passed over: %s", path, first_line(error))
         if found:
             raise UserError(f"none of the {len(found)} checkpoints in {self.folder} can be read")
         return None
@@ -110,7 +109,8 @@ class CheckpointKeeper:
             self.checkpoint.read(str(path)).assert_existing_objects_matched()
         except (ValueError, AssertionError) as error:
             raise UserError(
-                f"{path} is a checkpoint of another model or optimizer than {self.fingerprint}: {first_line(error)}"
+                f"{path} is a checkpoint of another model or optimizer than {self.fingerprint}: "
+                f"{first_line(error)}"
             ) from error
 
     def save(self) -> Path | None:
@@ -127,7 +127,7 @@ class CheckpointKeeper:
         except _DAMAGE as error:
             _remove(path)
             kept = list_checkpoints(self.folder)
-            LOG.warning(
+            logging.warning(
                 "could not save checkpoint %s: %s; kept: %s",
                 path,
                 first_line(error),

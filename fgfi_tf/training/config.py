@@ -51,7 +51,7 @@ class ExperimentConfig:
     prepared_dir: str = _data("", "Folder for the TFRecords made once (empty: inside --data_dir).")
     train_split: str = _data("train", "Split to train on: a list in ImageSets.")
     val_split: str = _data("val", "Split to evaluate on, and to draw pictures of.")
-    max_boxes: int = _data(64, "Objects per image that a batch has room for.")
+    max_boxes: int = _data(0, "Objects per image that a batch has room for (0: as in the fullest image).")
 
     batch_size: int = _optimization(32, "Images per update, over all devices and machines together.")
     steps: int = _optimization(40000, "Updates to train for.")
@@ -186,9 +186,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 _AT_LEAST = {
-    1: "max_boxes batch_size steps gradient_accumulation summary_every checkpoint_every keep_checkpoints "
+    1: "batch_size steps gradient_accumulation summary_every checkpoint_every keep_checkpoints "
     "steps_per_execution",
-    0: "decay_rate schedule_steps final_learning_rate lr_warmup_steps momentum weight_decay clip_norm seed "
+    0: "max_boxes decay_rate schedule_steps final_learning_rate lr_warmup_steps momentum weight_decay clip_norm seed "
     "imitation_weight imitation_warmup_steps imitation_end_step picture_every evaluate_every "
     "virtual_cpus brightness ema flip",
 }
@@ -245,6 +245,11 @@ def _validate_optimization(config: ExperimentConfig) -> None:
         )
     if config.schedule == "step" and not config.lr_boundaries:
         raise UserError("--schedule=step needs --lr_decay_steps")
+    if config.evaluate_every % config.checkpoint_every:
+        raise UserError(
+            f"--evaluate_every={config.evaluate_every}: checkpoints are evaluated, so it must be a multiple "
+            f"of --checkpoint_every={config.checkpoint_every}"
+        )
     if config.devices and config.virtual_cpus:
         raise UserError("--devices and --virtual_cpus exclude each other")
 

@@ -1,0 +1,176 @@
+"""What a run consists of, made from its experiment: networks, data, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from fgfi_tf.data import pipeline
+from fgfi_tf.data.augment import AugmentConfig
+from fgfi_tf.data.records import PreparedDataset
+from fgfi_tf.drawing import draw_boxes, montage, overlay_mask
+from fgfi_tf.imitation.distiller import Distiller
+from fgfi_tf.imitation.layer import ImitationLoss
+from fgfi_tf.models import registry
+from fgfi_tf.models.detector import Detector
+from fgfi_tf.prediction import split_detections
+from fgfi_tf.training import checkpoints, strategy
+from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.optimizers import build_optimizer
+
+PICTURES = 4
+MIN_SCORE = 0.3
+
+
+def build_distiller(config: ExperimentConfig, class_names: Sequence[str]) -> Distiller:
+    """The compiled model to train; to be called in the strategy's scope.
+
+    Raises:
+        UserError: a checkpoint (teacher or initial weights) that cannot be used.
+    """
+    student = registry.build(
+        config.model, input_size=config.size, class_names=class_names, weight_decay=config.decay_rate
+    )
+    if config.init_checkpoint:
+        checkpoints.load_weights(student, config.init_checkpoint, config.model)
+    teacher = _teacher(config, class_names) if config.imitation else None
+    distiller = Distiller(
+        student,
+        teacher,
+        _imitation(config, teacher) if teacher is not None else None,
+        imitation_weight=config.imitation_weight,
+        warmup_steps=config.imitation_warmup_steps,
+        end_step=config.imitation_end_step,
+        seed=config.seed,
+        clip_norm=config.clip_norm,
+    )
+    distiller.compile(
+        optimizer=build_optimizer(config),
+        jit_compile=config.jit_compile,
+        steps_per_execution=config.steps_per_execution,
+    )
+    # Slots are there before a checkpoint is restored, so that a damaged one is found at once.
+    distiller.optimizer._create_all_weights(distiller.trained_variables)
+    return distiller
+
+
+def _teacher(config: ExperimentConfig, class_names: Sequence[str]) -> Detector:
+    teacher = checkpoints.load_detector(
+        config.teacher_checkpoint,
+        model=config.teacher_model,
+        input_size=config.size,
+        class_names=class_names,
+    )
+    teacher.trainable = False
+    return getattr(teacher, "folded_copy", lambda: teacher)()
+
+
+def _imitation(config: ExperimentConfig, teacher: Detector) -> ImitationLoss:
+    return ImitationLoss(
+        teacher.feature_channels,
+        psi=config.psi,
+        normalization=config.imitation_normalization,
+        region=config.imitation_region,
+        compute=config.imitation_compute,
+        weight_decay=config.decay_rate,
+    )
+
+
+def build_batches(
+    config: ExperimentConfig,
+    dataset: PreparedDataset,
+    student: Detector,
+    over: tf.distribute.Strategy,
+    start_step: int,
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+    """Training batches from a step on, each global batch shared out over workers and replicas."""
+    worker, workers = strategy.worker_index(over)
+    batches = pipeline.training_batches(
+        dataset,
+        input_size=config.size,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start_step,
+        num_classes=len(student.class_names),
+        max_boxes=config.max_boxes or None,
+        augmentation=augmentation(config),
+        box_resize=student.box_resize,
+        prepare=student.prepare_batch,
+        shard=(worker, workers),
+    )
+    if workers == 1:
+        return batches  # Keras splits each batch over the replicas
+    # Each worker reads its own share only: Keras must not divide it by the workers again.
+    replicas = over.num_replicas_in_sync // workers
+    local = config.batch_size // workers
+    sizes = [local // replicas + (i < local % replicas) for i in range(replicas)]
+    return over.distribute_datasets_from_function(lambda context: batches.rebatch(sizes))
+
+
+def augmentation(config: ExperimentConfig) -> AugmentConfig | None:
+    """The augmentation's ranges; None where it is off."""
+    if not config.augment:
+        return None
+    drift_x, drift_y = config.drift_xy
+    return AugmentConfig(
+        brightness=config.brightness,
+        contrast=config.contrast_range,
+        saturation=config.saturation_range,
+        drift_x=drift_x,
+        drift_y=drift_y,
+        flip=config.flip,
+    )
+
+
+def picture_drawer(
+    distiller: Distiller, dataset: PreparedDataset, config: ExperimentConfig
+) -> Callable[[], dict[str, np.ndarray]]:
+    """A function that draws a split's first images: the student's detections, and the imitation mask."""
+    student = distiller.student
+    batches = pipeline.evaluation_batches(
+        dataset,
+        input_size=config.size,
+        batch_size=min(PICTURES, dataset.num_examples),
+        num_classes=len(student.class_names),
+        box_resize=student.box_resize,
+    )
+    batch = next(iter(batches))
+    batch["scale"] = tf.ones_like(batch["scale"])  # draw in pixels of the network input
+    batch["image_size"] = tf.tile(tf.constant([config.size]), [tf.shape(batch["image"])[0], 1])
+    images = batch["image"].numpy()
+
+    @tf.function
+    def detect():
+        return student.detect(student(student.preprocess(batch["image"]), training=False), batch)
+
+    pictures = {}
+    if distiller.imitation is not None:
+        masks = distiller.imitation.masks(
+            student.imitation_anchors(*config.size), *student.imitation_boxes(batch)
+        )
+        for level, mask in enumerate(masks):
+            drawn = [overlay_mask(image, m) for image, m in zip(images, mask.numpy(), strict=True)]
+            pictures[f"imitation_mask/level_{level}"] = montage(drawn)
+
+    def draw() -> dict[str, np.ndarray]:
+        found = split_detections({key: value.numpy() for key, value in detect().items()})
+        drawn = [_drawn(image, f, student) for image, f in zip(images, found, strict=True)]
+        return {"detections": montage(drawn), **pictures}
+
+    return draw
+
+
+def _drawn(image: np.ndarray, found: dict[str, np.ndarray], student: Detector) -> np.ndarray:
+    shown = found["scores"] >= MIN_SCORE
+    labels = [student.class_names[int(i)] for i in found["classes"][shown]]
+    return draw_boxes(image, found["boxes"][shown], labels, found["scores"][shown])
+
+
+def set_precision(config: ExperimentConfig) -> None:
+    """Sets Keras's global dtype policy."""
+    keras.mixed_precision.set_global_policy(
+        "float32" if config.mixed_precision == "none" else f"mixed_{config.mixed_precision}"
+    )

@@ -1,0 +1,302 @@
+"""Keras callbacks of a training run.
+
+All of them count steps from the step the run starts at (0, or that of the checkpoint it goes on
+from). With ``steps_per_execution`` above 1 they are called once for each execution; what is due
+"every n steps" is then done at the first call at or after the due step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.training.checkpoints import CheckpointKeeper, list_checkpoints
+
+
+class StepCallback(keras.callbacks.Callback):
+    """Base: turns Keras's batch index into the run's step.
+
+    Args:
+        start: steps done before this ``fit``.
+    """
+
+    def __init__(self, start: int):
+        super().__init__()
+        self.step = start
+        self._start = start
+
+    def on_train_batch_end(self, batch: int, logs=None) -> None:
+        """Calls ``on_step(previous step, step, logs)``."""
+        previous, self.step = self.step, self._start + batch + 1
+        self.on_step(previous, self.step, logs or {})
+
+    def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
+        """After the updates ``previous + 1`` to ``step``."""
+
+    @staticmethod
+    def due(previous: int, step: int, every: int) -> bool:
+        """Whether a multiple of ``every`` lies in (previous, step]; never for 0."""
+        return every > 0 and step // every > previous // every
+
+
+class StepCounter(StepCallback):
+    """Keeps the checkpointed step counter: it also counts updates that loss scaling passes over.
+
+    Args:
+        start: steps done before.
+        counter: int64 variable.
+    """
+
+    def __init__(self, start: int, counter: tf.Variable):
+        super().__init__(start)
+        self._counter = counter
+
+    def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
+        """Sets the counter."""
+        self._counter.assign(step)
+
+
+class StopOnNonFinite(StepCallback):
+    """Ends training at the first loss that is not a finite number, before anything is saved.
+
+    Args:
+        start: steps done before.
+        folder: of the checkpoints, to name the last good one.
+    """
+
+    def __init__(self, start: int, folder: Path):
+        super().__init__(start)
+        self._folder = folder
+
+    def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
+        """Raises UserError naming the terms, the step and the last good checkpoint."""
+        bad = [f"{name} is {value}" for name, value in logs.items() if not math.isfinite(value)]
+        if not bad:
+            return
+        where = f"step {step}" if step == previous + 1 else f"steps {previous + 1} to {step}"
+        kept = list_checkpoints(self._folder)
+        raise UserError(
+            f"training stopped at {where}: {', '.join(bad)}; "
+            + (f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet")
+            + ". A lower --learning_rate, --lr_warmup_steps or --clip_norm may help"
+        )
+
+
+class SaveCheckpoints(StepCallback):
+    """Saves every ``every`` steps and when training ends.
+
+    Args:
+        start: steps done before.
+        keeper: writes the checkpoints.
+        every: steps between checkpoints.
+        saved: called with the path of each new checkpoint.
+    """
+
+    def __init__(
+        self, start: int, keeper: CheckpointKeeper, every: int, saved: Callable[[Path], None] | None = None
+    ):
+        super().__init__(start)
+        self._keeper, self._every, self._saved = keeper, every, saved
+        self._last = start
+
+    def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
+        """Saves where a checkpoint is due."""
+        if self.due(previous, step, self._every):
+            self._save()
+
+    def on_train_end(self, logs=None) -> None:
+        """Saves the last step. Raises UserError where that fails."""
+        if self.step != self._last and self._save() is None:
+            raise UserError(f"the last checkpoint, of step {self.step}, could not be saved (see above)")
+
+    def _save(self) -> Path | None:
+        path = self._keeper.save()
+        if path is not None:
+            self._last = self.step
+            if self._saved is not None:
+                self._saved(path)
+        return path
+
+
+@dataclasses.dataclass
+class StopRequest:
+    """Set by a signal; read by :class:`StopOnSignal` after each step."""
+
+    name: str = ""
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """While active, SIGTERM and the first Ctrl-C only ask for a stop; the second Ctrl-C interrupts."""
+    request = StopRequest()
+
+    def handle(number: int, _frame) -> None:
+        if request.name and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        request.name = signal.Signals(number).name
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class StopOnSignal(StepCallback):
+    """Ends training after the current step when a stop was asked for.
+
+    Args:
+        start: steps done before.
+        request: what the signal handler sets.
+        agree: in a cluster, whether *any* worker was asked; every worker calls it at the same steps.
+        every: steps between these agreements.
+    """
+
+    def __init__(
+        self, start: int, request: StopRequest, agree: Callable[[bool], bool] | None = None, every: int = 1
+    ):
+        super().__init__(start)
+        self._request, self._agree, self._every = request, agree, every
+
+    def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
+        """Stops the fit."""
+        asked = bool(self._request.name)
+        if self._agree is not None:
+            asked = self.due(previous, step, self._every) and self._agree(asked)
+        if asked:
+            self._request.name = self._request.name or "a signal to another worker"
+            self.model.stop_training = True
+
+
+class Summaries(StepCallback):
+    """TensorBoard scalars: every loss, averaged since the last summary, learning rate and images/s.
+
+    Resets the model's metrics after each summary, so the progress bar shows recent values too.
+
+    Args:
+        start: steps done before.
+        folder: for the event files; None on the workers that write none.
+        every: steps between summaries.
+        learning_rate: step to rate.
+        batch_size: global, for images/s.
+        log: called with one line a summary (None: nothing is printed).
+        total: steps of the whole run, for the line.
+    """
+
+    def __init__(
+        self,
+        start: int,
+        folder: Path | None,
+        every: int,
+        learning_rate: Callable[[int], float],
+        batch_size: int,
+        log: Callable[[str], None] | None = None,
+        total: int = 0,
+    ):
+        super().__init__(start)
+        self._writer = tf.summary.create_file_writer(str(folder)) if folder else None
+        self._every, self._learning_rate, self._batch_size = every, learning_rate, batch_size
+        self._log, self._total = log, total
+        self._clock: float | None = None
+        self._clock_step = start
+
+    def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
+        """Writes the scalars where they are due."""
+        if self._clock is None:  # the first step traces the graph; timing starts after it
+            self._clock, self._clock_step = time.monotonic(), step
+        if not self.due(previous, step, self._every):
+            return
+        values = {name: float(value) for name, value in logs.items()}
+        values["learning_rate"] = self._learning_rate(step - 1)
+        seconds, steps = time.monotonic() - self._clock, step - self._clock_step
+        if steps and seconds > 0:
+            values["images_per_second"] = steps * self._batch_size / seconds
+            self._clock, self._clock_step = time.monotonic(), step
+        if self._writer is not None:
+            with self._writer.as_default(step=step):
+                for name, value in values.items():
+                    tf.summary.scalar(f"train/{name}", value)
+            self._writer.flush()
+        if self._log is not None:
+            self._log(self._line(step, values))
+        self.model.reset_metrics()
+
+    def _line(self, step: int, values: dict[str, float]) -> str:
+        parts = [f"{name} {value:.4g}" for name, value in values.items() if name != "images_per_second"]
+        speed = values.get("images_per_second")
+        if speed:
+            left = (self._total - step) * self._batch_size / speed
+            parts += [f"{speed:.1f} images/s", f"left {duration(left)}"]
+        return f"step {step}/{self._total}: " + ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, seconds = divmod(int(max(seconds, 0)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+class ProgressBar(StepCallback):
+    """Keras's progress bar over the whole run, on a terminal.
+
+    Args:
+        start: steps done before.
+        total: steps of the whole run.
+    """
+
+    def __init__(self, start: int, total: int):
+        super().__init__(start)
+        self._bar = keras.utils.Progbar(total, unit_name="step", stateful_metrics=None)
+        self._total = total
+
+    def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
+        """Moves the bar; the values are those of the model's metrics."""
+        self._bar.stateful_metrics = set(logs)
+        self._bar.update(step, list(logs.items()), finalize=step >= self._total)
+
+
+def on_terminal() -> bool:
+    """Whether standard output is a terminal (else lines are printed instead of a bar)."""
+    return sys.stdout.isatty()
+
+
+class Pictures(StepCallback):
+    """Pictures in TensorBoard.
+
+    Args:
+        start: steps done before.
+        folder: for the event files; None on the workers that write none, but have to draw with
+            the others (reading batch norm statistics is a collective operation).
+        every: steps between pictures.
+        draw: gives pictures by name, each uint8 [H, W, 3].
+    """
+
+    def __init__(
+        self, start: int, folder: Path | None, every: int, draw: Callable[[], dict[str, np.ndarray]]
+    ):
+        super().__init__(start)
+        self._writer = tf.summary.create_file_writer(str(folder)) if folder else None
+        self._every, self._draw = every, draw
+
+    def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
+        """Draws where it is due."""
+        if not self.due(previous, step, self._every):
+            return
+        pictures = self._draw()
+        if self._writer is not None:
+            with self._writer.as_default(step=step):
+                for name, picture in pictures.items():
+                    tf.summary.image(name, picture[None])
+            self._writer.flush()

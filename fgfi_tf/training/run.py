@@ -1,0 +1,247 @@
+"""A training run from flags to finished checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import tensorflow as tf
+import tf_keras as keras
+from absl import logging
+
+from fgfi_tf.data import registry as datasets
+from fgfi_tf.data.records import PreparedDataset
+from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation.tables import ap_table
+from fgfi_tf.imitation.distiller import Distiller
+from fgfi_tf.training import build, callbacks, strategy
+from fgfi_tf.training.checkpoints import (
+    CheckpointKeeper,
+    ModelCard,
+    averaged_weights,
+    list_checkpoints,
+    step_of,
+)
+from fgfi_tf.training.config import ExperimentConfig, validate
+from fgfi_tf.training.evaluator import CheckpointEvaluator, ResultLog
+from fgfi_tf.training.optimizers import inner_optimizer
+from fgfi_tf.training.run_folder import RunFolder, open_run
+from fgfi_tf.training.schedules import build_schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+        folder: the run's folder.
+        step: the last step done.
+        finished: whether that is the last one of all.
+        stopped_by: the signal's name, where one ended it before.
+    """
+
+    folder: RunFolder
+    step: int
+    finished: bool
+    stopped_by: str = ""
+
+
+def train(config: ExperimentConfig) -> Result:
+    """Trains, or goes on training, the experiment in its run folder.
+
+    Raises:
+        UserError: whatever is wrong with flags, data, folder or checkpoints; a loss that is not finite.
+    """
+    validate(config)
+    over = strategy.build_strategy(config.devices, config.virtual_cpus)
+    _check_batch(config, over)
+    chief = strategy.is_chief(over)
+    folder = open_run(config, writes=chief)
+    dataset = datasets.open_split(config.dataset, config.data_dir, config.train_split, config.prepared_dir)
+    keras.utils.set_random_seed(config.seed)
+    class_names = dataset.class_names[: dataset.num_training_classes]
+    with _precision(config), over.scope():
+        distiller = build.build_distiller(config, class_names)
+        keeper = build_keeper(config, distiller, folder, writes=chief)
+        restored = keeper.restore_latest()
+    start = int(keeper.step.numpy())
+    if chief:
+        ModelCard(config.model, config.size, tuple(class_names)).write(folder.checkpoints)
+        _announce(config, over, dataset, distiller, restored)
+    if start >= config.steps:
+        return _finish(folder, start, chief)
+    with callbacks.stop_signals() as request:
+        hooks = _callbacks(config, over, distiller, keeper, folder, start, request, dataset)
+        with _precision(config):
+            distiller.fit(
+                build.build_batches(config, dataset, distiller.student, over, start),
+                steps_per_epoch=config.steps - start,
+                verbose=0,
+                callbacks=hooks,
+            )
+    step = int(keeper.step.numpy())
+    if step < config.steps:
+        return Result(folder, step, False, request.name)
+    return _finish(folder, step, chief)
+
+
+def build_keeper(
+    config: ExperimentConfig, distiller: Distiller, folder: RunFolder, *, writes: bool = True
+) -> CheckpointKeeper:
+    """What saves and restores a run: student, adaptation, optimizer, moving averages and step."""
+    state = {"student": distiller.student, "optimizer": distiller.optimizer}
+    if distiller.imitation is not None:
+        state["imitation"] = distiller.imitation
+    averages = averaged_weights(inner_optimizer(distiller.optimizer), distiller.student.trainable_variables)
+    if averages:
+        state["averages"] = averages
+    step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+    return CheckpointKeeper(
+        folder.checkpoints, state, step, keep=config.keep_checkpoints, writes=writes, fingerprint=config.model
+    )
+
+
+@contextlib.contextmanager
+def _precision(config: ExperimentConfig) -> Iterator[None]:
+    before = keras.mixed_precision.global_policy()
+    build.set_precision(config)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+
+
+def _check_batch(config: ExperimentConfig, over: tf.distribute.Strategy) -> None:
+    replicas, workers = over.num_replicas_in_sync, strategy.worker_index(over)[1]
+    parts = config.batch_size // config.gradient_accumulation
+    if parts < replicas:
+        raise UserError(f"--batch_size={config.batch_size}: {replicas} devices need at least an image each")
+    if config.batch_size % workers:
+        raise UserError(f"--batch_size={config.batch_size} cannot be shared equally by {workers} workers")
+
+
+def _announce(
+    config: ExperimentConfig,
+    over: tf.distribute.Strategy,
+    dataset: PreparedDataset,
+    distiller: Distiller,
+    restored: Path | None,
+) -> None:
+    parameters = sum(int(tf.size(v)) for v in distiller.student.trainable_variables)
+    devices = f"{over.num_replicas_in_sync} device{'s' if over.num_replicas_in_sync > 1 else ''}"
+    imitating = f", imitating {config.teacher_model}" if config.imitation else ""
+    print(
+        f"{config.model}, {parameters:,} parameters{imitating}; {dataset.name}, {dataset.num_examples} images; "
+        f"batch {config.batch_size} on {devices}; run folder {config.output_dir}"
+    )
+    if restored is not None:
+        print(f"going on from {restored}")
+
+
+def _callbacks(
+    config: ExperimentConfig,
+    over: tf.distribute.Strategy,
+    distiller: Distiller,
+    keeper: CheckpointKeeper,
+    folder: RunFolder,
+    start: int,
+    request: callbacks.StopRequest,
+    dataset: PreparedDataset,
+) -> list[keras.callbacks.Callback]:
+    """In the order in which they act: a bad loss stops before anything is written."""
+    chief, workers = strategy.is_chief(over), strategy.worker_index(over)[1]
+    schedule = build_schedule(config)
+    validation = _validation_split(config, dataset)
+    bar = chief and callbacks.on_terminal()
+    hooks = [
+        callbacks.StepCounter(start, keeper.step),
+        callbacks.StopOnNonFinite(start, folder.checkpoints),
+        callbacks.Summaries(
+            start,
+            folder.summaries / "train" if chief else None,
+            config.summary_every,
+            lambda step: float(schedule(tf.constant(step))),
+            config.batch_size,
+            log=print_line if chief and not bar else None,
+            total=config.steps,
+        ),
+        callbacks.StopOnSignal(
+            start, request, agree=_agreement(over) if workers > 1 else None, every=config.summary_every
+        ),
+    ]
+    if bar:
+        hooks.insert(2, callbacks.ProgressBar(start, config.steps))
+    if config.picture_every:
+        draw = build.picture_drawer(distiller, validation or dataset, config)
+        hooks.append(
+            callbacks.Pictures(
+                start, folder.summaries / "train" if chief else None, config.picture_every, draw
+            )
+        )
+    evaluate = _evaluation(config, folder, validation) if config.evaluate_every and chief else None
+    hooks.append(callbacks.SaveCheckpoints(start, keeper, config.checkpoint_every, saved=evaluate))
+    return hooks
+
+
+def print_line(line: str) -> None:
+    """Prints a line at once, also into a file."""
+    print(line, flush=True)
+
+
+def _validation_split(config: ExperimentConfig, dataset: PreparedDataset) -> PreparedDataset | None:
+    if not (config.evaluate_every or config.picture_every):
+        return None
+    if config.val_split == config.train_split:
+        return dataset
+    return datasets.open_split(config.dataset, config.data_dir, config.val_split, config.prepared_dir)
+
+
+def _evaluation(
+    config: ExperimentConfig, folder: RunFolder, validation: PreparedDataset
+) -> Callable[[Path], None]:
+    """Evaluates each saved checkpoint that is due; on its own copy of the network, so replicas need not wait."""
+    evaluator, results = CheckpointEvaluator(validation), ResultLog(folder)
+
+    def evaluate(path: Path) -> None:
+        step = step_of(path)
+        if step % config.evaluate_every and step != config.steps:
+            return
+        evaluation, _ = evaluator(path)
+        best = results.add(path, evaluation)
+        print(f"\n{ap_table(evaluation, f'step {step}')}{'  (best so far)' if best else ''}", flush=True)
+
+    return evaluate
+
+
+def _agreement(over: tf.distribute.Strategy) -> Callable[[bool], bool]:
+    """Whether any worker of the cluster asks for a stop; all of them must call it together."""
+
+    @tf.function
+    def total(asked: tf.Tensor) -> tf.Tensor:
+        def replica(value):
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+        return over.experimental_local_results(over.run(replica, args=(asked,)))[0]
+
+    return lambda asked: float(total(tf.constant(float(asked)))) > 0
+
+
+def _finish(folder: RunFolder, step: int, chief: bool) -> Result:
+    if chief:
+        folder.finished.write_text(f"{step}\n{time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+    return Result(folder, step, True)
+
+
+def report(result: Result) -> None:
+    """Says how the run ended and what to do next."""
+    kept = list_checkpoints(result.folder.checkpoints)
+    last = kept[-1] if kept else "none"
+    if result.finished:
+        print(f"finished at step {result.step}; last checkpoint: {last}")
+    else:
+        print(
+            f"stopped by {result.stopped_by} at step {result.step}; checkpoint: {last}; the same command goes on"
+        )

@@ -1,0 +1,27 @@
+#!/usr/bin/env python3
+"""Trains a detector, on its own or imitating a teacher. ``--help`` explains every flag.
+
+python scripts/train.py --flagfile=configs/kitti/shuffledet_0.5x.cfg --data_dir=kitti --output_dir=runs/a
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from fgfi_tf import cli
+from fgfi_tf.training import flags
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parses the flags and trains; the same command again goes on where it stopped."""
+    config = flags.parse(argv)  # before TensorFlow starts: a wrong flag is told at once
+    from fgfi_tf.training import run
+
+    run.report(run.train(config))
+
+
+if __name__ == "__main__":
+    cli.run(main)
