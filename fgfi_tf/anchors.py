@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 # ShuffleDet's anchor shapes (w, h), in pixels of a 1248 x 384 input; clustered on KITTI.
-SHUFFLEDET_SHAPES = ((36, 37), (366, 174), (115, 59), (162, 87), (38, 90), (258, 173), (224, 108), (78, 170), (72, 43))
+SHUFFLEDET_SHAPES = (
+    (36, 37),
+    (366, 174),
+    (115, 59),
+    (162, 87),
+    (38, 90),
+    (258, 173),
+    (224, 108),
+    (78, 170),
+    (72, 43),
+)
 SHUFFLEDET_INPUT = (384, 1248)
 
 

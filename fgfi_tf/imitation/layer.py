@@ -88,7 +88,8 @@ class ImitationLoss(keras.layers.Layer):
             return
         if len(input_shape) != len(self.teacher_channels):
             raise ValueError(
-                f"the student has {len(input_shape)} feature maps and the teacher {len(self.teacher_channels)}"
+                f"the student has {len(input_shape)} feature maps and the teacher "
+                f"{len(self.teacher_channels)}"
             )
         for level, (shape, channels) in enumerate(zip(input_shape, self.teacher_channels, strict=True)):
             kernel_shape = (self.kernel_size, self.kernel_size, int(shape[-1]), channels)

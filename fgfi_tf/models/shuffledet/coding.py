@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from fgfi_tf import boxes as box_ops
 
-
 # IoUs of float32 boxes closer than this are one value with different rounding.
 IOU_TIE = 1e-6
 
