@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""Evaluates detections on KITTI: the AP table, a JSON file, a report. ``--help`` explains the flags.
+"""Evaluates on KITTI: the AP table, result files, a JSON file, a report. ``--help`` explains the flags.
+
+A trained model, or a run while it trains:
+
+    python scripts/evaluate.py --checkpoint=RUN --data_dir=KITTI [--watch]
 
 Any detector's result files against label files, without a model and without TensorFlow:
 
@@ -8,20 +12,18 @@ Any detector's result files against label files, without a model and without Ten
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 from fgfi_tf import cli
-from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation import command
-from fgfi_tf.training import flags
+from fgfi_tf.training import evaluate_command, flags
 
 
 def main(argv: Sequence[str]) -> None:
     """Parses the flags and evaluates."""
-    config = flags.parse(argv, command.FilesConfig)
-    if not (config.detections or config.compare):
-        raise UserError("nothing to evaluate: give --detections=DIR or --compare=name=DIR,... (see --help)")
-    command.evaluate_files(config)
+    evaluate_command.evaluate(flags.parse(argv, evaluate_command.EvaluateConfig))
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def evaluate_files(config: FilesConfig) -> None:
         results = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
         write_json(config.output_json, results if config.compare else results[config.name])
     if config.report_dir:
-        _write_report(config, labels, detections, evaluations)
+        write_report(config, labels, detections, evaluations)
 
 
 def write_json(path: str, results: dict[str, Any]) -> None:
@@ -105,12 +105,13 @@ def _folders(config: FilesConfig) -> dict[str, str]:
     return folders
 
 
-def _write_report(
+def write_report(
     config: FilesConfig,
     labels: Labels,
     detections: dict[str, Detections],
     evaluations: dict[str, kitti.Evaluation],
 ) -> None:
+    """Writes the report of one or several models to ``config.report_dir`` and says where it is."""
     from fgfi_tf.evaluation import report, report_kitti  # plotting takes a second to import
 
     runs = [

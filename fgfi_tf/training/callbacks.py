@@ -209,21 +209,25 @@ class Summaries(StepCallback):
         self._writer = tf.summary.create_file_writer(str(folder)) if folder else None
         self._every, self._learning_rate, self._batch_size = every, learning_rate, batch_size
         self._log, self._total = log, total
-        self._clock: float | None = None
-        self._clock_step = start
+        self._seconds, self._timed_steps = 0.0, 0
+        self._begin: float | None = None
+
+    def on_train_batch_begin(self, batch: int, logs=None) -> None:
+        """Starts the clock: what callbacks do between steps is not timed."""
+        self._begin = time.monotonic()
 
     def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
         """Writes the scalars where they are due."""
-        if self._clock is None:  # the first step traces the graph; timing starts after it
-            self._clock, self._clock_step = time.monotonic(), step
+        if previous > self._start:  # the first step traces the graph
+            self._seconds += time.monotonic() - self._begin
+            self._timed_steps += step - previous
         if not self.due(previous, step, self._every):
             return
         values = {name: float(value) for name, value in logs.items()}
         values["learning_rate"] = self._learning_rate(step - 1)
-        seconds, steps = time.monotonic() - self._clock, step - self._clock_step
-        if steps and seconds > 0:
-            values["images_per_second"] = steps * self._batch_size / seconds
-            self._clock, self._clock_step = time.monotonic(), step
+        if self._seconds > 0:
+            values["images_per_second"] = self._timed_steps * self._batch_size / self._seconds
+            self._seconds, self._timed_steps = 0.0, 0
         if self._writer is not None:
             with self._writer.as_default(step=step):
                 for name, value in values.items():

@@ -188,8 +188,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 _AT_LEAST = {
     1: "batch_size steps gradient_accumulation summary_every checkpoint_every keep_checkpoints "
     "steps_per_execution",
-    0: "max_boxes decay_rate schedule_steps final_learning_rate lr_warmup_steps momentum weight_decay clip_norm seed "
-    "imitation_weight imitation_warmup_steps imitation_end_step picture_every evaluate_every "
+    0: "max_boxes decay_rate schedule_steps final_learning_rate lr_warmup_steps momentum weight_decay "
+    "clip_norm seed imitation_weight imitation_warmup_steps imitation_end_step picture_every evaluate_every "
     "virtual_cpus brightness ema flip",
 }
 

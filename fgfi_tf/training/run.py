@@ -10,7 +10,6 @@ from pathlib import Path
 
 import tensorflow as tf
 import tf_keras as keras
-from absl import logging
 
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.records import PreparedDataset
@@ -134,8 +133,8 @@ def _announce(
     devices = f"{over.num_replicas_in_sync} device{'s' if over.num_replicas_in_sync > 1 else ''}"
     imitating = f", imitating {config.teacher_model}" if config.imitation else ""
     print(
-        f"{config.model}, {parameters:,} parameters{imitating}; {dataset.name}, {dataset.num_examples} images; "
-        f"batch {config.batch_size} on {devices}; run folder {config.output_dir}"
+        f"{config.model}, {parameters:,} parameters{imitating}; "
+        f"{dataset.name}, {dataset.num_examples} images; batch {config.batch_size} on {devices}; run folder {config.output_dir}"
     )
     if restored is not None:
         print(f"going on from {restored}")
@@ -202,7 +201,7 @@ def _validation_split(config: ExperimentConfig, dataset: PreparedDataset) -> Pre
 def _evaluation(
     config: ExperimentConfig, folder: RunFolder, validation: PreparedDataset
 ) -> Callable[[Path], None]:
-    """Evaluates each saved checkpoint that is due; on its own copy of the network, so replicas need not wait."""
+    """Evaluates each saved checkpoint that is due, on a network of its own: no other worker takes part."""
     evaluator, results = CheckpointEvaluator(validation), ResultLog(folder)
 
     def evaluate(path: Path) -> None:
@@ -238,10 +237,8 @@ def _finish(folder: RunFolder, step: int, chief: bool) -> Result:
 def report(result: Result) -> None:
     """Says how the run ended and what to do next."""
     kept = list_checkpoints(result.folder.checkpoints)
-    last = kept[-1] if kept else "none"
+    last = f"last checkpoint: {kept[-1]}" if kept else "no checkpoint"
     if result.finished:
-        print(f"finished at step {result.step}; last checkpoint: {last}")
+        print(f"finished at step {result.step}; {last}")
     else:
-        print(
-            f"stopped by {result.stopped_by} at step {result.step}; checkpoint: {last}; the same command goes on"
-        )
+        print(f"stopped by {result.stopped_by} at step {result.step}; {last}; the same command goes on")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -109,3 +110,22 @@ def test_user_errors_are_one_line_and_exit_with_1(capsys):
         cli.run(main, ["/a/train.py"])
     assert raised.value.code == 1
     assert capsys.readouterr().err == "train.py: error: the file is missing\n"
+
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").rglob("*.cfg"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_flag_files_are_valid_experiments(path):
+    config = parse(f"--flagfile={path}", "--output_dir=runs/x")
+    assert validate(config) == config
+
+
+def test_published_rows_differ_where_they_should():
+    folder = CONFIGS[0].parents[1] / "kitti"
+    plain, imitating = (parse(f"--flagfile={folder}/shuffledet_0.25x{s}.cfg") for s in ("", "_imitation"))
+    assert imitating.imitation_normalization == 4.0
+    differing = {
+        f.name for f in dataclasses.fields(plain) if getattr(plain, f.name) != getattr(imitating, f.name)
+    }
+    assert differing == {"imitation", "teacher_checkpoint", "imitation_normalization", "output_dir"}
