@@ -72,9 +72,8 @@ class Painter:
         ridge = horizon - height * 0.05 * np.abs(np.cumsum(rng.normal(0, 0.45, 24)))
         hills = [*zip(xs, ridge, strict=True), (width, horizon + 2), (0, horizon + 2)]
         draw.polygon(hills, fill=_rgb(0.6 * self.haze + 0.4 * np.array([80, 105, 80])))
-        draw.rectangle(
-            (0, horizon, width, height), fill=_rgb(toy_shapes.pick(rng, ((105, 125, 75), (150, 142, 128))))
-        )
+        ground = toy_shapes.pick(rng, ((105, 125, 75), (150, 142, 128), (125, 130, 95)), 6)
+        draw.rectangle((0, horizon, width, height), fill=_rgb(ground))
         asphalt = np.array(toy_shapes.pick(rng, ((92, 92, 96), (120, 116, 110), (72, 74, 80)), 6))
         self._ground(draw, -7.5, 7.5, (2.0, 400.0), asphalt * 1.25)  # pavements
         self._ground(draw, -5.0, 5.0, (2.0, 400.0), asphalt)

@@ -1,0 +1,197 @@
+"""Preparation: what comes back, in which order, and what a broken or changed folder does."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from fgfi_tf.data import kitti, kitti_raw
+from fgfi_tf.data.records import record_offsets
+from fgfi_tf.errors import UserError
+
+CAR = "Car 0.25 1 1.85 2.25 3.5 20.75 18 1.67 1.87 3.69 -16.53 2.39 58.49 1.57"
+VAN = CAR.replace("Car", "Van")
+DONT_CARE = "DontCare -1 -1 -10 5 6 7 8 -1 -1 -1 -1000 -1000 -1000 -10"
+
+
+def make_raw(root, count=4, suffix="png"):
+    """Frames f3, f2, f1, f0 of 24 x 32 pixels; f1 has no objects."""
+    rng = np.random.default_rng(0)
+    for folder in ("training/image_2", "training/label_2", "ImageSets"):
+        (root / folder).mkdir(parents=True)
+    for i in range(count):
+        pixels = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"training/image_2/f{i}.{suffix}")
+        text = "" if i == 1 else f"{CAR}\n{VAN}\n{DONT_CARE}\n"
+        (root / f"training/label_2/f{i}.txt").write_text(text)
+    (root / "ImageSets/train.txt").write_text("".join(f"f{i}\n" for i in reversed(range(count))))
+    return root
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_everything_of_the_raw_layout_comes_back(tmp_path, suffix):
+    root = make_raw(tmp_path, suffix=suffix)
+    data = kitti.prepare(root, "train", progress=False)
+    assert (data.num_examples, data.max_boxes, data.num_training_classes) == (4, 8, 3)
+    assert data.class_names == kitti_raw.CLASS_NAMES
+    assert data.image_ids == ("f3", "f2", "f1", "f0")
+    samples = list(data.records().as_numpy_iterator())
+    assert [s["image_id"].decode() for s in samples] == ["f3", "f2", "f1", "f0"]  # the split's order
+    first = samples[0]
+    assert first["image"] == (root / f"training/image_2/f3.{suffix}").read_bytes()  # not encoded anew
+    assert first["image_size"].tolist() == [24, 32] and first["image_size"].dtype == np.int32
+    np.testing.assert_array_equal(first["boxes"], np.float32([[2.25, 3.5, 20.75, 18]] * 2 + [[5, 6, 7, 8]]))
+    assert first["classes"].tolist() == [0, 3, 8] and first["classes"].dtype == np.int32
+    assert first["ignore"].tolist() == [False, True, True]
+    attributes = first["attributes"]
+    assert attributes["truncation"].tolist() == [0.25, 0.25, -1]
+    assert attributes["occlusion"].tolist() == [1, 1, -1]
+    assert attributes["dimensions"].shape == (3, 3) and attributes["location"][2].tolist() == [-1000] * 3
+    assert attributes["alpha"][2] == attributes["rotation_y"][2] == -10
+    empty = samples[2]
+    assert empty["boxes"].shape == (0, 4) and empty["attributes"]["dimensions"].shape == (0, 3)
+
+
+def test_labels_have_the_digits_of_the_text(tmp_path):
+    data = kitti.prepare(make_raw(tmp_path), "train", progress=False)
+    labels = data.labels()
+    assert [frame["image_id"] for frame in labels] == ["f3", "f2", "f1", "f0"]
+    assert labels[0]["rotation_y"].tolist() == [1.57, 1.57, -10] and labels[0]["boxes"].dtype == np.float64
+    assert labels[2]["boxes"].shape == (0, 4)
+
+
+def test_any_record_is_read_by_its_index_in_a_graph(tmp_path):
+    data = kitti.prepare(make_raw(tmp_path), "train", progress=False)
+    order = tf.data.Dataset.from_tensor_slices(np.array([2, 0, 3, 0], np.int64))
+    names = [s["image_id"].numpy().decode() for s in order.map(data.sample)]
+    assert names == ["f1", "f3", "f0", "f3"]
+
+
+def test_test_frames_have_no_objects(tmp_path):
+    root = make_raw(tmp_path)
+    (root / "testing/image_2").mkdir(parents=True)
+    Image.new("RGB", (32, 24)).save(root / "testing/image_2/t0.png")
+    data = kitti.prepare(root, "test", progress=False)
+    (sample,) = data.records().as_numpy_iterator()
+    assert sample["image_id"] == b"t0" and sample["boxes"].shape == (0, 4)
+    assert data.labels()[0]["boxes"].shape == (0, 4) and data.max_boxes == 8
+
+
+def test_records_are_written_once_and_anew_when_the_raw_files_change(tmp_path, caplog):
+    root = make_raw(tmp_path)
+    kitti.prepare(root, "train", progress=False)
+    (first,) = (tmp_path / "tfrecords").rglob("*.tfrecord*")
+    written = first.stat().st_mtime_ns
+    kitti.prepare(root, "train", progress=False)
+    assert list((tmp_path / "tfrecords").rglob("*.tfrecord*")) == [first]
+    assert first.stat().st_mtime_ns == written
+    (root / "training/label_2/f3.txt").write_text(f"{CAR}\n")
+    data = kitti.prepare(root, "train", progress=False)
+    assert next(iter(data.records()))["boxes"].shape == (1, 4)
+    assert "the raw files have changed" in caplog.text and str(first.parent.parent) in caplog.text
+    (root / "ImageSets/train.txt").write_text("f0\n")
+    assert kitti.prepare(root, "train", progress=False).num_examples == 1
+
+
+def test_nothing_is_printed_but_the_progress_bar(tmp_path, capfd):
+    kitti.prepare(make_raw(tmp_path), "train", progress=False)
+    quiet = capfd.readouterr()
+    assert quiet.out == "" and quiet.err == ""
+    kitti.prepare(make_raw(tmp_path / "other"), "train", progress=True)
+    shown = capfd.readouterr()
+    assert shown.out == "" and "preparing train" in shown.err and "4/4" in shown.err
+
+
+def broken_png():
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (24, 32, 3), dtype=np.uint8)).save(
+        stream, "png"
+    )
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"", "f2.png: the image is unreadable or truncated: cannot identify image file"),
+        (b"no image", "f2.png: the image is unreadable or truncated"),
+        (broken_png()[:-400], "f2.png: the image is unreadable or truncated"),
+        (broken_png()[:40], "f2.png: the image is unreadable or truncated"),
+    ],
+)
+def test_a_broken_image_is_named_and_nothing_half_valid_stays(tmp_path, data, message):
+    root = make_raw(tmp_path)
+    path = root / "training/image_2/f2.png"
+    good = path.read_bytes()
+    path.write_bytes(data)
+    with pytest.raises(UserError) as error:
+        kitti.prepare(root, "train", progress=False)
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not list((root / "tfrecords").rglob("*.tfrecord*"))
+    path.write_bytes(good)
+    assert kitti.prepare(root, "train", progress=False).num_examples == 4
+
+
+def test_other_image_kinds_are_refused(tmp_path):
+    root = make_raw(tmp_path)
+    Image.new("RGB", (32, 24)).save(root / "training/image_2/f2.png", format="bmp")
+    with pytest.raises(UserError, match="f2.png: the image is BMP, neither png nor jpg"):
+        kitti.prepare(root, "train", progress=False)
+
+
+def test_a_wrong_label_is_named_with_its_line(tmp_path):
+    root = make_raw(tmp_path)
+    (root / "training/label_2/f0.txt").write_text(f"{CAR}\n{CAR.replace('20.75', '33.5')}\n")
+    with pytest.raises(UserError, match="f0.txt line 2: the box .* is outside the image, which is 32 wide"):
+        kitti.prepare(root, "train", progress=False)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        UserError, match="cannot write the prepared records to .*--prepared_dir names another"
+    ):
+        kitti.prepare(make_raw(tmp_path / "raw"), "train", tmp_path / "file", progress=False)
+
+
+def test_truncated_records_are_refused(tmp_path):
+    root = make_raw(tmp_path)
+    kitti.prepare(root, "train", progress=False)
+    (path,) = (root / "tfrecords").rglob("*.tfrecord*")
+    os.truncate(path, path.stat().st_size - 5)
+    with pytest.raises(UserError, match="the prepared records are truncated; delete their folder"):
+        kitti.prepare(root, "train", progress=False)
+
+
+def test_record_offsets_are_those_of_the_format(tmp_path):
+    """Each record takes 8 + 4 + its length + 4 bytes."""
+    path = str(tmp_path / "x.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        for length in (3, 0, 10):
+            writer.write(b"x" * length)
+    assert record_offsets(path) == [0, 19, 35]
+
+
+@pytest.mark.slow
+def test_a_killed_preparation_leaves_nothing_half_valid(tmp_path):
+    root = make_raw(tmp_path, count=300)
+    code = f"from fgfi_tf.data import kitti; kitti.prepare({str(root)!r}, 'train', progress=False)"
+    repository = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=repository, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(root.glob("tfrecords/**/*incomplete*")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    data = kitti.prepare(root, "train", progress=False)
+    assert sum(1 for _ in data.records()) == 300
+    assert not list(root.glob("tfrecords/**/*incomplete*"))
