@@ -43,12 +43,23 @@ def commands(config: QuickstartConfig) -> list[tuple[str, list[str], str]]:
     return [
         (
             "draw street scenes",
-            ["make_toy_kitti.py", f"--output_dir={data}", f"--train={config.images}", f"--val={config.images // 4}"],
+            [
+                "make_toy_kitti.py",
+                f"--output_dir={data}",
+                f"--train={config.images}",
+                f"--val={config.images // 4}",
+            ],
             f"{data}/ImageSets/val.txt",
         ),
         (
             "train the teacher, ShuffleDet 1x",
-            ["train.py", _flagfile("teacher"), f"--output_dir={teacher}", f"--steps={config.teacher_steps}", *common],
+            [
+                "train.py",
+                _flagfile("teacher"),
+                f"--output_dir={teacher}",
+                f"--steps={config.teacher_steps}",
+                *common,
+            ],
             f"{teacher}/finished",
         ),
         (
@@ -66,7 +77,12 @@ def commands(config: QuickstartConfig) -> list[tuple[str, list[str], str]]:
         *[
             (
                 f"evaluate the {name}",
-                ["evaluate.py", f"--checkpoint={name}", f"--data_dir={data}", f"--results_dir=detections/{name}"]
+                [
+                    "evaluate.py",
+                    f"--checkpoint={name}",
+                    f"--data_dir={data}",
+                    f"--results_dir=detections/{name}",
+                ]
                 + [f"--output_json=detections/{name}.json"],
                 f"detections/{name}.json",
             )

@@ -255,8 +255,8 @@ def _validate_optimization(config: ExperimentConfig) -> None:
 
 
 def _validate_imitation(config: ExperimentConfig) -> None:
-    if not 0 < config.psi <= 1:
-        raise UserError(f"--psi={config.psi}: must be above 0 and at most 1")
+    if not 0 <= config.psi <= 1:
+        raise UserError(f"--psi={config.psi}: must lie in [0, 1]")
     if not config.imitation_normalization > 0:
         raise UserError(f"--imitation_normalization={config.imitation_normalization}: must be above 0")
     if config.imitation and not config.teacher_checkpoint:

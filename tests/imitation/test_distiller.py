@@ -1,0 +1,140 @@
+"""Distiller, with a detector of one convolution so that everything can be followed."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from fgfi_tf.imitation.distiller import Distiller
+from fgfi_tf.imitation.layer import ImitationLoss
+from fgfi_tf.models.detector import Detector
+
+
+class OneConv(Detector):
+    """A 1 x 1 convolution of stride 16; its loss is the mean output."""
+
+    feature_channels = (4,)
+
+    def __init__(self, penalty=0.0):
+        super().__init__()
+        self.conv = keras.layers.Conv2D(4, 1, strides=16)
+        self.penalty = penalty
+        self(tf.zeros([1, 32, 32, 3]))
+
+    def preprocess(self, images):
+        return tf.cast(images, tf.float32) / 255.0
+
+    def call(self, inputs, training=False, seed=None):
+        return {"features": (self.conv(inputs),)}
+
+    def detection_losses(self, outputs, batch):
+        return {"mean": tf.reduce_mean(outputs["features"][0]), "seen": tf.cast(batch["seed"][1], tf.float32)}
+
+    def regularization_losses(self):
+        return {"penalty": self.penalty * tf.nn.l2_loss(self.conv.kernel)} if self.penalty else {}
+
+    def imitation_anchors(self, height, width):
+        ys, xs = np.meshgrid(np.arange(0, height, 16), np.arange(0, width, 16), indexing="ij")
+        return (tf.constant(np.stack([xs, ys, xs + 16, ys + 16], -1)[:, :, None].astype(np.float32)),)
+
+
+def batch_of(objects=True):
+    return {
+        "image": tf.random.stateless_uniform([2, 32, 48, 3], [1, 2], maxval=255.0),
+        "boxes": tf.constant([[[0.0, 0.0, 15.0, 15.0]]] * 2),
+        "classes": tf.zeros([2, 1], tf.int32),
+        "valid": tf.fill([2, 1], objects),
+    }
+
+
+def distiller(optimizer=None, layer_options=None, **options):
+    layer = ImitationLoss((4,), kernel_initializer="glorot_uniform", **(layer_options or {}))
+    model = Distiller(OneConv(penalty=0.1), OneConv(), layer, **options)
+    model.compile(optimizer=optimizer or keras.optimizers.SGD(0.1))
+    return model
+
+
+def test_the_teacher_is_not_tracked_and_never_changes():
+    model = distiller()
+    teacher = [v.numpy() for v in model.teacher.variables]
+    student = [v.numpy() for v in model.student.variables]
+    adaptation = model.imitation.kernels[0].numpy()
+    model.train_step(batch_of())
+    for before, variable in zip(teacher, model.teacher.variables, strict=True):
+        np.testing.assert_array_equal(before, variable)
+    assert all(np.any(b != v.numpy()) for b, v in zip(student, model.student.variables, strict=True))
+    assert np.any(adaptation != model.imitation.kernels[0].numpy())
+    ids = {id(v) for v in model.teacher.variables}
+    assert not ids & {id(v) for v in model.variables}
+
+
+def test_a_checkpoint_holds_no_teacher_variable(tmp_path):
+    model = distiller()
+    model.train_step(batch_of())
+    state = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+    names = [name for name, _ in tf.train.list_variables(state.write(str(tmp_path / "c")))]
+    assert names and not [name for name in names if "teacher" in name]
+    saved = sum(1 for name in names if name.startswith("model/student"))
+    assert saved == 2  # kernel and bias
+
+
+def test_the_terms_add_up_to_the_loss(run_mode):
+    model = distiller(imitation_weight=0.5, layer_options={"weight_decay": 0.2})
+    terms = run_mode(lambda b: model.losses_of(b, tf.constant(3, tf.int64)))(batch_of())
+    assert set(terms) == {"mean", "seen", "penalty", "imitation_loss", "adaptation_decay"}
+    kernel = model.student.conv.kernel.numpy()
+    assert float(terms["penalty"]) == pytest.approx(0.1 * (kernel**2).sum() / 2, rel=1e-5)
+    assert float(terms["seen"]) == 3.0
+    full = distiller(imitation_weight=1.0)
+    full.student.set_weights(model.student.get_weights())
+    full.imitation.set_weights(model.imitation.get_weights())
+    full.teacher.set_weights(model.teacher.get_weights())
+    one = full.losses_of(batch_of(), tf.constant(0, tf.int64))["imitation_loss"]
+    assert float(terms["imitation_loss"]) == pytest.approx(0.5 * float(one), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("step", "active"), [(0, False), (1, False), (2, True), (4, True), (5, False), (9, False)]
+)
+def test_imitation_runs_from_warmup_to_end(step, active):
+    model = distiller(warmup_steps=2, end_step=5)
+    term = model.losses_of(batch_of(), tf.constant(step, tf.int64))["imitation_loss"]
+    assert (float(term) > 0.0) == active
+
+
+def test_without_objects_the_imitation_loss_is_zero_and_nothing_breaks():
+    model = distiller()
+    logs = model.train_step(batch_of(objects=False))
+    assert float(logs["imitation_loss"]) == 0.0
+    assert all(np.all(np.isfinite(v)) for v in model.get_weights())
+
+
+def test_plain_training_without_a_teacher():
+    model = Distiller(OneConv())
+    model.compile(optimizer=keras.optimizers.SGD(0.1))
+    logs = model.train_step(batch_of())
+    assert set(logs) == {"loss", "mean", "seen"}
+
+
+def test_gradients_are_limited_to_the_given_norm():
+    model = Distiller(OneConv(), clip_norm=0.01)
+    model.compile(optimizer=keras.optimizers.SGD(1.0))
+    before = [v.numpy() for v in model.trained_variables]
+    model.train_step(batch_of())
+    moved = np.sqrt(
+        sum(((b - v.numpy()) ** 2).sum() for b, v in zip(before, model.trained_variables, strict=True))
+    )
+    assert moved == pytest.approx(0.01, rel=1e-4)
+
+
+def test_fit_shows_the_mean_of_every_term():
+    model = distiller()
+    data = tf.data.Dataset.from_tensors(batch_of()).repeat()
+    history = model.fit(data, steps_per_epoch=4, epochs=1, verbose=0).history
+    assert history["seen"] == [1.5]  # steps 0, 1, 2, 3
+    assert set(history) == {"loss", "mean", "seen", "penalty", "imitation_loss"}
+
+
+def test_teacher_and_layer_belong_together():
+    with pytest.raises(ValueError, match="imitation needs both a teacher and an ImitationLoss"):
+        Distiller(OneConv(), OneConv(), None)
