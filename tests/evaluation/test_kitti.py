@@ -58,33 +58,66 @@ def test_results_of_the_development_kit_on_the_validation_set(tmp_path, shared_p
 
 # --- against the plain loop -------------------------------------------------------------------
 
-boxes = st.builds(
-    lambda x, y, w, h: (x, y, x + w, y + h),
-    st.sampled_from([-10.0, 0.0, 5.0, 10.0, 10.01, 20.0, 100.0]),
-    st.sampled_from([0.0, 5.0, 10.0]),
-    st.sampled_from([0.0, 21.0, 28.0, 29.99, 30.0, 30.01, 40.0, 60.0]),
-    st.sampled_from([20.0, 24.99, 25.0, 28.0, 39.99, 40.0, 40.01, 80.0]),
-)
 alphas = st.sampled_from([-1.5, 0.0, 0.5, 3.0])
-truths = st.fixed_dictionaries(
-    {
-        "type": st.sampled_from([*CLASS_NAMES, *CLASS_NAMES, "Van", "Person_sitting", "Truck", "DontCare"]),
-        "box": boxes,
-        "occlusion": st.sampled_from([0, 0, 0, 1, 2, 3]),
-        "truncation": st.sampled_from([0.0, 0.0, 0.15, 0.16, 0.3, 0.5, 0.51]),
-        "alpha": alphas,
-    }
+scores = st.sampled_from([-2e7, -1.0, 0.0, 0.2, 0.5, 0.5, 0.9, 1.0]) | st.floats(0, 1, width=32)
+sizes = st.tuples(
+    st.sampled_from([100.0, 100.0, 100.0, 40.0, 40.0, 40.01, 0.0]),
+    st.sampled_from([40.0, 50.0, 80.0, 39.99, 25.0, 30.0, 24.99]),
 )
-found = st.fixed_dictionaries(
-    {
-        "type": st.sampled_from([*CLASS_NAMES, *CLASS_NAMES, "Van"]),
-        "box": boxes,
-        "score": st.sampled_from([-2e7, -1.0, 0.0, 0.2, 0.5, 0.5, 0.9, 1.0]) | st.floats(0, 1, width=32),
-        "alpha": alphas,
-    }
-)
-scenes = st.lists(
-    st.tuples(st.lists(truths, max_size=8), st.lists(found, max_size=12)), min_size=1, max_size=4
+places = st.tuples(st.sampled_from([-10.0, 0.0, 0.01, 5.0, 12.0, 200.0]), st.sampled_from([0.0, 2.0]))
+# parts of a box at and around the minimum overlaps
+shares = st.sampled_from([1.0, 0.5, 0.7, 0.51, 0.71, 0.69, 0.9, 1 / 0.7, 1.1, 2.0])
+
+
+def part_of(box, wide, high, shift):
+    x1, y1, x2, y2 = box
+    return (x1 + shift, y1, x1 + shift + wide * (x2 - x1), y1 + high * (y2 - y1))
+
+
+@st.composite
+def frames_of(draw, main_class):
+    """A frame where most detections lie on an object and most DontCare areas on a detection."""
+    types = st.sampled_from([main_class] * 12 + ["Van", "Person_sitting", *CLASS_NAMES, "Truck"])
+    fresh = st.builds(lambda place, size: (*place, place[0] + size[0], place[1] + size[1]), places, sizes)
+    shifts = st.sampled_from([0.0, 0.0, 0.0, 3.0, 15.0])
+    truths = draw(
+        st.lists(
+            st.fixed_dictionaries(
+                {
+                    "type": types,
+                    "box": fresh,
+                    "occlusion": st.sampled_from([0] * 8 + [1, 2, 3]),
+                    "truncation": st.sampled_from([0.0] * 9 + [0.15, 0.16, 0.3, 0.5, 0.51]),
+                    "alpha": alphas,
+                }
+            ),
+            min_size=3,
+            max_size=8,
+        )
+    )
+    on_truth = st.sampled_from([truth["box"] for truth in truths])
+    places_of_found = (
+        on_truth
+        | st.builds(part_of, on_truth, shares, st.just(1.0), shifts)
+        | (st.builds(part_of, on_truth, st.just(1.0), shares, shifts) | fresh)
+    )
+    found = draw(
+        st.lists(
+            st.fixed_dictionaries({"type": types, "box": places_of_found, "score": scores, "alpha": alphas}),
+            min_size=5,
+            max_size=14,
+        )
+    )
+    on_found = st.sampled_from([detection["box"] for detection in found])
+    for box in draw(st.lists(st.builds(part_of, on_found, shares, st.just(1.0), st.just(0.0)), max_size=2)):
+        area = {"type": "DontCare", "box": box, "occlusion": -1, "truncation": -1.0, "alpha": -10.0}
+        truths.insert(draw(st.integers(0, len(truths))), area)
+    return truths, found
+
+
+empty_frame = st.just(([], []))
+scenes = st.sampled_from(CLASS_NAMES).flatmap(
+    lambda name: st.lists(frames_of(name) | empty_frame, min_size=1, max_size=4)
 )
 
 
@@ -115,7 +148,7 @@ def check_against_loop(scene):
                 assert result.aos11 == pytest.approx(np.mean(expected["similarity41"][::4]), abs=1e-12)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(scenes)
 def test_equals_the_plain_loop(scene):
     check_against_loop(scene)

@@ -1,0 +1,90 @@
+"""Writes a report: one self-contained HTML file, Markdown, JSON, and every picture as a file.
+
+folder/index.html   everything in one file, to open or to send
+folder/report.md    tables, with links to the figures
+folder/report.json  all numbers in full precision
+folder/figures/*.png, folder/pictures/*.jpg
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+
+from PIL import Image
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation import plots
+from fgfi_tf.evaluation.report_data import Figure, Gallery, ReportData, Table, format_value
+from fgfi_tf.evaluation.report_html import to_html
+
+_JPEG_QUALITY = 88
+
+
+def write(data: ReportData, folder: str | os.PathLike[str]) -> Path:
+    """Writes all files and returns the path of the HTML file; other files of the folder stay.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    files = render_pictures(data)
+    texts = {
+        "index.html": to_html(data, files),
+        "report.md": to_markdown(data),
+        "report.json": json.dumps(data.numbers, indent=1) + "\n",
+    }
+    try:
+        for name, content in (files | {name: text.encode() for name, text in texts.items()}).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{folder}: the report cannot be written: {error.strerror}") from None
+    return folder / "index.html"
+
+
+def render_pictures(data: ReportData) -> dict[str, bytes]:
+    """Path in the report folder -> content, of every figure (PNG) and picture (JPEG)."""
+    files = {}
+    for section in data.sections:
+        for part in section.parts:
+            if isinstance(part, Figure):
+                files[f"figures/{part.name}.png"] = plots.render(part)
+            elif isinstance(part, Gallery):
+                for picture in part.pictures:
+                    out = io.BytesIO()
+                    Image.fromarray(picture.image).save(out, format="JPEG", quality=_JPEG_QUALITY)
+                    files[f"pictures/{picture.name}.jpg"] = out.getvalue()
+    return files
+
+
+def to_markdown(data: ReportData) -> str:
+    """The report as Markdown, figures as links."""
+    lines = [f"# {data.title}", "", data.subtitle, ""]
+    lines += [f"- {name}: {value}" for name, value in data.facts]
+    for section in data.sections:
+        lines += ["", f"## {section.title}", ""]
+        lines += [section.text, ""] if section.text else []
+        for part in section.parts:
+            lines += [f"### {part.title}", ""] if part.title else []
+            if isinstance(part, Table):
+                lines += _markdown_table(part)
+            elif isinstance(part, Figure):
+                lines += [f"![{part.title}](figures/{part.name}.png)", "", part.caption, ""]
+            else:
+                lines += [part.note, ""] if part.note else []
+                for picture in part.pictures:
+                    lines += [f"![{picture.caption}](pictures/{picture.name}.jpg)", "", picture.caption, ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_table(table: Table) -> list[str]:
+    groups = [name for name, span in table.groups for _ in range(span)] or [""] * len(table.columns)
+    names = [f"{group} {column}".strip() for group, column in zip(groups, table.columns, strict=True)]
+    lines = [" | ".join(["| ", *names]) + " |", "|---" + "|---:" * len(names) + "|"]
+    for row in table.rows:
+        cells = [format_value(value, table.decimals, row.style == "difference") for value in row.values]
+        lines.append(" | ".join([f"| {row.label}", *cells]) + " |")
+    return [*lines, "", table.note, ""] if table.note else [*lines, ""]

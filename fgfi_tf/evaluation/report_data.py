@@ -1,0 +1,142 @@
+"""What a report says, apart from how it looks: sections of tables, figures and pictures.
+
+A protocol (KITTI, VOC ...) fills these; ``fgfi_tf.evaluation.report`` writes them as HTML,
+Markdown, JSON and PNG. Nothing here knows a data set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+Value = float | int | str | None
+
+# One colour per role, used in every plot and table: distinct for colour-blind readers as well.
+SERIES_COLORS = ("#3465a4", "#d97a1f", "#2f8f6b", "#a8447c", "#6b6fc4", "#8a7a2e", "#4d9db8", "#b0503c")
+GOOD, BAD, NEUTRAL = "#2f8f6b", "#b4432f", "#8a8f98"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A table row. ``style``: "" plain, "muted" for context, "difference" (signed, coloured), "total"."""
+
+    label: str
+    values: tuple[Value, ...]
+    style: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Numbers in columns; ``groups`` is a header above the columns: (text, number of columns)."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    groups: tuple[tuple[str, int], ...] = ()
+    note: str = ""
+    decimals: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A curve through (x, y); ``x`` are numbers, or places 0, 1 ... of the panel's ``ticks``."""
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    color: str
+    style: str = "-"
+    marker: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """A panel of curves with y from 0 to 1; ``ticks`` names the places of a categorical x axis."""
+
+    title: str
+    lines: tuple[Line, ...]
+    x_label: str
+    y_label: str
+    ticks: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Bars:
+    """A panel of stacked horizontal bars: ``series`` holds (name, colour, one number per category)."""
+
+    title: str
+    categories: tuple[str, ...]
+    series: tuple[tuple[str, str, tuple[float, ...]], ...]
+    x_label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """Panels side by side, ``columns`` in a row; ``name`` is its file name without suffix."""
+
+    name: str
+    title: str
+    panels: tuple[Curves | Bars, ...]
+    caption: str = ""
+    columns: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """RGB uint8 [H, W, 3] with a caption; ``name`` is its file name without suffix."""
+
+    name: str
+    caption: str
+    image: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+    """Pictures in a grid of ``columns``."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+    note: str = ""
+    columns: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A titled part of the report."""
+
+    title: str
+    parts: tuple[Table | Figure | Gallery, ...]
+    text: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportData:
+    """A whole report.
+
+    Attributes:
+        title: what was evaluated.
+        subtitle: one line below it.
+        facts: (name, value) shown at the top: protocol, frames ...
+        sections: in reading order.
+        numbers: everything measured, for ``report.json``.
+    """
+
+    title: str
+    subtitle: str
+    facts: tuple[tuple[str, str], ...]
+    sections: tuple[Section, ...]
+    numbers: dict[str, Any]
+
+
+def format_value(value: Value, decimals: int, signed: bool = False) -> str:
+    """A table cell as text: whole numbers as they are, others with ``decimals``, None as a dash."""
+    if value is None:
+        return "\N{EN DASH}"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not signed:
+        return f"{value:d}"
+    text = f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
+    return text.replace("-", "\N{MINUS SIGN}")
