@@ -59,8 +59,8 @@ def augment(
         config: the ranges.
 
     Returns:
-        image float32 [3,H',W'] in 0..255, as planes (what ``transforms.resize_planes`` takes), and
-        its boxes [N,4]. Drift changes the size: H' is H - dy and W' is W - dx.
+        image float32 [3,H',W'] in 0..255 (to rounding), as planes for ``transforms.resize_planes``,
+        and its boxes [N,4]. Drift changes the size: H' is H - dy and W' is W - dx.
     """
     draw = tf.random.stateless_uniform([6], seed, alg="philox")
     shift = drift_offsets(boxes, draw[3:5], config)  # (dy, dx)
