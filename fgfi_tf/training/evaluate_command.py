@@ -20,8 +20,8 @@ class EvaluateConfig(command.FilesConfig):
     watch: bool = option(
         False,
         _MODEL,
-        "Evaluate every new checkpoint of the run folder --checkpoint while training goes on, keep the best, write "
-        "TensorBoard scalars; ends when training has ended.",
+        "Evaluate every new checkpoint of the run folder --checkpoint while training goes on, keep the "
+        "best, write TensorBoard scalars; ends when training has ended.",
     )
     dataset: str = option("kitti", _MODEL, "Dataset to evaluate on.")
     data_dir: str = option("", _MODEL, "Folder of the raw dataset.")
@@ -44,7 +44,8 @@ def evaluate(config: EvaluateConfig) -> None:
             raise UserError("--watch needs --checkpoint, the folder of a run")
         if not (config.detections or config.compare):
             raise UserError(
-                "nothing to evaluate: give --checkpoint=RUN, --detections=DIR or --compare=name=DIR,... (see --help)"
+                "nothing to evaluate: give --checkpoint=RUN, --detections=DIR or --compare=name=DIR,... "
+                "(see --help)"
             )
         command.evaluate_files(config)
     elif config.detections or config.compare or config.labels:
@@ -115,6 +116,5 @@ def _watch(config: EvaluateConfig) -> None:
     done = results.results()
     if done:
         step = max(done, key=lambda s: done[s]["mAP11"])
-        print(
-            f"\ntraining has ended; best: step {step}, mean of nine {100 * done[step]['mAP11']:.2f}, in {folder.best}"
-        )
+        mean = 100 * done[step]["mAP11"]
+        print(f"\ntraining has ended; best: step {step}, mean of nine {mean:.2f}, in {folder.best}")

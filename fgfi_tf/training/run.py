@@ -134,7 +134,8 @@ def _announce(
     imitating = f", imitating {config.teacher_model}" if config.imitation else ""
     print(
         f"{config.model}, {parameters:,} parameters{imitating}; "
-        f"{dataset.name}, {dataset.num_examples} images; batch {config.batch_size} on {devices}; run folder {config.output_dir}"
+        f"{dataset.name}, {dataset.num_examples} images; batch {config.batch_size} on {devices}; "
+        f"run folder {config.output_dir}"
     )
     if restored is not None:
         print(f"going on from {restored}")
