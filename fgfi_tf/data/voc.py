@@ -1,0 +1,281 @@
+"""PASCAL VOC detection, from the raw VOCdevkit through a TFDS builder or from the stock TFDS ``voc``.
+
+Both give the same samples: every annotated object, ``difficult`` ones included, is one to train on, as in the
+published Faster R-CNN runs; evaluation knows them by the attribute. Boxes are 0-based inclusive corners.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from fgfi_tf.data import voc_raw
+from fgfi_tf.data.kitti import check_image
+from fgfi_tf.data.records import PreparedDataset, Sample, prepare_records, progress_bar, quiet_tfds
+from fgfi_tf.errors import UserError
+
+ATTRIBUTES = ("difficult", "truncated")
+#: The lists of the devkit as the splits of the stock ``voc``.
+STOCK_SPLITS = {
+    "train": ("train",),
+    "val": ("validation",),
+    "trainval": ("train", "validation"),
+    "test": ("test",),
+}
+_OBJECT_FEATURES = {
+    "boxes": ((4,), np.float32),
+    "classes": ((), np.int32),
+    "difficult": ((), np.bool_),
+    "truncated": ((), np.bool_),
+}
+
+
+@dataclasses.dataclass
+class VocConfig(tfds.core.BuilderConfig):
+    """One split of one devkit in one state; its name carries the fingerprint of the files."""
+
+    frames: tuple[voc_raw.Frame, ...] = ()
+    progress: bool = True
+
+
+class Voc(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes one split of the raw VOC layout as TFRecords, in the order of the split."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "0-based boxes, difficult and truncated; encoded images as they are"}
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        objects = {
+            name: tfds.features.Tensor(shape=shape, dtype=dtype)
+            for name, (shape, dtype) in _OBJECT_FEATURES.items()
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="PASCAL VOC detection from the raw layout.",
+            homepage=voc_raw.DOWNLOAD_PAGE,
+            disable_shuffling=True,  # the pipeline shuffles; evaluation needs the split's order
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3)),
+                    "image_id": tfds.features.Text(),
+                    "image_size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
+                    "objects": tfds.features.Sequence(objects),
+                }
+            ),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
+        del dl_manager  # nothing is downloaded
+        return {"frames": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
+        config = self.builder_config
+        bar = progress_bar(config.frames, f"preparing {config.name}", config.progress)
+        for key, frame in enumerate(bar):
+            size = check_image(frame.image_path)
+            labels = _frame_labels(frame)
+            if frame.annotation_path is not None and tuple(labels["image_size"]) != size:
+                raise UserError(
+                    f"{frame.annotation_path}: says {_size_text(labels['image_size'])}, "
+                    f"but {frame.image_path} is {_size_text(size)}"
+                )
+            yield (
+                key,
+                {
+                    "image": str(frame.image_path),
+                    "image_id": frame.image_id,
+                    "image_size": np.array(size, np.int32),
+                    "objects": {
+                        name: labels[name].astype(dtype) for name, (_, dtype) in _OBJECT_FEATURES.items()
+                    },
+                },
+            )
+
+
+def prepare(
+    data_dir: str | Path, split: str, prepared_dir: str | Path | None = None, progress: bool = True
+) -> PreparedDataset:
+    """Opens a split of VOC, writing its TFRecords first where they are neither ours nor TFDS's own.
+
+    Args:
+        data_dir: the folder that holds ``VOCdevkit`` (or is it); or a TFDS folder that holds the stock
+            ``voc``, prepared.
+        split: ``2007_trainval``, ``2007_test``, ``0712_trainval`` ...; see ``voc_raw.list_frames``.
+        prepared_dir: where the records go; ``<data_dir>/tfrecords`` by default. Records of another state of
+            the raw files are never used.
+        progress: show progress bars on stderr while writing.
+
+    Raises:
+        UserError: anything wrong with the folder, the split, an image or an annotation.
+    """
+    root = Path(data_dir).expanduser()
+    if any((root / "voc" / year).is_dir() for year in ("2007", "2012")):
+        return open_stock(root, split)
+    frames = voc_raw.list_frames(root, split)
+    folder = Path(prepared_dir).expanduser() if prepared_dir else root / "tfrecords"
+    config = VocConfig(
+        name=f"{re.sub(r'[^A-Za-z0-9]', '_', split)}-{fingerprint(split, frames)}",
+        frames=tuple(frames),
+        progress=progress,
+    )
+    with quiet_tfds():
+        builder = Voc(data_dir=folder, config=config)
+    paths = prepare_records(builder)
+    return PreparedDataset(
+        name=f"voc/{split}",
+        class_names=voc_raw.CLASS_NAMES,
+        num_training_classes=len(voc_raw.CLASS_NAMES),
+        image_ids=[frame.image_id for frame in frames],
+        paths=paths,
+        parse=functools.partial(parse_record, builder.info.features),
+        labels=lambda: [_frame_labels(frame) for frame in frames],
+    )
+
+
+def open_stock(data_dir: str | Path, split: str) -> PreparedDataset:
+    """Opens the stock TFDS ``voc`` where a user has prepared it; nothing is downloaded.
+
+    Raises:
+        UserError: a year is not prepared, the split is unknown, or its files are no TFRecords.
+    """
+    root = Path(data_dir).expanduser() / "voc"
+    year, _, name = split.partition("_")
+    if year not in voc_raw.YEARS or name not in STOCK_SPLITS:
+        raise UserError(
+            f"split {split!r}: of {root} it must be a year ({', '.join(voc_raw.YEARS)}), an underscore and "
+            f"one of {', '.join(STOCK_SPLITS)}"
+        )
+    paths, features = [], None
+    for folder in voc_raw.YEARS[year]:
+        builder = _stock_builder(root / folder.removeprefix("VOC"))
+        features = builder.info.features
+        for part in STOCK_SPLITS[name]:
+            if part not in builder.info.splits:
+                raise UserError(f"{builder.data_dir}: has no split {part}")
+            paths += builder.info.splits[part].filepaths
+    parse = functools.partial(parse_stock_record, features)
+    frames = _stock_labels(paths, parse)
+    return PreparedDataset(
+        name=f"voc/{split}",
+        class_names=voc_raw.CLASS_NAMES,
+        num_training_classes=len(voc_raw.CLASS_NAMES),
+        image_ids=[frame["image_id"] for frame in frames],
+        paths=paths,
+        parse=parse,
+        labels=lambda: frames,
+    )
+
+
+def fingerprint(split: str, frames: list[voc_raw.Frame]) -> str:
+    """12 hex digits over the split's name, its frames, and size and time of each of their files."""
+    digest = hashlib.sha256(f"{Voc.VERSION} {split}\n".encode())
+    for frame in frames:
+        for path in (frame.image_path, frame.annotation_path):
+            if path is not None:
+                state = path.stat()
+                digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def parse_record(features: tfds.features.FeaturesDict, serialized: tf.Tensor) -> Sample:
+    """A serialised record to a sample; its ``image`` is the encoded file, a string scalar."""
+    record = features.deserialize_example(serialized, decoders={"image": tfds.decode.SkipDecoding()})
+    objects = record["objects"]
+    attributes = {name: objects[name] for name in ATTRIBUTES}
+    return _sample(
+        record["image"], objects["boxes"], objects["classes"], record["image_id"], record["image_size"]
+    ) | {"attributes": attributes}
+
+
+def parse_stock_record(features: tfds.features.FeaturesDict, serialized: tf.Tensor) -> Sample:
+    """As :func:`parse_record`, of a record of the stock ``voc``.
+
+    It stores corners divided by the image's size, in float32. Coordinates are whole numbers, in two files of
+    VOC 2012 fractions, so rounding to hundredths of a pixel restores them.
+    """
+    record = features.deserialize_example(serialized, decoders={"image": tfds.decode.SkipDecoding()})
+    objects = record["objects"]
+    size = tf.io.extract_jpeg_shape(record["image"])[:2]
+    ymin, xmin, ymax, xmax = tf.unstack(objects["bbox"], axis=-1)
+    height, width = tf.unstack(tf.cast(size, tf.float32))
+    corners = tf.stack([xmin * width, ymin * height, xmax * width, ymax * height], axis=-1)  # N x 4, 1-based
+    boxes = tf.round(corners * 100.0) / 100.0 - 1.0
+    classes = tf.cast(objects["label"], tf.int32)
+    image_id = tf.strings.regex_replace(record["image/filename"], r"\.jpg$", "")
+    attributes = {"difficult": objects["is_difficult"], "truncated": objects["is_truncated"]}
+    return _sample(record["image"], boxes, classes, image_id, size) | {"attributes": attributes}
+
+
+def _sample(image, boxes, classes, image_id, image_size) -> Sample:
+    return {
+        "image": image,
+        "boxes": boxes,  # N x 4
+        "classes": classes,  # N
+        "ignore": tf.zeros_like(classes, tf.bool),  # N
+        "image_id": image_id,
+        "image_size": image_size,  # 2
+    }
+
+
+def _frame_labels(frame: voc_raw.Frame) -> dict[str, np.ndarray]:
+    if frame.annotation_path is None:
+        annotation = voc_raw.Annotation(check_image(frame.image_path), ())
+    else:
+        annotation = voc_raw.read_annotation(frame.annotation_path)
+    arrays = annotation.arrays()
+    return {
+        "image_id": frame.image_id,
+        "image_size": np.array(annotation.image_size, np.int32),
+        **arrays,
+        "ignore": np.zeros(len(arrays["classes"]), np.bool_),
+    }
+
+
+def _stock_builder(folder: Path) -> tfds.core.DatasetBuilder:
+    """The newest version in ``folder``."""
+    versions = [p.parent for p in folder.glob("*/dataset_info.json")]
+    if not versions:
+        raise UserError(f"{folder}: no prepared TFDS voc")
+    newest = max(versions, key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])
+    with quiet_tfds():
+        builder = tfds.builder_from_directory(newest)
+    kind = builder.info.file_format
+    if kind is not tfds.core.FileFormat.TFRECORD:
+        raise UserError(f"{newest}: holds {kind.value} files; prepare voc with file_format='tfrecord'")
+    return builder
+
+
+def _stock_labels(paths: list[str], parse) -> list[dict[str, np.ndarray]]:
+    """Labels of every record, images not decoded."""
+
+    def labels(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        sample = parse(serialized)
+        del sample["image"]
+        return sample
+
+    frames = []
+    records = tf.data.TFRecordDataset(paths).map(labels, num_parallel_calls=tf.data.AUTOTUNE)
+    for sample in records.as_numpy_iterator():
+        frames.append(
+            {
+                "image_id": sample["image_id"].decode(),
+                "image_size": sample["image_size"],
+                "boxes": np.round(sample["boxes"].astype(np.float64), 2),
+                "classes": sample["classes"],
+                "ignore": sample["ignore"],
+                **sample["attributes"],
+            }
+        )
+    return frames
+
+
+def _size_text(size) -> str:
+    return f"{size[1]} x {size[0]}"

@@ -1,0 +1,102 @@
+"""VOC through our builder and from the stock TFDS voc: the same samples."""
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from voc_fixtures import write_devkit
+
+from fgfi_tf.data import transforms, voc
+from fgfi_tf.data.records import quiet_tfds
+from fgfi_tf.errors import UserError
+
+
+@pytest.fixture(scope="module", name="root")
+def _root(tmp_path_factory):
+    return write_devkit(tmp_path_factory.mktemp("voc"))
+
+
+@pytest.fixture(scope="module", name="stock")
+def _stock(root, tmp_path_factory):
+    """The stock voc/2012, written by TFDS's own code from our folder instead of a download."""
+    folder = tmp_path_factory.mktemp("stock")
+    with quiet_tfds():
+        builder = tfds.builder("voc/2012", data_dir=folder)
+        builder._split_generators = lambda _: {
+            "train": builder._generate_examples(str(root), "train"),
+            "validation": builder._generate_examples(str(root), "val"),
+        }
+        builder.download_and_prepare(
+            file_format="tfrecord", download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )
+    return folder
+
+
+def test_samples(root):
+    dataset = voc.prepare(root, "2012_train", progress=False)
+    assert dataset.num_examples == 4 and dataset.num_training_classes == 20
+    samples = list(dataset.records())
+    first = samples[0]
+    np.testing.assert_array_equal(first["boxes"], [[0, 1, 39, 49], [29, 4, 79, 59]])
+    np.testing.assert_array_equal(first["classes"], [11, 14])
+    np.testing.assert_array_equal(first["ignore"], [False, False])  # difficult objects are trained on
+    np.testing.assert_array_equal(first["attributes"]["difficult"], [False, True])
+    assert first["image_id"] == b"2008_000001"
+    np.testing.assert_array_equal(first["image_size"], [60, 80])
+    assert transforms.decode_image(first["image"]).shape == (60, 80, 3)
+    assert samples[3]["boxes"].shape == (0, 4)
+    assert dataset.labels()[1]["boxes"].tolist() == [[10, 20, 29, 39.5]]
+
+
+def test_records_are_written_once_and_renewed(root, tmp_path):
+    dataset = voc.prepare(root, "2007_trainval", tmp_path, progress=False)
+    assert dataset.image_ids == ("000007",)
+    records = sorted(tmp_path.rglob("*.tfrecord*"))
+    voc.prepare(root, "2007_trainval", tmp_path, progress=False)
+    assert sorted(tmp_path.rglob("*.tfrecord*")) == records
+    annotation = root / "VOCdevkit/VOC2007/Annotations/000007.xml"
+    annotation.write_text(annotation.read_text().replace("<xmin>2<", "<xmin>30<"))
+    renewed = voc.prepare(root, "2007_trainval", tmp_path, progress=False)
+    assert next(iter(renewed.records()))["boxes"].numpy()[0, 0] == 29
+
+
+def test_stock_voc_gives_the_same_samples(root, stock):
+    ours = {s["image_id"].numpy(): s for s in voc.prepare(root, "2012_trainval", progress=False).records()}
+    dataset = voc.prepare(stock, "2012_trainval")
+    theirs = {s["image_id"].numpy(): s for s in dataset.records()}
+    assert theirs.keys() == ours.keys() and len(ours) == 5
+    for name, sample in ours.items():
+        assert sample.keys() == theirs[name].keys()
+        for key in ("image", "boxes", "classes", "ignore", "image_size"):
+            np.testing.assert_array_equal(sample[key], theirs[name][key], err_msg=key)
+        for key, value in sample["attributes"].items():
+            np.testing.assert_array_equal(value, theirs[name]["attributes"][key])
+    labels = {
+        frame["image_id"]: frame for frame in voc.prepare(root, "2012_trainval", progress=False).labels()
+    }
+    for frame in dataset.labels():
+        assert frame.keys() == labels[frame["image_id"]].keys()
+        for key, value in frame.items():
+            np.testing.assert_array_equal(value, labels[frame["image_id"]][key], err_msg=key)
+
+
+def test_stock_voc_that_cannot_be_used(stock, tmp_path):
+    with pytest.raises(UserError, match="split 'train': of .* it must be a year"):
+        voc.prepare(stock, "train")
+    with pytest.raises(UserError, match="2007: no prepared TFDS voc"):
+        voc.prepare(stock, "0712_train")
+    with pytest.raises(UserError, match="5.0.0: has no split test"):
+        voc.prepare(stock, "2012_test")
+
+
+def test_bad_images(tmp_path):
+    root = write_devkit(tmp_path)
+    image = root / "VOCdevkit/VOC2012/JPEGImages/2008_000002.jpg"
+    annotation = root / "VOCdevkit/VOC2012/Annotations/2008_000002.xml"
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="2008_000002.jpg: the image is unreadable or truncated"):
+        voc.prepare(root, "2012_train", progress=False)
+    image.write_bytes(whole)
+    annotation.write_text(annotation.read_text().replace("<width>60", "<width>70"))
+    with pytest.raises(UserError, match="2008_000002.xml: says 70 x 80, but .*2008_000002.jpg is 60 x 80"):
+        voc.prepare(root, "2012_train", progress=False)
