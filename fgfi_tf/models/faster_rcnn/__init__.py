@@ -2,5 +2,6 @@
 
 from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig
 from fgfi_tf.models.faster_rcnn.model import FasterRCNN
+from fgfi_tf.models.faster_rcnn.variants import VARIANTS, build
 
-__all__ = ["FasterRCNN", "FasterRCNNConfig"]
+__all__ = ["VARIANTS", "FasterRCNN", "FasterRCNNConfig", "build"]

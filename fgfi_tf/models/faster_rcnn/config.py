@@ -6,7 +6,7 @@ import dataclasses
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.models.faster_rcnn import proposals, roi_align
-from fgfi_tf.models.faster_rcnn.backbone import BACKBONES
+from fgfi_tf.models.faster_rcnn.backbone import BACKBONES, STRIDE
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -25,6 +25,7 @@ class FasterRCNNConfig:
         roi_pooling: ``"reference"``, ``"align"`` or ``"crop_and_resize"`` (see ``roi_align``).
         sampling_ratio: samples per bin and axis of the last two.
         dropout: rate in the box head while training.
+        weight_decay: L2 penalty of the kernels in the published recipe, added to the gradient after clipping.
         train_pre_nms: scores that enter NMS while training; ``train_post_nms``: proposals kept of them.
         test_pre_nms: the same in inference, with ``test_post_nms``.
         rpn_nms_iou: proposals that overlap a better one by more are dropped.
@@ -45,6 +46,7 @@ class FasterRCNNConfig:
     roi_pooling: str = "reference"
     sampling_ratio: int = 2
     dropout: float = 0.5
+    weight_decay: float = 0.0005
     train_pre_nms: int = 12000
     train_post_nms: int = 2000
     test_pre_nms: int = 6000
@@ -72,4 +74,9 @@ class FasterRCNNConfig:
             raise UserError(f"width must be above 0, not {self.width}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must be in [0, 1), not {self.dropout}")
+        if self.short_side < 2 * STRIDE or 0 < self.long_side_cap < self.short_side:
+            raise UserError(
+                f"images cannot be resized to a short side of {self.short_side} (at least {2 * STRIDE}) "
+                f"and a long side of at most {self.long_side_cap}"
+            )
         object.__setattr__(self, "class_names", tuple(self.class_names))

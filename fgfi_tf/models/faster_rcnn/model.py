@@ -44,6 +44,11 @@ class FasterRCNN(Detector):
         self(tf.zeros([1, 2 * STRIDE, 2 * STRIDE, 3]))
         self.head(tf.zeros([1, 1, POOLED_SIZE, POOLED_SIZE, self.base.channels]))
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(short side, largest long side or 0) of a resized image; see ``inference_size``."""
+        return self.config.short_side, self.config.long_side_cap
+
     def preprocess(self, images: tf.Tensor) -> tf.Tensor:
         """RGB [B,H,W,3], 0..255, to BGR minus the ImageNet means."""
         return tf.cast(images, tf.float32)[..., ::-1] - tf.constant(BGR_MEANS)
@@ -198,9 +203,9 @@ class FasterRCNN(Detector):
         """2 for biases, 1 for weights: the factor on the learning rate in the published recipe."""
         return 2.0 if is_bias(variable) else 1.0
 
-    def weight_decay_multiplier(self, variable: tf.Variable) -> float:
-        """0 for biases, 1 for weights: the factor on the weight decay in the published recipe."""
-        return 0.0 if is_bias(variable) else 1.0
+    def weight_decay(self, variable: tf.Variable) -> float:
+        """0 for biases, else ``config.weight_decay``: times the variable, added to the clipped gradient."""
+        return 0.0 if is_bias(variable) else self.config.weight_decay
 
     def inference_size(self, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """(height, width), int32, that an image file is resized to: ``short_side`` is the shorter."""

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig, build
 
 # 16 anchors per image: the small pictures have no more
 SMALL = {
@@ -259,7 +259,7 @@ def test_biases_learn_twice_as_fast_and_do_not_decay(detector):
     for variable in detector.trainable_variables:
         bias = variable.shape.rank == 1
         assert detector.learning_rate_multiplier(variable) == (2 if bias else 1)
-        assert detector.weight_decay_multiplier(variable) == (0 if bias else 1)
+        assert detector.weight_decay(variable) == (0 if bias else 0.0005)
 
 
 def test_frozen_convolutions(detector):
@@ -288,8 +288,21 @@ def test_short_side_and_cap():
         ({"nms": "soft"}, "nms 'soft' is unknown"),
         ({"width": 0.0}, "width must be above 0, not 0.0"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), not 1.0"),
+        ({"short_side": 20}, "cannot be resized to a short side of 20"),
+        ({"long_side_cap": 500}, "a short side of 600 .at least 32. and a long side of at most 500"),
     ],
 )
 def test_impossible_options(options, message):
     with pytest.raises(UserError, match=message):
         FasterRCNNConfig(**options)
+
+
+def test_variants_by_name():
+    with tf.Graph().as_default():
+        detector = build(
+            "faster_rcnn_vgg16_0.125x", input_size=(300, 500), class_names=("cat", "dog"), dropout=0.0
+        )
+    assert detector.config.backbone == "vgg16" and detector.feature_channels == (64,)
+    assert detector.input_size == (300, 500) and detector.class_names == ("cat", "dog")
+    with pytest.raises(UserError, match="unknown model 'vgg'; Faster R-CNN comes as faster_rcnn_vgg11, "):
+        build("vgg", class_names=("cat",))
