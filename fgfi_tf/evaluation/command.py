@@ -31,8 +31,8 @@ class FilesConfig:
     compare: str = _option(
         "",
         _FILES,
-        "Several such folders side by side: name=DIR,name=DIR. Differences are to the first; a name "
-        "that is a row of the published table (1x, 0.5x, 0.5x-I, 0.25x, 0.25x-I) is shown beside it.",
+        "Several such folders side by side: name=DIR,name=DIR. Shown with the differences of each two; "
+        "a name that is a row of the published table (1x, 0.5x, 0.5x-I, 0.25x, 0.25x-I) is shown beside it.",
     )
     labels: str = _option("", _FILES, "Folder of the label files NNNNNN.txt.")
     split: str = _option("", _FILES, "File with the frames to evaluate, one id a line (empty: all labels).")

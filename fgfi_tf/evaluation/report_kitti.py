@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ _COLUMNS = (*(name for _ in CLASS_NAMES for name in DIFFICULTIES), "mean")
 _HEIGHTS = (0, 25, 40, 60, 100, 160, np.inf)  # pixels
 _BORDERS = (0, 1, 10, 40, 100, np.inf)  # pixels
 _OCCLUSIONS = ("visible", "partly", "largely", "unknown")
+_PUBLISHED_NOTE = f"Published: {published.SHUFFLEDET_SOURCE}."
 _FEWEST = 5  # objects in a range for which a recall is drawn
 
 
@@ -51,10 +53,10 @@ class Run:
 
 
 def build(runs: list[Run], labels: Labels, images: Path | None = None, title: str = "") -> ReportData:
-    """The report on one or more models evaluated on the same frames.
+    """The report on one or more models evaluated on the same frames, in one protocol.
 
     Args:
-        runs: the first is what differences are taken to.
+        runs: several are shown with the differences of each two.
         labels: of the evaluated frames.
         images: folder of ``<frame id>.png`` or ``.jpg``; without it there are no pictures and
             border distances assume KITTI's commonest image size.
@@ -136,32 +138,36 @@ def _differences(values: tuple, base: tuple) -> tuple[float | None, ...]:
     return tuple(None if a is None or b is None else a - b for a, b in zip(values, base, strict=True))
 
 
-def _ap_rows(runs: list[Run], measure: str, with_published: bool) -> tuple[Row, ...]:
+def _ap_rows(runs: list[Run], measure: str) -> tuple[Row, ...]:
     values = {run.name: _ap_values(run.evaluation, measure) for run in runs}
-    rows = [Row(run.name, values[run.name], "total" if len(runs) == 1 else "") for run in runs]
-    base = runs[0].name
-    rows += [
-        Row(f"{run.name} \N{MINUS SIGN} {base}", _differences(values[run.name], values[base]), "difference")
-        for run in runs[1:]
-    ]
-    for run in runs if with_published else []:
+    rows = [Row(run.name, values[run.name], "total") for run in runs]
+    for base, run in itertools.combinations(runs, 2):
+        label = f"{run.name} \N{MINUS SIGN} {base.name}"
+        rows.append(Row(label, _differences(values[run.name], values[base.name]), "difference"))
+    return tuple(rows)
+
+
+def _published_rows(runs: list[Run]) -> tuple[Row, ...]:
+    rows = []
+    for run in runs:
         if run.published:
-            theirs = _published_values(run.published)
+            ours, theirs = _ap_values(run.evaluation, "ap11"), _published_values(run.published)
+            rows.append(Row(run.name, ours, "total"))
             rows.append(Row(f"published {run.published}", theirs, "muted"))
-            label = f"{run.name} \N{MINUS SIGN} published"
-            rows.append(Row(label, _differences(values[run.name], theirs), "difference"))
+            rows.append(Row("difference", _differences(ours, theirs), "difference"))
     return tuple(rows)
 
 
 def _ap_section(runs: list[Run]) -> Section:
-    note = f"Published: {published.SHUFFLEDET_SOURCE}." if any(run.published for run in runs) else ""
     tables = [
-        Table("11 recall positions (AP11)", _COLUMNS, _ap_rows(runs, "ap11", True), _GROUPS, note),
-        Table("40 recall positions (AP40)", _COLUMNS, _ap_rows(runs, "ap40", False), _GROUPS),
+        Table("11 recall positions (AP11)", _COLUMNS, _ap_rows(runs, "ap11"), _GROUPS),
+        Table("40 recall positions (AP40)", _COLUMNS, _ap_rows(runs, "ap40"), _GROUPS),
     ]
+    if rows := _published_rows(runs):
+        tables.insert(1, Table("Beside the published rows (AP11)", _COLUMNS, rows, _GROUPS, _PUBLISHED_NOTE))
     oriented = [run for run in runs if run.evaluation["Car"]["easy"].aos11 is not None]
     if oriented:
-        rows = _ap_rows(oriented, "aos11", False)
+        rows = _ap_rows(oriented, "aos11")
         tables.append(Table("Orientation similarity, 11 recall positions", _COLUMNS, rows, _GROUPS))
     text = "Percent. An en dash: no detection of the class at all, which counts as 0 in the mean."
     return Section("Average precision", tuple(tables), text)
@@ -249,7 +255,7 @@ _AXES = {
     "height": ("By object height", "height in pixels", _range_names(_HEIGHTS), _HEIGHTS),
     "occlusion": ("By occlusion", "occlusion", _OCCLUSIONS, (0, 1, 2, 3, 4)),
     "border": (
-        "By distance from the border",
+        "By border distance",
         "pixels to the nearest border",
         _range_names(_BORDERS),
         _BORDERS,

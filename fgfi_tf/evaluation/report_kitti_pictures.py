@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Analyses = dict[str, dict[str, analysis.Analysis]]
 
-N_FRAMES = 6
+N_FRAMES = 6  # fewer where several models are compared
 N_CROPS = 3  # of each kind
 DIFFICULTY = "moderate"
 _SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -29,7 +29,10 @@ _CROP_SIZE = (360, 270)  # width, height: about as large as shown, so that lette
 _CROP_MARGIN = 0.8  # of the box's longer side, on each side
 _SMALLEST_CROP = 120  # pixels of the image
 FOUND, MISSED, RIGHT, WRONG = (245, 245, 245), (255, 176, 32), (87, 224, 132), (255, 96, 88)
-_LEGEND = "White: object that counts, found. Amber: missed. Green: correct detection. Red: wrong one, with its score."
+_LEGEND = (
+    "White: object that counts, found. Amber: missed. Green: correct detection. "
+    "Red: wrong one, with its score."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,18 +145,15 @@ def _frame_gallery(runs: list[Run], shown: dict[str, _Shown], labels: Labels, fo
     errors = np.sum([part.errors for part in shown.values()], axis=0)
     at_hand = np.array([name in folder.paths for name in labels.frame_ids])
     pictures = []
-    for frame in analysis.worst_frames(errors * at_hand, N_FRAMES):
+    for frame in analysis.worst_frames(errors * at_hand, N_FRAMES if len(runs) == 1 else N_FRAMES // 2):
         frame_id = labels.frame_ids[frame]
         image = folder.read(frame_id)
-        drawn = [shown[run.name].draw(image, frame) for run in runs]
-        counts = [f"{run.name}: {_plural(shown[run.name].errors[frame], 'error')}" for run in runs]
-        if len(runs) > 1:
-            pictures.append(
-                Picture(f"frame_{frame_id}", f"Frame {frame_id}", drawing.montage(drawn, counts, 1))
-            )
-        else:
-            caption = f"Frame {frame_id}: {_plural(errors[frame], 'error')}"
-            pictures.append(Picture(f"frame_{frame_id}", caption, drawn[0]))
+        for number, run in enumerate(runs):
+            part = shown[run.name]
+            model = f", {run.name}" if len(runs) > 1 else ""
+            caption = f"Frame {frame_id}{model}: {_plural(part.errors[frame], 'error')}"
+            name = f"frame_{frame_id}_{number}" if len(runs) > 1 else f"frame_{frame_id}"
+            pictures.append(Picture(name, caption, part.draw(image, frame)))
     note = "Most wrong detections and missed objects together."
     return Gallery("Worst frames", tuple(pictures), note, columns=1)
 

@@ -246,6 +246,27 @@ def test_threshold_at_which_nothing_counts_has_precision_zero():
     assert result.ap11 == 0.0 and np.isfinite(result.precision).all()
 
 
+def test_an_object_takes_the_first_of_several_low_detections():
+    # Both low ones overlap the first car enough, the second one (which overlaps it more) also the
+    # second car: that one finds a detection only if the first took the first.
+    def car(box, **more):
+        return {"type": "Car", "box": box, "occlusion": 0, "truncation": 0.0, "alpha": 0.0, **more}
+
+    truths = [
+        car((0.0, 0.0, 100.0, 28.0)),
+        car((0.0, 5.0, 100.0, 33.0)),
+        car((500.0, 0.0, 600.0, 90.0)),
+    ]
+    found = [
+        car((0.0, 0.0, 100.0, 20.0), score=0.9),
+        car((0.0, 3.0, 100.0, 27.0), score=0.8),
+        car((500.0, 0.0, 600.0, 90.0), score=0.1),
+    ]
+    result = kitti.evaluate(*as_arrays([(truths, found)]))["Car"]["hard"]
+    assert (result.thresholds.tolist(), result.n_gt) == ([0.1], 3)
+    assert (result.tp.tolist(), result.fp.tolist(), result.fn.tolist()) == ([1], [0], [0])
+
+
 def test_orientation_needs_angles():
     detections, labels = one_frame([(0, 0.9)], [0])
     assert kitti.evaluate(detections, labels)["Car"]["easy"].similarity is None

@@ -1,0 +1,160 @@
+"""The analysis of detections and objects, worked by hand."""
+
+import numpy as np
+import pytest
+
+from fgfi_tf.evaluation import analysis
+from fgfi_tf.evaluation.kitti_types import TYPE_NAMES, Detections, Labels
+
+
+def box(x, width=100.0, height=50.0):
+    return [x, 0.0, x + width, height]
+
+
+def scene(found, labelled, **labels):
+    """One frame; ``found`` holds (box, class, score), ``labelled`` (box, class)."""
+    detections = {
+        "boxes": [f[0] for f in found],
+        "classes": [f[1] for f in found],
+        "scores": [f[2] for f in found],
+    }
+    objects = {"boxes": [t[0] for t in labelled], "classes": [t[1] for t in labelled]} | labels
+    return Detections.from_frames({"f": detections}, TYPE_NAMES), Labels.from_frames({"f": objects})
+
+
+def counts_of(found, labelled, difficulty="moderate", class_name="Car", protocol="official", **labels):
+    part = analysis.analyse(*scene(found, labelled, **labels), protocol)[class_name][difficulty]
+    return {kind: number for kind, number in part.counts().items() if number}
+
+
+CARS = [(box(x), "Car") for x in (0, 200, 400, 600, 800, 1000)]
+
+
+def test_every_kind_once():
+    found = [
+        (box(0), "Car", 0.9),  # correct
+        (box(2), "Car", 0.8),  # IoU 0.96 with the first car again
+        (box(240), "Car", 0.7),  # IoU 60 / 140 with the second car
+        (box(1200), "Car", 0.6),  # on a pedestrian
+        (box(2000), "Car", 0.5),  # nothing there
+        (box(400), "Car", 0.4),  # correct
+        (box(600), "Car", 0.3),  # the seventh of six objects: not looked at
+    ]
+    counts = counts_of(found, [*CARS, (box(1200), "Pedestrian")])
+    assert counts == {
+        "correct": 2,
+        "repeated": 1,
+        "localisation": 1,
+        "classification": 1,
+        "background": 1,
+        "missed": 4,
+    }
+
+
+def test_rows_of_each_kind_and_of_missed_objects():
+    found = [(box(2000), "Car", 0.1), (box(200), "Car", 0.9)]
+    part = analysis.analyse(*scene(found, CARS[:2]))["Car"]["moderate"]
+    assert part.rows_of("background").tolist() == [0] and part.rows_of("correct").tolist() == [1]
+    assert part.rows_of("missed").tolist() == [0] and part.counted.tolist() == [0, 1] and part.n_gt == 2
+
+
+def test_the_better_detection_has_the_object_whatever_the_file_order():
+    found = [(box(5), "Car", 0.2), (box(0), "Car", 0.9)]
+    part = analysis.analyse(*scene(found, CARS[:2]))["Car"]["moderate"]
+    assert (part.rows.tolist(), part.kinds.tolist()) == ([1, 0], [analysis.CORRECT, analysis.REPEATED])
+
+
+def test_a_detection_takes_the_best_free_object():
+    # both overlap both by more than 0.7; the first takes the nearer, the second the one left
+    found = [(box(6), "Car", 0.9), (box(5), "Car", 0.8)]
+    assert counts_of(found, [(box(0), "Car"), (box(10), "Car")]) == {"correct": 2}
+
+
+def test_detections_that_the_protocol_ignores_are_left_out():
+    found = [
+        (box(0), "Car", 0.9),  # on a Van
+        (box(200), "Car", 0.8),  # on a car too far occluded
+        (box(400), "Car", 0.7),  # in a DontCare area
+        (box(600, height=20.0), "Car", 0.6),  # too low
+        (box(800), "Car", 0.5),  # correct
+    ]
+    labelled = [
+        (box(0), "Van"),
+        (box(200), "Car"),
+        (box(400, 120.0, 60.0), "DontCare"),
+        (box(800), "Car"),
+    ]
+    occlusion = [0, 3, -1, 0]
+    assert counts_of(found, labelled, occlusion=occlusion) == {"correct": 1}
+    # the reference looks at low detections: it comes first, and there is one object
+    assert counts_of(found, labelled, protocol="reference", occlusion=occlusion) == {
+        "background": 1,
+        "missed": 1,
+    }
+
+
+def test_overlap_limits_are_exclusive():
+    # IoU exactly 0.5 is too little for a pedestrian; exactly 0.1 is background
+    assert counts_of(
+        [(box(0, height=25.0), "Pedestrian", 1)], [(box(0), "Pedestrian")], class_name="Pedestrian"
+    ) == {
+        "localisation": 1,
+        "missed": 1,
+    }
+    found = [([0.0, 0.0, 10.0, 50.0], "Pedestrian", 1)]
+    assert counts_of(found, [(box(0), "Pedestrian")], class_name="Pedestrian") == {
+        "background": 1,
+        "missed": 1,
+    }
+
+
+def test_difficulties_have_their_own_objects():
+    labelled = [(box(0), "Car"), (box(200, height=30.0), "Car")]
+    found = [(box(0), "Car", 0.9), (box(200, height=30.0), "Car", 0.8)]
+    assert counts_of(found, labelled, "easy") == {"correct": 1}
+    assert counts_of(found, labelled, "moderate") == {"correct": 2}
+
+
+def test_nothing_detected_and_nothing_labelled():
+    assert counts_of([], CARS) == {"missed": 6}
+    assert counts_of([(box(0), "Car", 0.5)], []) == {}
+    assert counts_of([], []) == {}
+
+
+def test_object_records():
+    found = [(box(0), "Car", 0.9), (box(5000), "Car", 0.8), (box(400), "Car", 0.1)]
+    labelled = [
+        ([0.0, 10.0, 100.0, 60.0], "Car"),
+        (box(400), "Car"),
+        ([600.0, 100.0, 700.0, 150.0], "Pedestrian"),
+    ]
+    detections, labels = scene([(b, c, s) for b, c, s in found], labelled, occlusion=[0, 2, 0])
+    records = analysis.object_records("Car", detections, labels)
+    # two cars: the two best detections are looked at; the first has IoU 40 / 60 with its car
+    assert records.found.tolist() == [False, False]
+    found[0] = ([0.0, 11.0, 100.0, 60.0], "Car", 0.9)
+    records = analysis.object_records("Car", scene(found, labelled)[0], labels)
+    assert records.found.tolist() == [True, False]
+    assert (records.height.tolist(), records.occlusion.tolist()) == ([50, 50], [0, 2])
+    assert records.border.tolist() == [0, 0]
+    pedestrian = analysis.object_records("Pedestrian", detections, labels, {"f": (160, 750)})
+    assert pedestrian.border.tolist() == [9]  # 159 - 150 from the lower border
+    assert analysis.object_records("Pedestrian", detections, labels).border.tolist() == [100]
+
+
+@pytest.mark.parametrize("count, expected", [(9, [2, 0, 3]), (1, [2])])
+def test_worst_frames(count, expected):
+    assert analysis.worst_frames(np.array([2, 0, 5, 2]), count).tolist() == expected
+
+
+def test_errors_per_frame():
+    frames = {name: {"boxes": [box(0)], "classes": ["Car"]} for name in ("a", "b", "c")}
+    labels = Labels.from_frames(frames)
+    found = {
+        "a": {"boxes": [box(0)], "classes": ["Car"], "scores": [0.9]},
+        "b": {"boxes": [box(900)], "classes": ["Car"], "scores": [0.8]},
+        "c": {"boxes": [], "classes": [], "scores": []},
+    }
+    detections = Detections.from_frames(found)
+    errors = analysis.errors_per_frame(analysis.analyse(detections, labels), detections, labels)
+    assert errors.tolist() == [0, 2, 1]
