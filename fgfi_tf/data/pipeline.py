@@ -71,11 +71,8 @@ def training_batches(
         )
         if augmentation is not None:
             key = tf.stack([tf.constant(seed, tf.int64), position])
-            planes, boxes = augment(image, boxes, key, augmentation)
-            source, image = tf.shape(planes)[1:], transforms.resize_planes(planes, input_size)
-        else:
-            source, image = tf.shape(image)[:2], transforms.resize_image(image, input_size)
-        return _row(example, image, source, boxes, labels, rows, box_resize)
+            image, boxes = augment(image, boxes, key, augmentation)
+        return _row(example, image, boxes, labels, input_size, rows, box_resize)
 
     stream = example_positions(dataset.num_examples, seed, start_step * batch_size)
     if workers > 1:
@@ -115,8 +112,7 @@ def evaluation_batches(
             example["boxes"], example["classes"], example["ignore"], classes
         )
         image = transforms.decode_image(example["image"])
-        source, image = tf.shape(image)[:2], transforms.resize_image(image, input_size)
-        batch = _row(example, image, source, boxes, labels, rows, box_resize)
+        batch = _row(example, image, boxes, labels, input_size, rows, box_resize)
         batch["image_id"] = tf.where(position < count, batch["image_id"], "")
         return batch
 
@@ -148,19 +144,19 @@ def example_positions(num_examples: int, seed: int, start: int) -> tf.data.Datas
 def _row(
     example: Sample,
     image: tf.Tensor,
-    source_size: tf.Tensor,
     boxes: tf.Tensor,
     classes: tf.Tensor,
+    input_size: tuple[int, int],
     max_boxes: int,
     box_resize: str,
 ) -> Batch:
-    """The batch's row of one example: ``image`` is resized already, from ``source_size`` (h, w)."""
-    size = tf.cast(tf.shape(image)[:2], tf.float32)
-    scale = size / tf.cast(source_size, tf.float32)
+    """The batch's row of one example: image and boxes resized, objects padded."""
+    size = tf.constant(input_size, tf.float32)
+    scale = size / tf.cast(tf.shape(image)[:2], tf.float32)
     boxes = transforms.resize_boxes(boxes, scale, box_resize)
     boxes, classes, valid = transforms.pad_objects(boxes, classes, max_boxes)
     return {
-        "image": image,  # H x W x 3
+        "image": transforms.resize_image(image, input_size),  # H x W x 3
         "boxes": boxes,  # M x 4
         "classes": classes,  # M
         "valid": valid,  # M

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fgfi_tf.data import augment, transforms
+from fgfi_tf.data import augment
 from fgfi_tf.data.augment import AugmentConfig
 from fgfi_tf.errors import UserError
 
@@ -20,10 +20,10 @@ def image_of(height=6, width=8, seed=0):
 def run(image, boxes, config, seed=(1, 2), run_mode=lambda f: f):
     """The augmented image as [H',W',3] and its boxes."""
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    planes, boxes = run_mode(augment.augment)(
+    out, boxes = run_mode(augment.augment)(
         tf.constant(image), tf.constant(boxes), tf.constant(seed, tf.int64), config
     )
-    return np.moveaxis(planes.numpy(), 0, -1), boxes.numpy()
+    return out.numpy(), boxes.numpy()
 
 
 def colors(pixel, draw, config):
@@ -173,10 +173,3 @@ def test_images_without_objects_are_augmented(run_mode):
 def test_impossible_ranges_are_refused(values, message):
     with pytest.raises(UserError, match=message):
         AugmentConfig(**values)
-
-
-def test_resizing_planes_equals_resizing_the_image():
-    image = image_of(37, 53).astype(np.float32)
-    planes = tf.constant(np.moveaxis(image, -1, 0))
-    expected = transforms.resize_image(tf.constant(image), (24, 64))
-    np.testing.assert_allclose(transforms.resize_planes(planes, (24, 64)), expected, atol=1e-3)

@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -108,6 +109,17 @@ def test_nothing_is_printed_but_the_progress_bar(tmp_path, capfd):
     kitti.prepare(make_raw(tmp_path / "other"), "train", progress=True)
     shown = capfd.readouterr()
     assert shown.out == "" and "preparing train" in shown.err and "4/4" in shown.err
+
+
+def test_no_network_is_asked_for_anything(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"a connection was tried: {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    data = kitti.prepare(make_raw(tmp_path), "train", progress=False)
+    assert sum(1 for _ in data.records()) == 4
+    assert not list(tmp_path.rglob("downloads"))
 
 
 def broken_png():
