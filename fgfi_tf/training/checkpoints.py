@@ -29,8 +29,9 @@ from fgfi_tf.models.shuffledet.model import KITTI_CLASSES
 
 MODEL_FILE = "model.json"
 FOLDER = "checkpoints"
-# What reading a truncated, overwritten or half-deleted checkpoint raises.
-_DAMAGE = (tf.errors.OpError, OSError, UnicodeDecodeError)
+# What reading a truncated, overwritten or half-deleted checkpoint raises; its C++ reader reports a
+# file that ends too soon as IndexError.
+_DAMAGE = (tf.errors.OpError, OSError, IndexError, RuntimeError, UnicodeDecodeError)
 
 
 @dataclasses.dataclass(frozen=True)

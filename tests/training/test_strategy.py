@@ -1,0 +1,60 @@
+"""Devices: what is chosen, and what is refused by name."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tensorflow as tf
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.training import strategy
+
+
+def test_one_cpu_needs_no_mirror():
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    assert isinstance(strategy.build_strategy(), tf.distribute.OneDeviceStrategy)
+
+
+def test_named_device():
+    over = strategy.build_strategy("cpu:0")
+    assert over.num_replicas_in_sync == 1
+    assert strategy.is_chief(over)
+    assert strategy.worker_index(over) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("devices", "message"),
+    [("gpu:77", "no device gpu:77; this machine has cpu:0"), ("cpu:0,cpu:0", "a device is named twice")],
+)
+def test_impossible_devices(devices, message):
+    with pytest.raises(UserError, match=message):
+        strategy.build_strategy(devices)
+
+
+def test_virtual_cpus_asked_for_too_late():
+    tf.constant(0) + 1  # starts the devices
+    with pytest.raises(UserError, match="--virtual_cpus=7: TensorFlow has already started its devices"):
+        strategy.build_strategy(virtual_cpus=7)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        json.dumps({"cluster": {"worker": ["a:1", "b:1"]}}),
+        json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}),
+    ],
+)
+def test_malformed_cluster(monkeypatch, text):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(UserError, match="TF_CONFIG is malformed"):
+        strategy.build_strategy()
+
+
+def test_cluster_of_one_worker_is_no_cluster(monkeypatch):
+    cluster = {"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    assert strategy.build_strategy("cpu:0").num_replicas_in_sync == 1
