@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from fgfi_tf.data import toy_shapes
+from fgfi_tf.data import toy_figures, toy_shapes
 from fgfi_tf.data.toy_painter import CAMERA_HEIGHT, Painter, Thing
 from fgfi_tf.errors import UserError
 
@@ -32,6 +32,13 @@ _SIZES = {  # height, width, length in metres, and their spread
     "Cyclist": ((1.75, 0.6, 1.75), 0.04),
     "Van": ((2.15, 1.9, 5.0), 0.06),
     "Truck": ((3.2, 2.5, 8.0), 0.1),
+}
+
+_DRAWN_BY = {
+    "Car": toy_shapes.car,
+    "Pedestrian": toy_figures.pedestrian,
+    "Van": toy_shapes.van,
+    "Truck": toy_shapes.truck,
 }
 
 
@@ -149,9 +156,9 @@ def _object(rng: np.random.Generator, painter: Painter, kind: str, place: np.nda
     flat = kind in ("Pedestrian", "Cyclist")
     if kind == "Cyclist":
         side = np.cos(turn - np.arctan2(place[0], place[2]))
-        shapes = toy_shapes.cyclist(rng, size, float(np.copysign(max(abs(side), 0.16), side)))
+        shapes = toy_figures.cyclist(rng, size, float(np.copysign(max(abs(side), 0.16), side)))
     else:
-        shapes = getattr(toy_shapes, kind.lower())(rng, size)
+        shapes = _DRAWN_BY[kind](rng, size)
     if kind == "Pedestrian" and np.cos(turn) < 0:
         for shape in shapes:
             shape.points = shape.points * (-1, 1, 1)
@@ -163,7 +170,7 @@ def _clutter(rng: np.random.Generator, painter: Painter) -> Thing:
     reach = depth * painter.width / 2 / painter.focal
     x = rng.choice([-1.0, 1.0]) * rng.uniform(min(4.5, reach * 0.7), max(5.0, min(reach * 1.2, 11.0)))
     grown = rng.random() < 0.4
-    shapes = toy_shapes.tree(rng) if grown else toy_shapes.clutter(rng)
+    shapes = toy_figures.tree(rng) if grown else toy_figures.clutter(rng)
     flat = all(shape.normal is None for shape in shapes)
     return Thing(
         None,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fgfi_tf.data import kitti, kitti_raw, toy_kitti, toy_shapes
+from fgfi_tf.data import kitti, kitti_raw, toy_figures, toy_kitti, toy_shapes
 from fgfi_tf.data.toy_painter import Painter, Thing
 from fgfi_tf.errors import UserError
 
@@ -75,7 +75,7 @@ def test_projected_height_follows_depth():
     painter = Painter(rng, (200, 600))
     size = (1.75, 0.65, 0.8)
     person = Thing(
-        "Pedestrian", size, np.array([0.0, 1.65, 10.0]), 0.0, toy_shapes.pedestrian(rng, size), True
+        "Pedestrian", size, np.array([0.0, 1.65, 10.0]), 0.0, toy_figures.pedestrian(rng, size), True
     )
     painter.paint(person, 1)
     assert person.box[3] - person.box[1] == pytest.approx(0.336 * 200, rel=0.05)
