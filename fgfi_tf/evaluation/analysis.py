@@ -141,13 +141,10 @@ def _assign(rank: np.ndarray, truth: np.ndarray, iou: np.ndarray) -> tuple[np.nd
     order = np.lexsort((truth, rank))
     # the greedy matching with the roles exchanged: detections choose, objects are chosen
     pairs = matching.Candidates.of(rank[order], truth[order], iou[order])
-    matched = [
-        chosen
-        for _, chosen, _ in matching.greedy_matches(
-            pairs, (-pairs.overlap,), np.zeros(len(pairs)), np.array([-np.inf])
-        )
-    ]
-    chosen = np.concatenate(matched) if matched else np.zeros(0, np.int64)
+    everything = np.array([-np.inf])
+    chosen = np.zeros(len(pairs), bool)
+    for _, matched in matching.greedy_matches(pairs, (-pairs.overlap,), np.zeros(len(pairs)), everything):
+        chosen = matched[:, 0]
     return pairs.truth[chosen], pairs.detection[chosen]
 
 

@@ -291,8 +291,8 @@ def _collected_scores(
     contested = np.flatnonzero(~pairs.isolated)
     rest = pairs.take(contested)
     score = scores[rest.detection]
-    for _, rows, _ in matching.greedy_matches(rest, (-score,), score, np.array([-np.inf])):
-        chosen.append(contested[rows])
+    for _, matched in matching.greedy_matches(rest, (-score,), score, np.array([-np.inf])):
+        chosen.append(contested[matched[:, 0]])
     rows = np.concatenate(chosen)
     truth, detection = pairs.truth[rows], pairs.detection[rows]
     return scores[detection[counts[truth] & ~low[detection]]]
@@ -313,10 +313,9 @@ def _matched_sums(
     contested = np.flatnonzero(~pairs.isolated)
     keys = tuple(key[contested] for key in preference)
     rest = pairs.take(contested)
-    for block, rows, columns in matching.greedy_matches(rest, keys, score[contested], thresholds):
-        size = block.stop - block.start
-        for total, weight in zip(sums, weights, strict=True):
-            total[block] += np.bincount(columns, weight[contested[rows]], size)
+    for block, matched in matching.greedy_matches(rest, keys, score[contested], thresholds):
+        # einsum, not a matrix product: BLAS would start threads for it
+        sums[:, block] += np.einsum("wp,pt->wt", weights[:, contested], matched)
     return sums
 
 

@@ -147,7 +147,7 @@ class Candidates:
 
 def greedy_matches(
     pairs: Candidates, preference: tuple[np.ndarray, ...], scores: np.ndarray, thresholds: np.ndarray
-) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[slice, np.ndarray]]:
     """Greedy matching at every threshold.
 
     Args:
@@ -158,29 +158,30 @@ def greedy_matches(
         thresholds: float64 [T]; a detection takes part where its score is not below.
 
     Yields:
-        A block of thresholds as a slice, and the matches in it: indices of pairs [M] and of their
-        thresholds [M], counted from the start of the block.
+        A block of thresholds as a slice, and which pairs are matched at them: bool [P, block].
     """
     if not len(pairs):
         return
-    order = np.lexsort((*preference[::-1], pairs.truth, pairs.round))
-    truth, rounds = pairs.truth[order], pairs.round[order]
-    _, detection = np.unique(pairs.detection[order], return_inverse=True)
-    scores = scores[order]
-    bounds = np.append(np.flatnonzero(np.diff(rounds, prepend=-1)), len(order))
-    step = max(1, _CELL_BLOCK // len(order))
-    for begin in range(0, len(thresholds), step):
-        block = slice(begin, min(begin + step, len(thresholds)))
+    by_truth = np.lexsort((*preference[::-1], pairs.truth))
+    starts = np.flatnonzero(np.diff(pairs.truth[by_truth], prepend=-1))
+    choice = np.empty(len(pairs), np.int64)  # of the pair's truth: 0 its first one
+    choice[by_truth] = np.arange(len(pairs)) - np.repeat(starts, np.diff(starts, append=len(pairs)))
+    # All first choices of a round at once, then all second ones: no two share a truth or a detection.
+    order = np.lexsort((choice, pairs.round))
+    new_group = (np.diff(pairs.round[order]) != 0) | (np.diff(choice[order]) != 0)
+    groups = np.split(order, np.flatnonzero(new_group) + 1)
+    _, truth = np.unique(pairs.truth, return_inverse=True)
+    _, detection = np.unique(pairs.detection, return_inverse=True)
+    size = max(1, _CELL_BLOCK // len(pairs))
+    for begin in range(0, len(thresholds), size):
+        block = slice(begin, min(begin + size, len(thresholds)))
         limits = thresholds[block]
-        free = np.ones((detection.max() + 1, len(limits)), bool)  # D x T
-        matched = []
-        for low, high in zip(bounds[:-1], bounds[1:], strict=True):
-            usable = (scores[low:high, None] >= limits) & free[detection[low:high]]  # S x T
-            position = np.where(usable, np.arange(high - low, dtype=np.int32)[:, None], high - low)
-            starts = np.flatnonzero(np.diff(truth[low:high], prepend=-1))
-            first = np.minimum.reduceat(position, starts, axis=0)  # G x T, of each ground truth
-            row, column = np.nonzero(first < high - low)
-            row = low + first[row, column]
-            free[detection[row], column] = False
-            matched.append((order[row], column))
-        yield block, *(np.concatenate(part) for part in zip(*matched, strict=True))
+        seeking = np.ones((truth.max() + 1, len(limits)), bool)  # truths x T
+        free = np.ones((detection.max() + 1, len(limits)), bool)  # detections x T
+        matched = np.empty((len(pairs), len(limits)), bool)  # P x T
+        for rows in groups:
+            takes = (scores[rows, None] >= limits) & seeking[truth[rows]] & free[detection[rows]]
+            seeking[truth[rows]] ^= takes
+            free[detection[rows]] ^= takes
+            matched[rows] = takes
+        yield block, matched

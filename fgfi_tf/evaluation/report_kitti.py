@@ -164,7 +164,9 @@ def _ap_section(runs: list[Run]) -> Section:
         Table("40 recall positions (AP40)", _COLUMNS, _ap_rows(runs, "ap40"), _GROUPS),
     ]
     if rows := _published_rows(runs):
-        tables.insert(1, Table("Beside the published rows (AP11)", _COLUMNS, rows, _GROUPS, _PUBLISHED_NOTE))
+        beside = Table("Beside the published rows (AP11)", _COLUMNS, rows, _GROUPS, _PUBLISHED_NOTE)
+        # of one model it holds all that the first table does
+        tables = [beside, tables[1]] if len(runs) == 1 else [tables[0], beside, tables[1]]
     oriented = [run for run in runs if run.evaluation["Car"]["easy"].aos11 is not None]
     if oriented:
         rows = _ap_rows(oriented, "aos11")
