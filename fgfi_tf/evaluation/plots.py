@@ -28,7 +28,9 @@ def render(figure: Figure) -> bytes:
     width = _PANEL[0] * max(columns, 2)
     canvas = Canvas(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(canvas)
-    canvas.get_layout_engine().set(rect=(0, _LEGEND / height, 1, 1 - _LEGEND / height), wspace=0.06)
+    canvas.get_layout_engine().set(
+        rect=(0, _LEGEND / height, 1, 1 - _LEGEND / height), wspace=0.06, hspace=0.06
+    )
     grid = canvas.subplots(rows, columns, squeeze=False).reshape(-1)
     for axes, panel in zip(grid, figure.panels, strict=False):
         _draw_curves(axes, panel) if isinstance(panel, Curves) else _draw_bars(axes, panel)
