@@ -33,6 +33,7 @@ class ClassResult:
         true_positives: bool [N], N detections by descending score.
         false_positives: bool [N]; neither is set for detections of difficult objects.
         order: int64 [N], the rows of the evaluated detections in that order.
+        matched: int64 [N], the row of the truth that each matches, difficult or not; -1 for none.
         recall: float64 [N], up to each detection; NaN without positives.
         precision: float64 [N].
     """
@@ -44,6 +45,7 @@ class ClassResult:
     true_positives: np.ndarray
     false_positives: np.ndarray
     order: np.ndarray
+    matched: np.ndarray
     recall: np.ndarray
     precision: np.ndarray
 
@@ -108,7 +110,7 @@ def evaluate(detections: Detections, truths: Truths, iou_threshold: float = 0.5)
         UserError: detections of an image that ``truths`` does not name, other class names.
     """
     detections = detections.of_images(truths)
-    best_iou, best_truth = _best_truths(detections, truths)
+    best_iou, best_truth = best_truths(detections, truths)
     results = {}
     for index, name in enumerate(truths.class_names):
         rows = np.flatnonzero(detections.classes == index)
@@ -124,14 +126,17 @@ def evaluate(detections: Detections, truths: Truths, iou_threshold: float = 0.5)
     return Evaluation(results, len(truths.image_ids), iou_threshold)
 
 
-def _best_truths(detections: Detections, truths: Truths) -> tuple[np.ndarray, np.ndarray]:
+def best_truths(
+    detections: Detections, truths: Truths, other_classes: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Each detection's highest IoU with a truth of its image and class, and that truth (first on a tie).
 
-    -inf and -1 where there is none; the IoU is NaN where a box has no area.
+    -inf and -1 where there is none; the IoU is NaN where a box has no area. With ``other_classes``, of the
+    image's truths of every other class.
     """
-    n_classes = len(truths.class_names)
-    truth_group = truths.image * n_classes + truths.classes
-    group = detections.image * n_classes + detections.classes
+    n_classes = 1 if other_classes else len(truths.class_names)
+    truth_group = truths.image * n_classes + (0 if other_classes else truths.classes)
+    group = detections.image * n_classes + (0 if other_classes else detections.classes)
     by_group = np.argsort(truth_group, kind="stable")
     sorted_groups = truth_group[by_group]
     start = np.searchsorted(sorted_groups, group, side="left")
@@ -143,7 +148,10 @@ def _best_truths(detections: Detections, truths: Truths) -> tuple[np.ndarray, np
     first_pair = np.cumsum(count[some]) - count[some]  # where the pairs of each detection begin
     within = np.arange(count[some].sum()) - np.repeat(first_pair, count[some])
     pair_truth = by_group[np.repeat(start[some], count[some]) + within]
-    iou = _iou(detections.boxes[np.repeat(some, count[some])], truths.boxes[pair_truth])
+    pair_detection = np.repeat(some, count[some])
+    iou = _iou(detections.boxes[pair_detection], truths.boxes[pair_truth])
+    if other_classes:
+        iou[truths.classes[pair_truth] == detections.classes[pair_detection]] = -np.inf
     best_iou[some] = np.maximum.reduceat(iou, first_pair)
     is_best = iou == np.repeat(best_iou[some], count[some])
     first_best = np.minimum.reduceat(np.where(is_best, np.arange(len(iou)), len(iou)), first_pair)
@@ -186,6 +194,7 @@ def _class_result(
         true_positives=true_positives,
         false_positives=false_positives,
         order=rows,
+        matched=best_truth,
         recall=recall,
         precision=precision,
     )

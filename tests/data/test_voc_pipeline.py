@@ -35,8 +35,7 @@ def test_sizes_round_as_the_detector_asks(dataset):
     """The table's sizes are those that an exported detector resizes to."""
     from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
 
-    with tf.Graph().as_default():
-        detector = FasterRCNN(FasterRCNNConfig(width=0.02))
+    detector = FasterRCNN(FasterRCNNConfig(width=0.02))
     sizes = np.random.default_rng(1).integers(100, 520, [300, 2])
     expected = [[int(side) for side in detector.inference_size(int(h), int(w))] for h, w in sizes]
     np.testing.assert_array_equal(ShapeRule().resized(sizes), expected)

@@ -31,6 +31,7 @@ class FasterRCNN(Detector):
     """
 
     box_resize = "corners"
+    loss_names = ("rpn_class", "rpn_box", "rcnn_class", "rcnn_box")
 
     def __init__(self, config: FasterRCNNConfig | None = None, name: str | None = None):
         config = config or FasterRCNNConfig()

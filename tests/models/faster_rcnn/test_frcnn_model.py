@@ -68,12 +68,11 @@ def _step(detector, batch, seed=None):
     [("vgg11", 133_573_023, 133_943_839), ("vgg16", 136_818_079, 137_078_239)],
 )
 def test_parameters_of_the_published_networks(backbone, trainable, everything):
-    with tf.Graph().as_default():  # shapes without the half gigabyte
-        detector = FasterRCNN(FasterRCNNConfig(backbone=backbone))
-        counted = [
-            sum(v.shape.num_elements() for v in variables)
-            for variables in (detector.trainable_variables, detector.variables)
-        ]
+    detector = FasterRCNN(FasterRCNNConfig(backbone=backbone))
+    counted = [
+        sum(v.shape.num_elements() for v in variables)
+        for variables in (detector.trainable_variables, detector.variables)
+    ]
     # the published student's checkpoint also holds the 3 x 3 adaptation, ours lives in the imitation layer
     adaptation = 512 * 512 * 9 + 512 if backbone == "vgg11" else 0
     assert [count + adaptation for count in counted] == [trainable, everything]
@@ -265,16 +264,14 @@ def test_biases_learn_twice_as_fast_and_do_not_decay(detector):
 def test_frozen_convolutions(detector):
     frozen = [layer.name for layer in detector.base.convolutions if not layer.trainable]
     assert frozen == ["conv1_1", "conv2_1", "conv3_1"]
-    with tf.Graph().as_default():
-        teacher = FasterRCNN(FasterRCNNConfig(backbone="vgg16", width=0.05))
+    teacher = FasterRCNN(FasterRCNNConfig(backbone="vgg16", width=0.05))
     frozen = [layer.name for layer in teacher.base.convolutions if not layer.trainable]
     assert frozen == ["conv1_1", "conv1_2", "conv2_1", "conv2_2"]
 
 
 def test_short_side_and_cap():
-    with tf.Graph().as_default():
-        plain = FasterRCNN(FasterRCNNConfig(width=0.05))
-        capped = FasterRCNN(FasterRCNNConfig(width=0.05, long_side_cap=1000))
+    plain = FasterRCNN(FasterRCNNConfig(width=0.05))
+    capped = FasterRCNN(FasterRCNNConfig(width=0.05, long_side_cap=1000))
     assert [int(side) for side in plain.inference_size(375, 500)] == [600, 800]
     assert [int(side) for side in plain.inference_size(500, 200)] == [1500, 600]
     assert [int(side) for side in capped.inference_size(500, 200)] == [1000, 400]
@@ -298,11 +295,35 @@ def test_impossible_options(options, message):
 
 
 def test_variants_by_name():
-    with tf.Graph().as_default():
-        detector = build(
-            "faster_rcnn_vgg16_0.125x", input_size=(300, 500), class_names=("cat", "dog"), dropout=0.0
-        )
+    detector = build(
+        "faster_rcnn_vgg16_0.125x", input_size=(300, 500), class_names=("cat", "dog"), dropout=0.0
+    )
     assert detector.config.backbone == "vgg16" and detector.feature_channels == (64,)
     assert detector.input_size == (300, 500) and detector.class_names == ("cat", "dog")
     with pytest.raises(UserError, match="unknown model 'vgg'; Faster R-CNN comes as faster_rcnn_vgg11, "):
         build("vgg", class_names=("cat",))
+
+
+def test_saved_model_takes_images_of_any_size(detector, tmp_path):
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    def serve(images):
+        shape = tf.shape(images)
+        height, width = detector.inference_size(shape[1], shape[2])
+        resized = tf.image.resize(tf.cast(images, tf.float32), [height, width])
+        scale = tf.cast(height, tf.float32) / tf.cast(shape[1], tf.float32)
+        batch = {
+            "scale": tf.fill([shape[0], 2], scale),
+            "image_size": tf.tile(shape[None, 1:3], [shape[0], 1]),
+        }
+        return detector.detect(detector(detector.preprocess(resized)), batch)
+
+    module = tf.Module()
+    module.detector, module.serve = detector, serve
+    tf.saved_model.save(module, str(tmp_path), signatures=serve)
+    loaded = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
+    for shape in ((1, 75, 100), (2, 90, 60)):
+        images = tf.cast(tf.random.stateless_uniform([*shape, 3], [1, 2], 0, 255, tf.int32), tf.uint8)
+        expected, found = serve(images), loaded(images)
+        for key, value in expected.items():
+            np.testing.assert_allclose(found[key], value, atol=1e-4, err_msg=key)
+        assert found["boxes"].numpy()[..., 2].max() <= shape[2]

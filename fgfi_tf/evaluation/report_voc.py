@@ -1,0 +1,241 @@
+"""Fills a report with VOC results of one model, or of several side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fgfi_tf import drawing
+from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation import voc_analysis, voc_tables
+from fgfi_tf.evaluation.report_data import (
+    GOOD,
+    NEUTRAL,
+    SERIES_COLORS,
+    Bars,
+    Curves,
+    Figure,
+    Gallery,
+    Line,
+    Picture,
+    ReportData,
+    Row,
+    Section,
+    Table,
+)
+from fgfi_tf.evaluation.report_kitti_pictures import ImageFolder
+from fgfi_tf.evaluation.voc import METRICS, Evaluation
+from fgfi_tf.evaluation.voc_types import Detections, Truths
+
+KIND_COLORS = dict(zip(voc_analysis.KINDS, (GOOD, "#e0a030", "#7b62b8", "#4d9db8", NEUTRAL), strict=True))
+N_IMAGES = 6
+_FOUND, _MISSED, _RIGHT, _WRONG = (245, 245, 245), (255, 176, 32), (87, 224, 132), (255, 96, 88)
+_METRIC_TITLES = {"11point": "11 points (VOC 2007)", "area": "Area under the curve (VOC 2010 on)"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One evaluated model: its name, detections, results, row of the published table (or none)."""
+
+    name: str
+    detections: Detections
+    evaluation: Evaluation
+    published: str = ""
+
+
+def build(runs: list[Run], truths: Truths, images: Path | None = None, title: str = "") -> ReportData:
+    """The report on one or more models evaluated on the same images.
+
+    Args:
+        runs: several are shown with the differences of each two.
+        truths: the objects.
+        images: folder of ``<image>.jpg``; without it there are no pictures.
+        title: instead of one made from the names.
+
+    Raises:
+        UserError: an unknown published row; the image folder is absent or holds no image of these.
+    """
+    for run in runs:
+        if run.published and run.published not in voc_tables.PUBLISHED_MEAN:
+            known = ", ".join(voc_tables.PUBLISHED_MEAN)
+            raise UserError(f"{run.published!r} is no published row: choose of {known}")
+    folder = ImageFolder.of(images, truths.image_ids) if images else None
+    analyses = {run.name: voc_analysis.analyse(run.detections, truths, run.evaluation) for run in runs}
+    sections = [
+        Section("Average precision", tuple(_ap_table(runs, metric) for metric in METRICS), _AP_TEXT),
+        Section("Precision and recall", (_precision_figure(runs),)),
+        _analysis_section(runs, analyses),
+    ]
+    if folder:
+        sections.append(_picture_section(runs[-1], analyses[runs[-1].name], truths, folder))
+    names = ", ".join(run.name for run in runs)
+    return ReportData(
+        title=title or f"PASCAL VOC detection: {names}",
+        subtitle="Average precision of every class; what the detections get wrong; what is missed.",
+        facts=(
+            ("Images", f"{len(truths.image_ids):,}"),
+            (
+                "Objects",
+                f"{int(np.sum(~truths.difficult)):,} and {int(np.sum(truths.difficult)):,} difficult",
+            ),
+            ("Detections", " / ".join(f"{len(run.detections.scores):,}" for run in runs)),
+            ("Match", f"IoU above {runs[0].evaluation.iou_threshold:g}"),
+        ),
+        sections=tuple(sections),
+        numbers={run.name: _numbers(run, analyses[run.name]) for run in runs},
+    )
+
+
+_AP_TEXT = (
+    "Percent. An en dash: the class has no objects that count. Difficult objects are neither found nor "
+    f"missed. Published: {voc_tables.PUBLISHED_SOURCE}."
+)
+
+
+def _numbers(run: Run, analyses: dict[str, voc_analysis.Analysis]) -> dict[str, Any]:
+    return {
+        "images": run.evaluation.n_images,
+        "results": run.evaluation.to_json(),
+        "analysis": {name: part.counts() for name, part in analyses.items()},
+        "published": {run.published: voc_tables.PUBLISHED.get(run.published, {})} if run.published else {},
+    }
+
+
+# --- average precision ------------------------------------------------------------------------
+
+
+def _ap_table(runs: list[Run], metric: str) -> Table:
+    """A row per class; a column per model, per difference of two, per published row and difference to it."""
+    columns: list[tuple[str, dict[str, float | None]]] = [(run.name, _percent(run, metric)) for run in runs]
+    for (base_name, base), (name, values) in itertools.combinations(columns[: len(runs)], 2):
+        columns.append((f"{name} \N{MINUS SIGN} {base_name}", _difference(values, base)))
+    for run in runs if metric == "11point" else ():
+        if run.published:
+            theirs = {
+                **voc_tables.PUBLISHED.get(run.published, {}),
+                "mean": voc_tables.PUBLISHED_MEAN[run.published],
+            }
+            columns.append((f"published {run.published}", theirs))
+            columns.append(
+                (f"{run.name} \N{MINUS SIGN} published", _difference(_percent(run, metric), theirs))
+            )
+    names = [*runs[0].evaluation.results, "mean"]
+    if not all(result.positives for _, result in runs[0].evaluation):
+        names.append("mean of classes with objects")
+    rows = tuple(
+        Row(
+            name, tuple(values.get(name) for _, values in columns), "total" if name.startswith("mean") else ""
+        )
+        for name in names
+    )
+    return Table(_METRIC_TITLES[metric], tuple(name for name, _ in columns), rows)
+
+
+def _percent(run: Run, metric: str) -> dict[str, float | None]:
+    values: dict[str, float | None] = {
+        name: 100 * result.ap(metric) if result.positives else None for name, result in run.evaluation
+    }
+    mean = run.evaluation.mean_ap(metric)
+    values["mean"] = None if np.isnan(mean) else 100 * mean
+    values["mean of classes with objects"] = 100 * run.evaluation.mean_ap(metric, present_only=True)
+    return values
+
+
+def _difference(values: dict[str, float | None], base: dict[str, float | None]) -> dict[str, float | None]:
+    shared = [n for n in values if values[n] is not None and base.get(n) is not None]
+    return {name: values[name] - base[name] for name in shared}
+
+
+def _precision_figure(runs: list[Run]) -> Figure:
+    panels = []
+    for name, first in runs[0].evaluation:
+        if not first.positives:
+            continue
+        lines = []
+        for number, run in enumerate(runs):
+            result = run.evaluation.results[name]
+            envelope = np.maximum.accumulate(result.precision[::-1])[::-1]
+            last = result.recall[-1:]  # down to the axis where the detections end
+            x, y = np.concatenate([result.recall, last]), np.concatenate([envelope, np.zeros(len(last))])
+            lines.append(Line(run.name, x, y, SERIES_COLORS[number % len(SERIES_COLORS)]))
+        panels.append(Curves(name, tuple(lines), "recall", "precision"))
+    return Figure(
+        "precision_recall", "", tuple(panels), "The best precision at each recall or above.", columns=4
+    )
+
+
+# --- analysis ---------------------------------------------------------------------------------
+
+
+def _analysis_section(runs: list[Run], analyses: dict[str, dict[str, voc_analysis.Analysis]]) -> Section:
+    panels, tables = [], []
+    for run in runs:
+        parts = {name: part for name, part in analyses[run.name].items() if part.positives}
+        series = tuple(
+            (kind, KIND_COLORS[kind], tuple(p.counts()[kind] / p.positives for p in parts.values()))
+            for kind in voc_analysis.KINDS
+        )
+        panels.append(Bars(run.name, tuple(parts), series, "share of the objects"))
+        rows = tuple(Row(name, (p.positives, *p.counts().values())) for name, p in parts.items())
+        tables.append(Table(f"Counts, {run.name}", ("objects", *voc_analysis.KINDS, "missed"), rows))
+    text = (
+        "The n highest-scored detections of each class, n being the number of objects that count: a perfect "
+        "detector has only correct ones. Localisation: on an object of the class, with an IoU above 0.1 that "
+        "does not suffice. Classification: on an object of another class. Repeated: on an object that a "
+        "better one already has. Background: none of these. Missed: objects without a correct detection."
+    )
+    caption = "Bars shorter than 100 %: there are fewer detections than objects."
+    figure = Figure("analysis", "", tuple(panels), caption, columns=2)
+    return Section("What the detections are", (figure, *tables), text)
+
+
+def _picture_section(
+    run: Run, analyses: dict[str, voc_analysis.Analysis], truths: Truths, folder: ImageFolder
+) -> Section:
+    detections = run.detections.of_images(truths)
+    errors = voc_analysis.errors_per_image(analyses, detections, truths)
+    errors *= np.array([name in folder.paths for name in truths.image_ids])
+    worst = [i for i in np.argsort(-errors, kind="stable")[:N_IMAGES] if errors[i]]
+    pictures = []
+    for image in worst:
+        name = truths.image_ids[image]
+        drawn = _draw(folder.read(name), int(image), detections, analyses, truths)
+        pictures.append(Picture(f"image_{name}", f"{name}: {errors[image]} errors", drawn))
+    text = (
+        "Most wrong detections and missed objects together, at the operating point above. White: object that "
+        "counts, found. Amber: missed. Green: correct detection. Red: wrong one, with its score."
+    )
+    return Section("Worst images", (Gallery(run.name, tuple(pictures), columns=2),), text)
+
+
+def _draw(
+    image: np.ndarray,
+    index: int,
+    detections: Detections,
+    analyses: dict[str, voc_analysis.Analysis],
+    truths: Truths,
+) -> np.ndarray:
+    """Objects that count, then detections of the operating point, over one image."""
+    missed = np.concatenate([part.missed for part in analyses.values()])
+    rows = np.flatnonzero((truths.image == index) & ~truths.difficult)
+    lost = np.isin(rows, missed)
+    names = [
+        f"missed {truths.class_names[truths.classes[r]]}" if m else ""
+        for r, m in zip(rows, lost, strict=True)
+    ]
+    colors = [_MISSED if m else _FOUND for m in lost]
+    image = drawing.draw_boxes(image, truths.boxes[rows] - 1, labels=names, colors=colors)
+    rows = np.concatenate([part.rows for part in analyses.values()])
+    right = np.concatenate([part.kinds for part in analyses.values()]) == voc_analysis.CORRECT
+    here = detections.image[rows] == index
+    rows, right = rows[here], right[here]
+    names = [
+        "" if r else f"{detections.class_names[detections.classes[d]]} {detections.scores[d]:.2f}"
+        for d, r in zip(rows, right, strict=True)
+    ]
+    colors = [_RIGHT if r else _WRONG for r in right]
+    return drawing.draw_boxes(image, detections.boxes[rows] - 1, labels=names, colors=colors)
