@@ -54,7 +54,20 @@ class Distiller(keras.Model):
         self.warmup_steps, self.end_step, self.seed = int(warmup_steps), int(end_step), int(seed)
         if imitation is not None:
             imitation.build([(None, None, None, channels) for channels in student.feature_channels])
-        self._means: dict[str, keras.metrics.Mean] = {}
+        names = ["loss", *student.loss_names]
+        names += ["imitation_loss", "adaptation_decay"] if imitation is not None else []
+        self._means = {name: keras.metrics.Mean(name=name) for name in names}
+
+    def compile(self, optimizer="rmsprop", **kwargs) -> None:
+        """As Keras's, and creates the optimizer's slots.
+
+        With every variable there before the first step, that is traced once, and a checkpoint is
+        restored at once and not bit by bit.
+        """
+        super().compile(optimizer=optimizer, **kwargs)
+        create = getattr(self.optimizer, "_create_all_weights", None) or self.optimizer.build
+        with self.distribute_strategy.scope():
+            create(self.trained_variables)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         """The student's outputs for preprocessed images."""

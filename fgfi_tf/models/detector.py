@@ -21,11 +21,15 @@ class Detector(keras.Model):
         box_resize: how the input pipeline resizes boxes, ``"edges"`` or ``"corners"``
             (see ``fgfi_tf.data.sample``).
         feature_channels: channels of each feature map to imitate.
+        loss_names: the keys of ``detection_losses`` and ``regularization_losses``. Their means are
+            then created before the training step is traced, which spares a second trace and is
+            needed by replicas whose last batch is not full.
     """
 
     class_names: tuple[str, ...] = ()
     box_resize: str = "edges"
     feature_channels: tuple[int, ...] = ()
+    loss_names: tuple[str, ...] = ()
 
     def preprocess(self, images: tf.Tensor) -> tf.Tensor:
         """RGB images [B,H,W,3], 0..255, any dtype, to what ``call`` takes (float32)."""

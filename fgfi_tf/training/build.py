@@ -52,8 +52,6 @@ def build_distiller(config: ExperimentConfig, class_names: Sequence[str]) -> Dis
         jit_compile=config.jit_compile,
         steps_per_execution=config.steps_per_execution,
     )
-    # Slots are there before a checkpoint is restored, so that a damaged one is found at once.
-    distiller.optimizer._create_all_weights(distiller.trained_variables)
     return distiller
 
 

@@ -252,6 +252,17 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
+class _RunBar(keras.utils.Progbar):
+    """Keras's bar, told that a resumed run did not do its first steps just now."""
+
+    def __init__(self, start: int, total: int):
+        super().__init__(total, unit_name="step", stateful_metrics=None)
+        self._run_start = start
+
+    def _estimate_step_duration(self, current: int | None, now: float) -> float:
+        return super()._estimate_step_duration(current and current - self._run_start, now)
+
+
 class ProgressBar(StepCallback):
     """Keras's progress bar over the whole run, on a terminal.
 
@@ -262,7 +273,7 @@ class ProgressBar(StepCallback):
 
     def __init__(self, start: int, total: int):
         super().__init__(start)
-        self._bar = keras.utils.Progbar(total, unit_name="step", stateful_metrics=None)
+        self._bar = _RunBar(start, total)
         self._total = total
 
     def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:

@@ -23,6 +23,8 @@ CLASSES = ("Car", "Pedestrian", "Cyclist")
 class TinyDetector(Detector):
     """One strided convolution, batch norm, one head: a class and a box for each cell of 16 pixels."""
 
+    loss_names = ("class_loss", "box_loss", "confidence_loss", "weight_decay")
+
     def __init__(self, channels=8, *, input_size, class_names, weight_decay=0.001, dropout=0.0, name="tiny"):
         super().__init__(name=name)
         self.input_size, self.class_names = tuple(input_size), tuple(class_names)

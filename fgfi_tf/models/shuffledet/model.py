@@ -39,6 +39,7 @@ class ShuffleDet(Detector):
     """
 
     box_resize = "edges"
+    loss_names = ("class_loss", "confidence_loss", "box_loss", "weight_decay")
 
     def __init__(
         self,

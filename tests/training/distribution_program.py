@@ -1,0 +1,95 @@
+"""Ten steps of a training on some virtual CPUs, in a process of its own.
+
+usage: distribution_program.py MODEL TEACHER REPLICAS IMAGES OUTPUT.npz
+
+Virtual devices can only be made before TensorFlow starts, and one process serves one size of a
+group of replicas, so this is no part of the test process.
+The batches: 8 images each, and what IMAGES leaves in the last; images without objects stand first, so that the first
+replica often has none; the batch of step 4 has no object at all.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+import tiny_detector
+
+from fgfi_tf.imitation.distiller import Distiller
+from fgfi_tf.imitation.layer import ImitationLoss
+from fgfi_tf.models import registry
+from fgfi_tf.training.optimizers import MomentumSGD
+from fgfi_tf.training.strategy import build_strategy
+
+SIZE, BATCH, BOXES = (64, 96), 8, 4
+CLASSES = tiny_detector.CLASSES
+
+
+def examples(count: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(3)
+    corner = generator.uniform(0, [56, 24], (count, BOXES, 2))
+    size = generator.uniform(20, 40, (count, BOXES, 2))
+    valid = np.arange(BOXES) < generator.integers(1, BOXES + 1, (count, 1))
+    position = np.arange(count)
+    valid[(position % BATCH < 2) | (position // BATCH == 3)] = False
+    boxes = np.concatenate([corner, corner + size], -1) * valid[..., None]
+    return {
+        "image": generator.uniform(0, 255, (count, *SIZE, 3)).astype(np.float32),
+        "boxes": boxes.astype(np.float32),
+        "classes": (generator.integers(0, 3, (count, BOXES)) * valid).astype(np.int32),
+        "valid": valid,
+    }
+
+
+def set_weights(model: keras.Model, seed: int) -> None:
+    """The same weights whatever the strategy."""
+    generator = np.random.default_rng(seed)
+    for variable in model.trainable_variables:
+        if len(variable.shape) > 1:
+            fan_in = np.prod(variable.shape[:-1])
+            variable.assign(generator.normal(0, 1 / np.sqrt(fan_in), variable.shape))
+
+
+class Record(keras.callbacks.Callback):
+    """Losses of every step; the velocities (which are the gradients) of the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.losses, self.gradients = [], {}
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.losses.append([logs[name] for name in sorted(logs)])
+        self.model.reset_metrics()
+        if batch == 0:
+            slots = [self.model.optimizer.get_slot(v, "momentum") for v in self.model.trained_variables]
+            self.gradients = {f"gradient/{i}": slot.numpy() for i, slot in enumerate(slots)}
+
+
+def train(model: str, teacher: str, replicas: int, images: int) -> dict[str, np.ndarray]:
+    over = build_strategy(virtual_cpus=replicas)
+    with over.scope():
+        student = registry.build(model, input_size=SIZE, class_names=CLASSES)
+        student.dropout = 0.0
+        set_weights(student, 1)
+        guide = imitation = None
+        if teacher != "none":
+            guide = registry.build(teacher, input_size=SIZE, class_names=CLASSES)
+            set_weights(guide, 2)
+            imitation = ImitationLoss(guide.feature_channels, weight_decay=0.0005)
+        distiller = Distiller(student, guide, imitation)
+        if imitation is not None:
+            set_weights(imitation, 4)
+        distiller.compile(optimizer=MomentumSGD(0.01, 0.9))
+    batches = tf.data.Dataset.from_tensor_slices(examples(images)).batch(BATCH).map(student.prepare_batch)
+    record = Record()
+    distiller.fit(batches, verbose=0, callbacks=[record])
+    result = {"losses": np.array(record.losses), **record.gradients}
+    variables = [*student.variables, *(imitation.variables if imitation is not None else ())]
+    return {**result, **{f"variable/{i}/{v.name}": v.numpy() for i, v in enumerate(variables)}}
+
+
+if __name__ == "__main__":
+    tiny_detector.register()
+    np.savez(sys.argv[5], **train(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
