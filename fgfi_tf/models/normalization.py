@@ -42,15 +42,24 @@ class BatchNorm(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Normalises [B, h, w, C]; with ``training`` by the batch, else by the moving statistics."""
-        gamma, beta = self.gamma, self.beta
+        """Normalises [B, h, w, C]; with ``training`` by the batch, else by the moving statistics.
+
+        ``inputs`` may have more channels than the layer was built for: zeros that stay zeros.
+        """
+        channels = self.gamma.shape[0]
+        extra = inputs.shape[-1] - channels
+
+        def padded(vector: tf.Variable) -> tf.Tensor:
+            return tf.pad(vector, [[0, extra]]) if extra else vector
+
+        gamma, beta = padded(self.gamma), padded(self.beta)
         if not training:
             return tf.compat.v1.nn.fused_batch_norm(
                 inputs,
                 gamma,
                 beta,
-                self.moving_mean,
-                self.moving_variance,
+                padded(self.moving_mean),
+                padded(self.moving_variance),
                 epsilon=self.epsilon,
                 is_training=False,
             )[0]
@@ -65,7 +74,7 @@ class BatchNorm(keras.layers.Layer):
             count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
             variance *= (count - 1.0) / count
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign_sub((moving - tf.stop_gradient(value)) * (1.0 - self.momentum))
+            moving.assign_sub((moving - tf.stop_gradient(value[:channels])) * (1.0 - self.momentum))
         return outputs
 
     def _synchronised(self, inputs, gamma, beta, context):

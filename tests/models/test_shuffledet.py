@@ -47,13 +47,13 @@ def test_block_diagonal_kernel_is_a_grouped_convolution(run_mode):
     np.testing.assert_allclose(tf.nn.conv2d(x, dense, 1, "SAME"), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_shuffled_columns_are_the_channel_shuffle():
+def test_shuffled_kernel_columns_are_the_channel_shuffle():
     x = tf.random.normal([1, 2, 2, 5])
     kernel = tf.random.normal([1, 1, 5, 6])
     plain = tf.nn.conv2d(x, kernel, 1, "SAME")
     shuffled = tf.reshape(tf.transpose(tf.reshape(plain, [1, 2, 2, 3, 2]), [0, 1, 2, 4, 3]), [1, 2, 2, 6])
     np.testing.assert_allclose(
-        tf.nn.conv2d(x, layers.shuffle_columns(kernel, 3), 1, "SAME"), shuffled, rtol=1e-5, atol=1e-6
+        tf.nn.conv2d(x, layers.shuffle_channels(kernel, 3), 1, "SAME"), shuffled, rtol=1e-5, atol=1e-6
     )
 
 
@@ -218,3 +218,39 @@ def test_targets_of_padding_are_zero_and_finite():
 def test_impossible_models_are_refused(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+def test_channels_beyond_the_networks_own_are_zero_and_change_nothing():
+    """conv1 of 30 channels is computed with 32; its batch norm sees the two as if they were not there."""
+    layer = layers.ConvBN(24, 30, groups=3, shuffle_groups=3)
+    x = tf.random.normal([2, 4, 6, 24])
+    y = layer(x, training=True)
+    assert y.shape == [2, 4, 6, 32]
+    assert not np.any(y[..., 30:])
+    plain = tf.nn.conv2d(x, layer.dense_kernel(), 1, "SAME")
+    mean, variance = tf.nn.moments(plain, [0, 1, 2])
+    np.testing.assert_allclose(
+        y[..., :30], tf.nn.relu((plain - mean) * tf.math.rsqrt(variance + 1e-5)), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(layer.norm.moving_mean, 0.1 * mean, rtol=1e-4, atol=1e-6)
+    assert [v.shape for v in layer.trainable_variables] == [[1, 1, 8, 30], [30], [30]]
+    # the next layer takes the padded map
+    again = layers.ConvBN(30, 48)
+    np.testing.assert_allclose(again(y), again(y[..., :30]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("filters", [60, 30])
+def test_folding_keeps_the_function_of_a_shuffled_grouped_convolution(filters):
+    """60 / 3 outputs a group stay grouped on a CPU, 30 / 3 become one dense kernel."""
+    options = {"groups": 3, "shuffle_groups": 3}
+    source = layers.ConvBN(96, filters, **options)
+    x = tf.random.normal([2, 4, 6, 96])
+    source(x, training=True)  # moves the statistics
+    source.norm.gamma.assign(tf.random.uniform([filters], 0.5, 1.5))
+    source.norm.beta.assign(tf.random.normal([filters]))
+    folded = layers.ConvBN(96, filters, folded=True, **options)
+    folded(x)
+    folded.fold_from(source)
+    if not tf.config.list_physical_devices("GPU"):
+        assert folded.kernel.shape[2] == (32 if filters == 60 else 96)
+    np.testing.assert_allclose(folded(x), source(x)[..., :filters], rtol=1e-4, atol=1e-5)

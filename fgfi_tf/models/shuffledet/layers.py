@@ -4,6 +4,11 @@ A grouped 1 x 1 convolution is computed as one dense matrix product with a block
 built from the grouped weights at each step: TensorFlow has no gradient of a grouped convolution on
 CPUs, and splitting the channels costs more than multiplying by the zeros (figures:
 ``scripts/benchmark``). The channel shuffle that follows is only an order of that kernel's columns.
+
+Trainable convolutions also compute a few channels too many: zero columns fill the kernel up to a
+multiple of ``CHANNEL_MULTIPLE``. Batch norm on CPUs takes two to five times as long for 30 or 120 channels as
+for 32 or 128, and tensor cores like such numbers too. Variables, checkpoints and outputs of the
+network know nothing of it.
 """
 
 from __future__ import annotations
@@ -12,6 +17,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.models.normalization import BatchNorm
+
+
+CHANNEL_MULTIPLE = 16  # float32 values in the widest vector register
 
 
 def he_normal() -> keras.initializers.Initializer:
@@ -38,36 +46,70 @@ def block_diagonal(kernel: tf.Tensor, groups: int) -> tf.Tensor:
     return tf.reshape(dense, [1, 1, groups * fan_in, channels])
 
 
-def shuffle_columns(kernel: tf.Tensor, groups: int) -> tf.Tensor:
-    """Lets a convolution's outputs come in shuffled order.
+def shuffle_channels(x: tf.Tensor, groups: int) -> tf.Tensor:
+    """Channel g * n + j (group g, member j of n) moves to j * groups + g.
 
-    Output channel g * n + j (group g, member j of n) moves to j * groups + g.
+    Of a kernel [..., C_out] this lets the convolution's outputs come in shuffled order. The
+    inverse is the shuffle with n groups.
+    """
+    members = tf.reshape(x, [-1, groups, x.shape[-1] // groups])
+    return tf.reshape(tf.linalg.matrix_transpose(members), tf.shape(x))
+
+
+def pointwise(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """A 1 x 1 convolution as a matrix product, whose gradients CPUs compute faster.
 
     Args:
-        kernel: [..., C_out].
+        x: [B, h, w, C_in].
+        kernel: [1, 1, C_in, C_out].
+
+    Returns:
+        [B, h, w, C_out].
     """
-    shape = kernel.shape.as_list()
-    columns = tf.reshape(kernel, shape[:-1] + [groups, shape[-1] // groups])
-    return tf.reshape(tf.linalg.matrix_transpose(columns), shape)
+    product = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel[0, 0])
+    return tf.reshape(product, tf.concat([tf.shape(x)[:-1], kernel.shape[-1:]], axis=0))
+
+
+def padded_channels(channels: int) -> int:
+    """The next multiple of ``CHANNEL_MULTIPLE``."""
+    return -(-channels // CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
+
+
+def pad_axes(x: tf.Tensor, sizes: dict[int, int]) -> tf.Tensor:
+    """Zeros behind ``x``, up to the given size of each named axis."""
+    margins = [[0, sizes.get(axis, size) - size] for axis, size in enumerate(x.shape)]
+    return tf.pad(x, margins) if any(last for _, last in margins) else x
+
+
+def first_channels(x: tf.Tensor, count: int) -> tf.Tensor:
+    """[B, h, w, C] to [B, h, w, count]: ``x`` without its padding."""
+    # Not x[..., :count]: the gradient of a strided slice is ten times as slow on CPUs.
+    return x if x.shape[-1] == count else tf.slice(x, [0, 0, 0, 0], [-1, -1, -1, count])
 
 
 class ConvBN(keras.layers.Layer):
     """A convolution without bias, batch normalisation and, on request, ReLU.
 
+    Inputs may have zero channels behind the ``in_channels`` true ones. So have the outputs of the
+    trainable form, up to ``padded_channels(filters)``.
+
     Args:
-        filters: output channels (ignored where ``depthwise``).
+        in_channels: C_in.
+        filters: C_out; C_in where ``depthwise``.
         kernel_size, strides: of the square kernel; SAME padding.
         groups: of a 1 x 1 convolution; the kernel is stored as [1, 1, C_in / groups, filters].
         shuffle_groups: the channel shuffle over so many groups follows (1: none). The batch
             norm's variables are in shuffled order.
         depthwise: a depthwise 3 x 3 convolution.
         relu: whether ReLU follows.
-        folded: inference form: one dense kernel with the batch norm multiplied in, and a bias;
-            not trainable. :meth:`fold_from` fills it.
+        folded: inference form: a kernel with the batch norm multiplied in, and a bias; not
+            trainable. :meth:`fold_from` fills it. CPUs have a kernel for grouped convolution
+            without gradient, which this form uses where the groups are wide enough to gain.
     """
 
     def __init__(
         self,
+        in_channels,
         filters,
         kernel_size=1,
         strides=1,
@@ -80,19 +122,21 @@ class ConvBN(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
+        self.in_channels, self.filters = in_channels, filters
+        self.kernel_size, self.strides = kernel_size, strides
         self.groups, self.shuffle_groups, self.depthwise = groups, shuffle_groups, depthwise
         self.relu, self.folded = relu, folded
+        self.splits = folded and groups > 1 and _grouped_is_faster(in_channels, filters, groups)
         self.norm = None if folded else BatchNorm(name="bn")
 
     def build(self, input_shape) -> None:
-        """Creates the kernel (and, folded, the bias) for [B, h, w, C_in]."""
-        size, channels = self.kernel_size, int(input_shape[-1])
-        filters = channels if self.depthwise else self.filters
+        """Creates the kernel and, folded, the bias."""
+        size, filters = self.kernel_size, self.filters
         if self.depthwise:
-            shape = (size, size, channels, 1)
+            shape = (size, size, filters, 1)
         else:
-            shape = (size, size, channels if self.folded else channels // self.groups, filters)
+            dense = self.folded and not self.splits
+            shape = (size, size, self.in_channels // (1 if dense else self.groups), filters)
         self.kernel = self.add_weight(
             name="kernel", shape=shape, dtype=tf.float32, initializer=he_normal(), trainable=not self.folded
         )
@@ -107,33 +151,58 @@ class ConvBN(keras.layers.Layer):
     def dense_kernel(self) -> tf.Tensor:
         """The kernel as one convolution applies it, [k, k, C_in, C_out] or [k, k, C, 1]."""
         kernel = tf.convert_to_tensor(self.kernel)
-        if self.folded:
-            return kernel
         if self.groups > 1:
             kernel = block_diagonal(kernel, self.groups)
-        return shuffle_columns(kernel, self.shuffle_groups) if self.shuffle_groups > 1 else kernel
+        return shuffle_channels(kernel, self.shuffle_groups) if self.shuffle_groups > 1 else kernel
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """[B, h, w, C_in] to [B, ceil(h / strides), ceil(w / strides), C_out]."""
-        kernel = tf.cast(self.dense_kernel(), inputs.dtype)
-        if self.depthwise:
-            strides = [1, self.strides, self.strides, 1]
-            outputs = tf.nn.depthwise_conv2d(inputs, kernel, strides=strides, padding="SAME")
-        else:
-            outputs = tf.nn.conv2d(inputs, kernel, strides=self.strides, padding="SAME")
+        """[B, h, w, C_in or more] to [B, ceil(h / strides), ceil(w / strides), C_out or more]."""
         if self.folded:
-            outputs = tf.nn.bias_add(outputs, tf.cast(self.bias, outputs.dtype))
+            return self._call_folded(inputs)
+        kernel = pad_axes(tf.cast(self.dense_kernel(), inputs.dtype), {2: inputs.shape[-1]})
+        if self.depthwise:
+            outputs = self._depthwise(inputs, kernel)
         else:
-            outputs = self.norm(outputs, training=training)
+            kernel = pad_axes(kernel, {3: padded_channels(self.filters)})
+            outputs = pointwise(inputs, kernel) if self.kernel_size == 1 else self._convolve(inputs, kernel)
+        outputs = self.norm(outputs, training=training)
         return tf.nn.relu(outputs) if self.relu else outputs
+
+    def _call_folded(self, inputs: tf.Tensor) -> tf.Tensor:
+        kernel = tf.cast(self.kernel, inputs.dtype)
+        convolve = self._depthwise if self.depthwise else self._convolve
+        outputs = tf.nn.bias_add(convolve(inputs, kernel), tf.cast(self.bias, inputs.dtype))
+        outputs = tf.nn.relu(outputs) if self.relu else outputs
+        shuffles = self.splits and self.shuffle_groups > 1
+        return shuffle_channels(outputs, self.shuffle_groups) if shuffles else outputs
+
+    def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return tf.nn.conv2d(inputs, kernel, strides=self.strides, padding="SAME")
+
+    def _depthwise(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        strides = [1, self.strides, self.strides, 1]
+        return tf.nn.depthwise_conv2d(inputs, kernel, strides=strides, padding="SAME")
 
     def fold_from(self, source: ConvBN) -> None:
         """Takes over ``source``'s function in inference mode: w * scale and beta - mean * scale."""
         norm = source.norm
         scale = norm.gamma * tf.math.rsqrt(norm.moving_variance + norm.epsilon)  # C_out
-        kernel = source.dense_kernel()
+        bias = norm.beta - norm.moving_mean * scale
+        if self.splits:
+            kernel = source.kernel
+            if self.shuffle_groups > 1:  # batch norm follows the shuffle, bias and scale here precede it
+                members = self.filters // self.shuffle_groups
+                scale, bias = shuffle_channels(scale, members), shuffle_channels(bias, members)
+        else:
+            kernel = source.dense_kernel()
         self.kernel.assign(kernel * (scale[:, None] if self.depthwise else scale))
-        self.bias.assign(norm.beta - norm.moving_mean * scale)
+        self.bias.assign(bias)
+
+
+def _grouped_is_faster(in_channels: int, filters: int, groups: int) -> bool:
+    """Measured on CPUs; on GPUs a dense product of this size is."""
+    narrow = min(in_channels, filters) // groups < CHANNEL_MULTIPLE
+    return not narrow and not tf.config.list_physical_devices("GPU")
 
 
 class ShuffleUnit(keras.layers.Layer):
@@ -157,20 +226,29 @@ class ShuffleUnit(keras.layers.Layer):
         self, channels, in_channels, *, strides=1, groups=(3, 3), shortcut=True, folded=False, **kwargs
     ):
         super().__init__(**kwargs)
-        self.strides, self.shortcut = strides, shortcut
-        expanded = channels - in_channels if strides == 2 else channels
+        self.strides, self.shortcut, self.in_channels = strides, shortcut, in_channels
+        inner, expanded = channels // 4, channels - in_channels if strides == 2 else channels
         self.conv1 = ConvBN(
-            channels // 4, groups=groups[0], shuffle_groups=self.SHUFFLE_GROUPS, folded=folded, name="conv1"
+            in_channels,
+            inner,
+            groups=groups[0],
+            shuffle_groups=self.SHUFFLE_GROUPS,
+            folded=folded,
+            name="conv1",
         )
-        self.dconv = ConvBN(None, 3, strides, depthwise=True, relu=False, folded=folded, name="dconv")
-        self.conv2 = ConvBN(expanded, groups=groups[1], relu=False, folded=folded, name="conv2")
+        self.dconv = ConvBN(inner, inner, 3, strides, depthwise=True, relu=False, folded=folded, name="dconv")
+        self.conv2 = ConvBN(inner, expanded, groups=groups[1], relu=False, folded=folded, name="conv2")
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """[B, h, w, C_in] to [B, ceil(h / strides), ceil(w / strides), C]."""
+        """[B, h, w, C_in or more] to [B, ceil(h / strides), ceil(w / strides), C or more]."""
         residual = self.conv2(
             self.dconv(self.conv1(inputs, training=training), training=training), training=training
         )
         if self.strides == 2:
-            pooled = tf.nn.avg_pool2d(inputs, 3, 2, "SAME")
-            return tf.concat([pooled, tf.nn.relu(residual)], axis=-1)
+            pooled = first_channels(tf.nn.avg_pool2d(inputs, 3, 2, "SAME"), self.in_channels)
+            parts = [pooled, first_channels(tf.nn.relu(residual), self.conv2.filters)]
+            if not self.conv2.folded:
+                channels = self.in_channels + self.conv2.filters
+                parts.append(tf.zeros_like(pooled[..., : padded_channels(channels) - channels]))
+            return tf.concat(parts, axis=-1)
         return tf.nn.relu(inputs + residual if self.shortcut else residual)

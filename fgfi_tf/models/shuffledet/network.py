@@ -7,7 +7,7 @@ import dataclasses
 import tensorflow as tf
 import tf_keras as keras
 
-from fgfi_tf.models.shuffledet.layers import ConvBN, ShuffleUnit
+from fgfi_tf.models.shuffledet.layers import ConvBN, ShuffleUnit, first_channels
 
 # Channels at scale 1 of (group1, group2, group3), and how many units each has.
 GROUP_CHANNELS = (240, 480, 960)
@@ -55,7 +55,7 @@ class ShuffleBackbone(keras.layers.Layer):
 
     def __init__(self, variant: Variant, *, folded: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.stem = ConvBN(variant.stem_channels, 3, folded=folded, name="conv1")
+        self.stem = ConvBN(3, variant.stem_channels, 3, relu=False, folded=folded, name="conv1")
         self.units: list[ShuffleUnit] = []
         channels = variant.stem_channels
         for group, (width, count) in enumerate(zip(GROUP_CHANNELS, GROUP_UNITS, strict=True), start=1):
@@ -71,19 +71,20 @@ class ShuffleBackbone(keras.layers.Layer):
                 )
                 self.units.append(unit)
                 channels = width
-        feature_channels = int(FEATURE_CHANNELS * variant.scale)
+        self.feature_channels = int(FEATURE_CHANNELS * variant.scale)
         self.units.append(ShuffleUnit(channels, channels, folded=folded, name="added3/block0"))
         self.units.append(
-            ShuffleUnit(feature_channels, channels, shortcut=False, folded=folded, name="added3/block1")
+            ShuffleUnit(self.feature_channels, channels, shortcut=False, folded=folded, name="added3/block1")
         )
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B, H, W, 3] to [B, H / 16, W / 16, 768 * scale], after the last ReLU."""
         x = self.stem(inputs, training=training)  # B x H x W
-        x = tf.nn.max_pool2d(x, 3, 2, "SAME")  # B x H/2 x W/2
+        # ReLU and max-pool commute, and here ReLU has a quarter of the positions to go through.
+        x = tf.nn.relu(tf.nn.max_pool2d(x, 3, 2, "SAME"))  # B x H/2 x W/2
         for unit in self.units:
             x = unit(x, training=training)
-        return x
+        return first_channels(x, self.feature_channels)
 
     def convolutions(self) -> dict[str, ConvBN]:
         """Every convolution by its name in the reference's checkpoints (``group1/block0/dconv``)."""

@@ -1,0 +1,135 @@
+"""Timing side by side: every contender runs once in each round, A B A B, so that noise meets all alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+
+@dataclasses.dataclass
+class Measurement:
+    """The times of one contender, in seconds, in the order of the rounds.
+
+    Attributes:
+        name: of the contender.
+        seconds: one time for each round.
+        units: what one call does (images, frames), for a rate.
+    """
+
+    name: str
+    seconds: list[float]
+    units: float = 1.0
+
+    @property
+    def median(self) -> float:
+        """Seconds."""
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """(longest - shortest) / median."""
+        return (max(self.seconds) - min(self.seconds)) / self.median
+
+    @property
+    def rate(self) -> float:
+        """Units a second, by the median."""
+        return self.units / self.median
+
+
+def alternate(
+    contenders: Mapping[str, Callable[[], object]], repeats: int, *, warmup: int = 2, units: float = 1.0
+) -> list[Measurement]:
+    """Times each contender ``repeats`` times, taking turns, after ``warmup`` untimed rounds.
+
+    A contender has to return only when its work is done (``.numpy()`` what it computes).
+    """
+    measurements = [Measurement(name, [], units) for name in contenders]
+    for round_index in range(warmup + repeats):
+        for measurement, call in zip(measurements, contenders.values(), strict=True):
+            start = time.perf_counter()
+            call()
+            if round_index >= warmup:
+                measurement.seconds.append(time.perf_counter() - start)
+    return measurements
+
+
+@dataclasses.dataclass
+class Result:
+    """One row group of the report: contenders that did the same work side by side.
+
+    Attributes:
+        case: the case's name.
+        title: what was measured, with sizes.
+        measurements: the first is what the others are compared with.
+        note: what else a reader has to know (a ratio's aim, bytes, shares).
+    """
+
+    case: str
+    title: str
+    measurements: list[Measurement]
+    note: str = ""
+
+    def ratio(self, measurement: Measurement) -> float:
+        """The first contender's median over this one's: below 1, the first is faster."""
+        return self.measurements[0].median / measurement.median
+
+    def to_json(self) -> dict:
+        """Plain numbers, all times in seconds."""
+        rows = [
+            {
+                "name": m.name,
+                "median": m.median,
+                "minimum": min(m.seconds),
+                "spread": m.spread,
+                "rate": m.rate,
+                "ratio": self.ratio(m),
+                "seconds": m.seconds,
+            }
+            for m in self.measurements
+        ]
+        return {"case": self.case, "title": self.title, "note": self.note, "contenders": rows}
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def environment() -> dict[str, str]:
+    """What the figures depend on: processor, devices, versions, threads."""
+    import tensorflow as tf
+    import tf_keras
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts = {
+        "CPU": f"{cpu_model()}, {cores} cores",
+        "GPU": ", ".join(_gpu_name(gpu) for gpu in tf.config.list_physical_devices("GPU")) or "none",
+        "Python": platform.python_version(),
+        "TensorFlow": f"{tf.__version__}, tf_keras {tf_keras.__version__}",
+        "TensorFlow threads": f"intra-op {tf.config.threading.get_intra_op_parallelism_threads() or cores}, "
+        f"inter-op {tf.config.threading.get_inter_op_parallelism_threads() or cores}",
+    }
+    try:
+        import torch
+    except ImportError:
+        facts["PyTorch"] = "not installed"
+    else:
+        facts["PyTorch"] = f"{torch.__version__}, {torch.get_num_threads()} threads"
+    return facts
+
+
+def _gpu_name(gpu) -> str:
+    import tensorflow as tf
+
+    return tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)

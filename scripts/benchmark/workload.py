@@ -1,0 +1,95 @@
+"""What the cases share: networks with seeded weights, a batch of made-up street images, our training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from fgfi_tf.anchors import SHUFFLEDET_INPUT, SHUFFLEDET_SHAPES
+from fgfi_tf.imitation.distiller import Distiller
+from fgfi_tf.imitation.layer import ImitationLoss
+from fgfi_tf.models.shuffledet import ShuffleDet
+from fgfi_tf.training.optimizers import MomentumSGD
+
+TEACHER = "shuffledet_1x"
+# KITTI has 34,856 cars, pedestrians and cyclists in 7,481 frames.
+OBJECTS_PER_IMAGE = 5
+LEARNING_RATE, MOMENTUM = 1e-3, 0.9
+
+
+def make_batch(
+    batch_size: int, size: tuple[int, int], objects: int = OBJECTS_PER_IMAGE, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """A training batch of noise images whose boxes have the sizes of KITTI's objects.
+
+    The widths and heights are those of ShuffleDet's anchors, which were clustered on KITTI, times
+    a log-normal factor; the size of the mask follows from them.
+
+    Returns:
+        What a detector's ``prepare_batch`` takes of ``fgfi_tf.data.sample``'s batch.
+    """
+    random = np.random.default_rng(seed)
+    height, width = size
+    count = (batch_size, objects)
+    scale = np.array([width, height]) / np.array(SHUFFLEDET_INPUT[::-1])
+    shapes = np.array(SHUFFLEDET_SHAPES)[random.integers(0, len(SHUFFLEDET_SHAPES), count)] * scale
+    shapes = np.clip(shapes * random.lognormal(0.0, 0.2, (*count, 2)), 8.0, [width / 2, height / 2])
+    first = random.uniform(0.0, 1.0, (*count, 2)) * ([width, height] - shapes)
+    return {
+        "image": random.uniform(0.0, 255.0, (batch_size, height, width, 3)).astype(np.float32),
+        "boxes": np.concatenate([first, first + shapes - 1.0], axis=-1).astype(np.float32),
+        "classes": random.integers(0, 3, count).astype(np.int32),
+        "valid": np.ones(count, bool),
+        "scale": np.ones((batch_size, 2), np.float32),
+        "image_size": np.tile(np.array(size, np.int32), (batch_size, 1)),
+    }
+
+
+def seeded_detector(variant: str, size: tuple[int, int], seed: int = 0) -> ShuffleDet:
+    """A detector without dropout whose moving statistics are not the initial ones either."""
+    keras.utils.set_random_seed(seed)
+    detector = ShuffleDet(variant, input_size=size, dropout=0.0)
+    random = np.random.default_rng(seed)
+    for weight in detector.weights:
+        if "gamma" in weight.name or "moving_variance" in weight.name:
+            weight.assign(random.uniform(0.8, 1.2, weight.shape))
+        elif "beta" in weight.name or "moving_mean" in weight.name:
+            weight.assign(random.normal(0.0, 0.1, weight.shape))
+    return detector
+
+
+def make_imitation(student: ShuffleDet, teacher: ShuffleDet, compute: str = "auto") -> ImitationLoss:
+    """The imitation layer between two detectors; its initial kernel is larger than in training,
+    so that the loss has a gradient worth comparing."""
+    layer = ImitationLoss(
+        teacher.feature_channels,
+        compute=compute,
+        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02, seed=0),
+    )
+    layer.build([(None, None, None, channels) for channels in student.feature_channels])
+    return layer
+
+
+def make_distiller(student: ShuffleDet, teacher: ShuffleDet | None, compute: str = "auto") -> Distiller:
+    """A compiled distiller as the trainer builds it: the teacher in folded form."""
+    if teacher is None:
+        distiller = Distiller(student)
+    else:
+        distiller = Distiller(student, teacher.folded_copy(), make_imitation(student, teacher, compute))
+    distiller.compile(MomentumSGD(LEARNING_RATE, MOMENTUM))
+    return distiller
+
+
+def prepared(detector: ShuffleDet, batch: dict[str, np.ndarray]) -> dict:
+    """The batch with targets, as the input pipeline gives it, in numpy."""
+    return tf.nest.map_structure(lambda value: value.numpy(), tf.function(detector.prepare_batch)(batch))
+
+
+def training_step(distiller: Distiller, batch: dict) -> Callable[[], float]:
+    """One update of the compiled training step on a batch that is in memory."""
+    constant = tf.nest.map_structure(tf.constant, batch)
+    step = tf.function(distiller.train_step)
+    return lambda: float(step(constant)["loss"])
