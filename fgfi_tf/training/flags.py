@@ -7,6 +7,7 @@ cannot collide with ours and ``--help`` shows ours alone.
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -36,8 +37,6 @@ def define(config_class: type = ExperimentConfig) -> absl_flags.FlagValues:
             )
         else:
             _DEFINE[field.type](field.name, field.default, text, flag_values=values)
-    # absl reads flag files by itself, but only where a flag of that name is defined.
-    absl_flags.DEFINE_string("flagfile", "", "File of flags, one a line.", flag_values=values)
     absl_flags.DEFINE_bool("help", False, "Explain every flag.", short_name="h", flag_values=values)
     return values
 
@@ -50,14 +49,12 @@ def parse(argv: Sequence[str], config_class: type = ExperimentConfig):
     """
     values = define(config_class)
     try:
-        rest = values(list(argv))[1:]
+        rest = values([argv[0], *expand_flagfiles(argv[1:])])[1:]
     except absl_flags.UnrecognizedFlagError as error:
         known = [field.name for field in dataclasses.fields(config_class)]
         hint = did_you_mean(error.flagname, known)
         hint = hint if hint.startswith("did") else "see --help"
         raise UserError(f"unknown flag --{error.flagname}; {hint}") from error
-    except absl_flags.CantOpenFlagFileError as error:
-        raise UserError(f"--flagfile: cannot read it: {error}") from error
     except absl_flags.Error as error:
         raise UserError(str(error)) from error
     if values.help:
@@ -68,6 +65,35 @@ def parse(argv: Sequence[str], config_class: type = ExperimentConfig):
     return config_class(
         **{field.name: values[field.name].value for field in dataclasses.fields(config_class)}
     )
+
+
+def expand_flagfiles(
+    arguments: Sequence[str], folder: Path = Path(), within: tuple[Path, ...] = ()
+) -> list[str]:
+    """Each ``--flagfile=FILE`` replaced by the lines of that file, which may name further files.
+
+    A file named in a file is looked for beside it first (absl's own reading knows the working
+    directory alone). ``#`` starts a comment line. Raises UserError for a file that cannot be read
+    or that names itself.
+    """
+    expanded: list[str] = []
+    for argument in arguments:
+        match = re.fullmatch(r"--?flagfile=(.*)", argument)
+        if not match:
+            expanded.append(argument)
+            continue
+        path = Path(match.group(1).strip()).expanduser()
+        path = folder / path if (folder / path).is_file() else path
+        if path.resolve() in within:
+            raise UserError(f"--flagfile={path} names itself")
+        try:
+            lines = [line.strip() for line in path.read_text().splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"--flagfile={path}: cannot read it: {reason}") from error
+        lines = [line for line in lines if line and not line.startswith("#")]
+        expanded += expand_flagfiles(lines, path.parent, (*within, path.resolve()))
+    return expanded
 
 
 def parse_config(argv: Sequence[str]) -> ExperimentConfig:

@@ -4,8 +4,8 @@ usage: distribution_program.py MODEL TEACHER REPLICAS IMAGES OUTPUT.npz
 
 Virtual devices can only be made before TensorFlow starts, and one process serves one size of a
 group of replicas, so this is no part of the test process.
-The batches: 8 images each, and what IMAGES leaves in the last; images without objects stand first, so that the first
-replica often has none; the batch of step 4 has no object at all.
+The batches: 8 images each, and what IMAGES leaves in the last; images without objects stand first,
+so that the first replica often has none; the batch of step 4 has no object at all.
 """
 
 from __future__ import annotations

@@ -42,6 +42,20 @@ def test_flags_file_of_a_run_gives_the_same_experiment(tmp_path):
     assert flags.read_flagfile(path) == config
 
 
+def test_flag_files_name_each_other_by_their_own_folder(tmp_path):
+    (tmp_path / "base.cfg").write_text("--steps=7\n--seed=5\n")
+    (tmp_path / "child.cfg").write_text("--flagfile=base.cfg\n--steps=8\n")
+    config = parse(f"--flagfile={tmp_path}/child.cfg", "--noaugment")
+    assert (config.steps, config.seed, config.augment) == (8, 5, False)
+
+
+def test_flag_file_that_names_itself(tmp_path):
+    (tmp_path / "a.cfg").write_text("--flagfile=b.cfg\n")
+    (tmp_path / "b.cfg").write_text("--flagfile=a.cfg\n")
+    with pytest.raises(UserError, match="a.cfg names itself"):
+        parse(f"--flagfile={tmp_path}/a.cfg")
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
@@ -112,17 +126,18 @@ def test_user_errors_are_one_line_and_exit_with_1(capsys):
     assert capsys.readouterr().err == "train.py: error: the file is missing\n"
 
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").rglob("*.cfg"))
+CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = sorted(path for name in ("kitti", "quickstart") for path in (CONFIG_FOLDER / name).glob("*.cfg"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_flag_files_are_valid_experiments(path):
-    config = parse(f"--flagfile={path}", "--output_dir=runs/x")
+    config = parse(f"--flagfile={path}", "--output_dir=runs/x", "--teacher_checkpoint=runs/y")
     assert validate(config) == config
 
 
 def test_published_rows_differ_where_they_should():
-    folder = CONFIGS[0].parents[1] / "kitti"
+    folder = CONFIG_FOLDER / "kitti"
     plain, imitating = (parse(f"--flagfile={folder}/shuffledet_0.25x{s}.cfg") for s in ("", "_imitation"))
     assert imitating.imitation_normalization == 4.0
     differing = {
