@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 
 from fgfi_tf.errors import UserError
@@ -25,3 +27,24 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
         print("interrupted", file=sys.stderr, flush=True)
         code = 130
     sys.exit(code or 0)
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow without the lines its native code prints about missing GPUs and oneDNN.
+
+    They say nothing a user can act on, and no log level silences them. Where the import fails they
+    are printed after all.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

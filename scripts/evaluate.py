@@ -23,7 +23,10 @@ from fgfi_tf.training import evaluate_command, flags
 
 def main(argv: Sequence[str]) -> None:
     """Parses the flags and evaluates."""
-    evaluate_command.evaluate(flags.parse(argv, evaluate_command.EvaluateConfig))
+    config = flags.parse(argv, evaluate_command.EvaluateConfig)
+    if config.checkpoint:
+        cli.start_tensorflow()
+    evaluate_command.evaluate(config)
 
 
 if __name__ == "__main__":

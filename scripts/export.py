@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> None:
     for name in ("checkpoint", "output_dir"):
         if not getattr(config, name):
             raise UserError(f"--{name} is missing")
+    cli.start_tensorflow()
     from fgfi_tf.interop import export
     from fgfi_tf.training import checkpoints
 

@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     for name in ("model_path", "images", "output_dir"):
         if not getattr(config, name):
             raise UserError(f"--{name} is missing")
+    cli.start_tensorflow()
     from PIL import Image
 
     from fgfi_tf import prediction

@@ -18,6 +18,7 @@ from fgfi_tf.training import flags
 def main(argv: Sequence[str]) -> None:
     """Parses the flags and trains; the same command again goes on where it stopped."""
     config = flags.parse(argv)  # before TensorFlow starts: a wrong flag is told at once
+    cli.start_tensorflow()
     from fgfi_tf.training import run
 
     run.report(run.train(config))
