@@ -1,0 +1,51 @@
+"""What every script shares: one line and exit code 1 for a mistake, quiet start of TensorFlow."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fgfi_tf import cli
+from fgfi_tf.errors import UserError
+
+
+def run(main):
+    with pytest.raises(SystemExit) as ended:
+        cli.run(main, ["scripts/train.py"])
+    return ended.value.code
+
+
+def test_exit_code_is_what_main_returns():
+    assert run(lambda argv: None) == 0
+    assert run(lambda argv: 3) == 3
+
+
+def test_a_users_mistake_is_one_line(capsys):
+    def main(argv):
+        raise UserError("--steps=0:\n  must be at least 1")
+
+    assert run(main) == 1
+    assert capsys.readouterr().err == "train.py: error: --steps=0: must be at least 1\n"
+
+
+def test_interruption_ends_with_130(capsys):
+    def main(argv):
+        raise KeyboardInterrupt
+
+    assert run(main) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from fgfi_tf import cli; cli.start_tensorflow()",
+        "import sys; sys.modules['tensorflow'] = None; from fgfi_tf import cli; cli.start_tensorflow()",
+    ],
+)
+def test_starting_tensorflow_is_quiet_unless_it_fails(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if "None" in code:
+        assert done.returncode == 1 and "tensorflow" in done.stderr.splitlines()[-1]
+    else:
+        assert done.returncode == 0 and done.stderr == ""
