@@ -17,12 +17,15 @@ class Measurement:
 
     Attributes:
         name: of the contender.
-        seconds: one time for each round.
+        seconds: on the clock, one for each round.
+        cpu_seconds: of the processor, all threads of this process: what remains where other
+            programs use the machine. It counts threads that wait in a loop, as OpenMP's do.
         units: what one call does (images, frames), for a rate.
     """
 
     name: str
     seconds: list[float]
+    cpu_seconds: list[float]
     units: float = 1.0
 
     @property
@@ -48,13 +51,14 @@ def alternate(
 
     A contender has to return only when its work is done (``.numpy()`` what it computes).
     """
-    measurements = [Measurement(name, [], units) for name in contenders]
+    measurements = [Measurement(name, [], [], units) for name in contenders]
     for round_index in range(warmup + repeats):
         for measurement, call in zip(measurements, contenders.values(), strict=True):
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             call()
             if round_index >= warmup:
                 measurement.seconds.append(time.perf_counter() - start)
+                measurement.cpu_seconds.append(time.process_time() - cpu_start)
     return measurements
 
 
@@ -78,6 +82,24 @@ class Result:
         """The first contender's median over this one's: below 1, the first is faster."""
         return self.measurements[0].median / measurement.median
 
+    def cpu_ratio(self, measurement: Measurement) -> float:
+        """The same of the processor's time."""
+        return statistics.median(self.measurements[0].cpu_seconds) / statistics.median(
+            measurement.cpu_seconds
+        )
+
+    def to_markdown(self) -> str:
+        """A heading and a table."""
+        lines = [f"### {self.case}: {self.title}", ""]
+        lines += ["| | median ms | minimum ms | spread | CPU ms | first / this | CPU: first / this | /s |"]
+        lines += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
+        for m in self.measurements:
+            cells = [m.name, f"{1e3 * m.median:.2f}", f"{1e3 * min(m.seconds):.2f}", f"{m.spread:.0%}"]
+            cells += [f"{1e3 * statistics.median(m.cpu_seconds):.2f}", f"{self.ratio(m):.2f}"]
+            cells += [f"{self.cpu_ratio(m):.2f}", f"{m.rate:.1f}"]
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join([*lines, *(["", self.note] if self.note else [])])
+
     def to_json(self) -> dict:
         """Plain numbers, all times in seconds."""
         rows = [
@@ -86,8 +108,10 @@ class Result:
                 "median": m.median,
                 "minimum": min(m.seconds),
                 "spread": m.spread,
+                "cpu_median": statistics.median(m.cpu_seconds),
                 "rate": m.rate,
                 "ratio": self.ratio(m),
+                "cpu_ratio": self.cpu_ratio(m),
                 "seconds": m.seconds,
             }
             for m in self.measurements

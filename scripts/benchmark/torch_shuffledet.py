@@ -256,13 +256,37 @@ class TorchImitationStep:
             terms["imitation_loss"] = error / (self.normalization * mask.sum().clamp_min(1))
         return terms
 
+    def losses_and_gradients(self) -> tuple[dict[str, float], dict[str, np.ndarray | None]]:
+        """Each term, and the gradients of the first kernel and the adaptation's in our layout.
+
+        The weights and moving statistics are left as they were.
+        """
+        state = {name: value.clone() for name, value in self.student.state_dict().items()}
+        terms = self.losses()
+        sum(terms.values()).backward()
+        kernels = {"stem": self.student.stem.conv, "adaptation": self.adaptation}
+        gradients = {
+            name: None if conv is None else conv.weight.grad.numpy().transpose(2, 3, 1, 0)
+            for name, conv in kernels.items()
+        }
+        self.student.load_state_dict(state)
+        return {name: float(value.detach()) for name, value in terms.items()}, gradients
+
     def step(self) -> float:
         """One update; returns the loss before it."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = sum(self.losses().values())
         loss.backward()
         self.optimizer.step()
-        return float(loss)
+        return float(loss.detach())
+
+
+def compiled(step: TorchImitationStep) -> TorchImitationStep:
+    """The same with both networks compiled."""
+    step.student = torch.compile(step.student)
+    if step.teacher is not None:
+        step.teacher.features = torch.compile(step.teacher.features)
+    return step
 
 
 def _adaptation(imitation) -> nn.Conv2d:

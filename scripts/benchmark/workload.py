@@ -73,12 +73,14 @@ def make_imitation(student: ShuffleDet, teacher: ShuffleDet, compute: str = "aut
     return layer
 
 
-def make_distiller(student: ShuffleDet, teacher: ShuffleDet | None, compute: str = "auto") -> Distiller:
+def make_distiller(
+    student: ShuffleDet, teacher: ShuffleDet | None, distiller_class: type[Distiller] = Distiller
+) -> Distiller:
     """A compiled distiller as the trainer builds it: the teacher in folded form."""
     if teacher is None:
-        distiller = Distiller(student)
+        distiller = distiller_class(student)
     else:
-        distiller = Distiller(student, teacher.folded_copy(), make_imitation(student, teacher, compute))
+        distiller = distiller_class(student, teacher.folded_copy(), make_imitation(student, teacher))
     distiller.compile(MomentumSGD(LEARNING_RATE, MOMENTUM))
     return distiller
 

@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Measures speed and memory beside the alternatives, taking turns in one process; prints Markdown.
+
+    python scripts/benchmark.py                                   everything (about an hour on two cores)
+    python scripts/benchmark.py --cases=imitation_step --batch=2  one case
+    python scripts/benchmark.py --help                            every flag
+
+Cases: imitation_step, plain_step, peak_memory, inference, imitation_loss, group_conv, pipeline, kitti_eval,
+voc_eval. PyTorch takes part where it is installed (``pip install -e '.[torch]'``). "first / this" is the
+first contender's median over this row's: below 1, the first is faster. Nothing is asserted about times.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from benchmark.options import Options
+
+from fgfi_tf import cli
+from fgfi_tf.errors import UserError
+from fgfi_tf.training import flags
+
+
+def _cases() -> dict:
+    from benchmark import evaluation, inference, input_pipeline, parts, steps
+
+    return {
+        "imitation_step": steps.imitation_step,
+        "plain_step": steps.plain_step,
+        "peak_memory": steps.peak_memory,
+        "inference": inference.inference,
+        "imitation_loss": parts.imitation_loss,
+        "group_conv": parts.group_conv,
+        "pipeline": input_pipeline.pipeline_case,
+        "kitti_eval": evaluation.kitti_evaluation,
+        "voc_eval": evaluation.voc_evaluation,
+    }
+
+
+def _set_threads(threads: int) -> None:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(threads)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parses the flags, runs the cases, prints and writes the results."""
+    options = flags.parse(argv, Options)
+    if options.threads:
+        _set_threads(options.threads)
+    from benchmark import steps, timing
+
+    if options.peak_of:
+        return steps.print_peak(options)
+    cases = _cases()
+    names = list(cases) if options.cases == "all" else options.cases.split(",")
+    for name in names:
+        if name not in cases:
+            raise UserError(f"--cases: unknown case {name!r}; known are {', '.join(cases)}")
+    environment = timing.environment()
+    header = "\n".join(f"* {key}: {value}" for key, value in environment.items())
+    print(f"{header}\n")
+    texts, results = [header], []
+    for name in names:
+        for result in cases[name](options):
+            text = result if isinstance(result, str) else result.to_markdown()
+            results.append(result if isinstance(result, str) else result.to_json())
+            texts.append(text)
+            print(f"{text}\n", flush=True)
+            if options.output_dir:
+                _write(Path(options.output_dir), texts, {"environment": environment, "results": results})
+
+
+def _write(folder: Path, texts: Sequence[str], results: dict) -> None:
+    """After each result anew: what was measured is kept if a later case fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "benchmark.md").write_text("\n\n".join(texts) + "\n")
+    (folder / "benchmark.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    cli.run(main)
