@@ -6,11 +6,8 @@ published Faster R-CNN runs; evaluation knows them by the attribute. Boxes are 0
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import hashlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +15,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from fgfi_tf.data import voc_raw
-from fgfi_tf.data.kitti import check_image
-from fgfi_tf.data.records import PreparedDataset, Sample, prepare_records, progress_bar, quiet_tfds
+from fgfi_tf.data.builder import SplitBuilder, SplitConfig, check_image, fingerprint, parse_record
+from fgfi_tf.data.records import PreparedDataset, Sample, prepare_records, quiet_tfds
 from fgfi_tf.errors import UserError
 
 ATTRIBUTES = ("difficult", "truncated")
@@ -30,74 +27,30 @@ STOCK_SPLITS = {
     "trainval": ("train", "validation"),
     "test": ("test",),
 }
-_OBJECT_FEATURES = {
-    "boxes": ((4,), np.float32),
-    "classes": ((), np.int32),
-    "difficult": ((), np.bool_),
-    "truncated": ((), np.bool_),
-}
 
 
-@dataclasses.dataclass
-class VocConfig(tfds.core.BuilderConfig):
-    """One split of one devkit in one state; its name carries the fingerprint of the files."""
+class Voc(SplitBuilder, skip_registration=True):
+    """Writes one split of the raw VOC layout as TFRecords."""
 
-    frames: tuple[voc_raw.Frame, ...] = ()
-    progress: bool = True
-
-
-class Voc(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes one split of the raw VOC layout as TFRecords, in the order of the split."""
-
-    VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "0-based boxes, difficult and truncated; encoded images as they are"}
+    DESCRIPTION = "PASCAL VOC detection from the raw layout."
+    HOMEPAGE = voc_raw.DOWNLOAD_PAGE
+    OBJECT_FEATURES = {
+        "boxes": ((4,), np.float32),
+        "classes": ((), np.int32),
+        "difficult": ((), np.bool_),
+        "truncated": ((), np.bool_),
+    }
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        objects = {
-            name: tfds.features.Tensor(shape=shape, dtype=dtype)
-            for name, (shape, dtype) in _OBJECT_FEATURES.items()
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="PASCAL VOC detection from the raw layout.",
-            homepage=voc_raw.DOWNLOAD_PAGE,
-            disable_shuffling=True,  # the pipeline shuffles; evaluation needs the split's order
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(None, None, 3)),
-                    "image_id": tfds.features.Text(),
-                    "image_size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
-                    "objects": tfds.features.Sequence(objects),
-                }
-            ),
-        )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
-        del dl_manager  # nothing is downloaded
-        return {"frames": self._generate_examples()}
-
-    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
-        config = self.builder_config
-        bar = progress_bar(config.frames, f"preparing {config.name}", config.progress)
-        for key, frame in enumerate(bar):
-            size = check_image(frame.image_path)
-            labels = _frame_labels(frame)
-            if frame.annotation_path is not None and tuple(labels["image_size"]) != size:
-                raise UserError(
-                    f"{frame.annotation_path}: says {_size_text(labels['image_size'])}, "
-                    f"but {frame.image_path} is {_size_text(size)}"
-                )
-            yield (
-                key,
-                {
-                    "image": str(frame.image_path),
-                    "image_id": frame.image_id,
-                    "image_size": np.array(size, np.int32),
-                    "objects": {
-                        name: labels[name].astype(dtype) for name, (_, dtype) in _OBJECT_FEATURES.items()
-                    },
-                },
+    def frame_objects(self, frame: voc_raw.Frame, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
+        """See ``SplitBuilder``; an annotation must give the image's own size."""
+        labels = _frame_labels(frame)
+        if frame.annotation_path is not None and tuple(labels["image_size"]) != image_size:
+            raise UserError(
+                f"{frame.annotation_path}: says {_size_text(labels['image_size'])}, "
+                f"but {frame.image_path} is {_size_text(image_size)}"
             )
+        return labels
 
 
 def prepare(
@@ -121,11 +74,10 @@ def prepare(
         return open_stock(root, split)
     frames = voc_raw.list_frames(root, split)
     folder = Path(prepared_dir).expanduser() if prepared_dir else root / "tfrecords"
-    config = VocConfig(
-        name=f"{re.sub(r'[^A-Za-z0-9]', '_', split)}-{fingerprint(split, frames)}",
-        frames=tuple(frames),
-        progress=progress,
-    )
+    files = (path for frame in frames for path in (frame.image_path, frame.annotation_path))
+    prefix = re.sub(r"[^A-Za-z0-9]", "_", split)
+    name = f"{prefix}-{fingerprint(f'{Voc.VERSION} {split}', files)}"
+    config = SplitConfig(name=name, frames=tuple(frames), progress=progress)
     with quiet_tfds():
         builder = Voc(data_dir=folder, config=config)
     paths = prepare_records(builder)
@@ -135,7 +87,7 @@ def prepare(
         num_training_classes=len(voc_raw.CLASS_NAMES),
         image_ids=[frame.image_id for frame in frames],
         paths=paths,
-        parse=functools.partial(parse_record, builder.info.features),
+        parse=functools.partial(parse_record, builder.info.features, ATTRIBUTES),
         labels=lambda: [_frame_labels(frame) for frame in frames],
     )
 
@@ -174,27 +126,6 @@ def open_stock(data_dir: str | Path, split: str) -> PreparedDataset:
     )
 
 
-def fingerprint(split: str, frames: list[voc_raw.Frame]) -> str:
-    """12 hex digits over the split's name, its frames, and size and time of each of their files."""
-    digest = hashlib.sha256(f"{Voc.VERSION} {split}\n".encode())
-    for frame in frames:
-        for path in (frame.image_path, frame.annotation_path):
-            if path is not None:
-                state = path.stat()
-                digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:12]
-
-
-def parse_record(features: tfds.features.FeaturesDict, serialized: tf.Tensor) -> Sample:
-    """A serialised record to a sample; its ``image`` is the encoded file, a string scalar."""
-    record = features.deserialize_example(serialized, decoders={"image": tfds.decode.SkipDecoding()})
-    objects = record["objects"]
-    attributes = {name: objects[name] for name in ATTRIBUTES}
-    return _sample(
-        record["image"], objects["boxes"], objects["classes"], record["image_id"], record["image_size"]
-    ) | {"attributes": attributes}
-
-
 def parse_stock_record(features: tfds.features.FeaturesDict, serialized: tf.Tensor) -> Sample:
     """As :func:`parse_record`, of a record of the stock ``voc``.
 
@@ -211,17 +142,14 @@ def parse_stock_record(features: tfds.features.FeaturesDict, serialized: tf.Tens
     classes = tf.cast(objects["label"], tf.int32)
     image_id = tf.strings.regex_replace(record["image/filename"], r"\.jpg$", "")
     attributes = {"difficult": objects["is_difficult"], "truncated": objects["is_truncated"]}
-    return _sample(record["image"], boxes, classes, image_id, size) | {"attributes": attributes}
-
-
-def _sample(image, boxes, classes, image_id, image_size) -> Sample:
     return {
-        "image": image,
+        "image": record["image"],
         "boxes": boxes,  # N x 4
         "classes": classes,  # N
         "ignore": tf.zeros_like(classes, tf.bool),  # N
         "image_id": image_id,
-        "image_size": image_size,  # 2
+        "image_size": size,  # 2
+        "attributes": attributes,
     }
 
 
