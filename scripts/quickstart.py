@@ -52,7 +52,7 @@ def commands(config: QuickstartConfig) -> list[tuple[str, list[str], str]]:
             f"{data}/ImageSets/val.txt",
         ),
         (
-            "train the teacher, ShuffleDet 1x",
+            "train the teacher, ShuffleDet 0.5x",
             [
                 "train.py",
                 _flagfile("teacher"),
