@@ -98,7 +98,7 @@ def commands(config: QuickstartConfig) -> list[tuple[str, list[str], str]]:
                 f"--images={data}/training/image_2",
                 "--report_dir=report",
             ],
-            "report/report.html",
+            "report/index.html",
         ),
         (
             "export the student",
@@ -148,7 +148,7 @@ def _pick_samples(data: Path, count: int = 12) -> None:
 def _summary(folder: Path, seconds: float) -> None:
     places = {
         "pictures": "what the exported student sees (PNG and KITTI text)",
-        "report/report.html": "teacher and student side by side; open it in a browser",
+        "report/index.html": "teacher and student side by side; open it in a browser",
         "exported": "the student as SavedModel: uint8 images in, boxes out",
         "student": f"its run folder; tensorboard --logdir {folder}",
         "toy_kitti": "the drawn data set, in the raw KITTI layout",
