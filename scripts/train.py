@@ -7,6 +7,7 @@ python scripts/train.py --flagfile=configs/kitti/shuffledet_0.5x.cfg --data_dir=
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -21,7 +22,15 @@ def main(argv: Sequence[str]) -> None:
     cli.start_tensorflow()
     from fgfi_tf.training import run
 
-    run.report(run.train(config))
+    try:
+        run.report(run.train(config))
+    except run.WorkerLost as lost:
+        # TensorFlow cannot leave a broken cluster; a fresh process waits for the worker to be back.
+        print(f"{lost}; starting again from the last checkpoint", file=sys.stderr, flush=True)
+        arguments = [
+            argument for argument in sys.orig_argv[1:] if argument not in ("--overwrite", "-overwrite")
+        ]
+        os.execv(sys.executable, [sys.executable, *arguments])
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ class Distiller(keras.Model):
         end_step: the first step without imitation at the end; 0: never.
         seed: of dropout and sampling, which depend on it and on the step alone.
         clip_norm: largest global L2 norm of the gradients; 0: no limit.
+        gradient_accumulation: parts that each replica's batch is computed in, one after the other, to
+            save memory. Each part is normalised by its own statistics and counts; their gradients
+            are averaged. Needs the detector's ``loss_names``.
 
     Raises:
         ValueError: for a teacher without layer or a layer without teacher.
@@ -41,6 +44,7 @@ class Distiller(keras.Model):
         end_step: int = 0,
         seed: int = 0,
         clip_norm: float = 0.0,
+        gradient_accumulation: int = 1,
         name: str = "distiller",
     ):
         super().__init__(name=name)
@@ -51,12 +55,15 @@ class Distiller(keras.Model):
         # Past Keras' own __setattr__, which would track the teacher's variables.
         object.__setattr__(self, "teacher", teacher)
         self.imitation_weight, self.clip_norm = float(imitation_weight), float(clip_norm)
+        self.gradient_accumulation = int(gradient_accumulation)
         self.warmup_steps, self.end_step, self.seed = int(warmup_steps), int(end_step), int(seed)
         if imitation is not None:
             imitation.build([(None, None, None, channels) for channels in student.feature_channels])
+        # The replicas' logs are equal; Keras's default would add up those of several machines.
+        self.distribute_reduction_method = "first"
         names = ["loss", *student.loss_names]
         names += ["imitation_loss", "adaptation_decay"] if imitation is not None else []
-        self._means = {name: keras.metrics.Mean(name=name) for name in names}
+        self._means = {name: GlobalMean(name=name) for name in names}
 
     def compile(self, optimizer="rmsprop", **kwargs) -> None:
         """As Keras's, and creates the optimizer's slots.
@@ -86,14 +93,16 @@ class Distiller(keras.Model):
         """The mean of each loss; Keras resets them at each epoch."""
         return list(self._means.values())
 
-    def losses_of(self, batch: Batch, step: tf.Tensor) -> dict[str, tf.Tensor]:
+    def losses_of(self, batch: Batch, step: tf.Tensor, part: tf.Tensor | int = 0) -> dict[str, tf.Tensor]:
         """This replica's share of every term of the loss, by name; they add up to the loss.
 
         Args:
             batch: see ``fgfi_tf.data.sample``.
             step: int64 scalar, steps taken before this one.
+            part: which part of an accumulated batch this is (int32).
         """
-        batch = {**batch, "seed": tf.stack([tf.constant(self.seed, tf.int32), tf.cast(step, tf.int32)])}
+        draw = tf.cast(step, tf.int32) * self.gradient_accumulation + part
+        batch = {**batch, "seed": tf.stack([tf.constant(self.seed, tf.int32), draw])}
         inputs = self.student.preprocess(batch["image"])
         outputs = self.student(inputs, training=True, seed=batch["seed"])
         terms = dict(self.student.detection_losses(outputs, batch))
@@ -124,16 +133,54 @@ class Distiller(keras.Model):
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """One update; returns the running means of the losses."""
         step = tf.cast(self.optimizer.iterations, tf.int64)
-        with tf.GradientTape() as tape:
-            terms = self.losses_of(batch, step)
-            loss = tf.add_n(list(terms.values()))
-            scaled = self.optimizer.get_scaled_loss(loss) if self._scales_loss else loss
         variables = self.trained_variables
-        gradients = tape.gradient(scaled, variables)
+        if self.gradient_accumulation > 1:
+            gradients, terms = self._accumulated(batch, step, variables)
+        else:
+            gradients, terms = self._gradients(batch, step, variables)
         if self._scales_loss:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
         self.apply_gradients(gradients, variables)
-        return self.record({"loss": loss, **terms})
+        return self.record(terms)
+
+    def _gradients(
+        self, batch: Batch, step: tf.Tensor, variables: list[tf.Variable], part: tf.Tensor | int = 0
+    ):
+        """Gradients (scaled where loss scaling is on) and terms of the loss, ``loss`` first."""
+        with tf.GradientTape() as tape:
+            terms = self.losses_of(batch, step, part)
+            loss = tf.add_n(list(terms.values()))
+            scaled = self.optimizer.get_scaled_loss(loss) if self._scales_loss else loss
+        return tape.gradient(scaled, variables), {"loss": loss, **terms}
+
+    def _accumulated(self, batch: Batch, step: tf.Tensor, variables: list[tf.Variable]):
+        """Means of the gradients and terms over the parts, in a loop that holds one part's activations."""
+        parts = self.gradient_accumulation
+        rows = batch["image"].shape[0] or tf.shape(batch["image"])[0]
+        size = rows // parts
+
+        def add_part(i, gradients, terms):
+            part = tf.nest.map_structure(lambda x: x[i * size : (i + 1) * size], batch)
+            part["image"] = tf.ensure_shape(
+                part["image"], [batch["image"].shape[0] and size, *batch["image"].shape[1:]]
+            )
+            new, found = self._gradients(part, step, variables, i)
+            gradients = [g if n is None else g + n / parts for g, n in zip(gradients, new, strict=True)]
+            return (
+                i + 1,
+                gradients,
+                {name: value + found.get(name, 0.0) / parts for name, value in terms.items()},
+            )
+
+        start = (
+            tf.constant(0),
+            [tf.zeros_like(variable) for variable in variables],
+            {name: tf.constant(0.0) for name in self._means},
+        )
+        _, gradients, terms = tf.while_loop(
+            lambda i, *_: i < parts, add_part, start, parallel_iterations=1, maximum_iterations=parts
+        )
+        return gradients, terms
 
     @property
     def _scales_loss(self) -> bool:
@@ -152,13 +199,41 @@ class Distiller(keras.Model):
             self.optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
 
     def record(self, terms: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Adds the replicas' shares of each term to its mean and returns the means."""
-        for name, value in terms.items():
+        """Adds each term, summed over the replicas, to its mean and returns the means."""
+        values = tf.stack(list(terms.values()))
+        if _replicas() > 1:
+            values = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+        for name, value in zip(terms, tf.unstack(values), strict=True):
             if name not in self._means:
-                self._means[name] = keras.metrics.Mean(name=name)
-            # A mean is taken over replicas; the loss is their sum.
-            self._means[name].update_state(value * float(_replicas()))
+                self._means[name] = GlobalMean(name=name)
+            self._means[name].update_state(value)
         return {name: self._means[name].result() for name in terms}
+
+
+class GlobalMean(keras.metrics.Metric):
+    """Mean over steps of a value that every replica knows in full; kept once, not for each replica.
+
+    Keras's own Mean keeps each replica's sum and count and exchanges both at each step.
+    """
+
+    def __init__(self, name: str, **kwargs):
+        super().__init__(name=name, **kwargs)
+        once = {
+            "initializer": "zeros",
+            "synchronization": tf.VariableSynchronization.ON_WRITE,
+            "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        }
+        self.total = self.add_weight(name="total", **once)
+        self.count = self.add_weight(name="count", **once)
+
+    def update_state(self, value: tf.Tensor) -> None:
+        """Adds a scalar."""
+        self.total.assign_add(tf.cast(value, self.total.dtype))
+        self.count.assign_add(1.0)
+
+    def result(self) -> tf.Tensor:
+        """The mean, 0 before the first value."""
+        return tf.math.divide_no_nan(self.total, self.count)
 
 
 def _replicas() -> int:

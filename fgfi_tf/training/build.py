@@ -15,7 +15,7 @@ from fgfi_tf.drawing import draw_boxes, montage, overlay_mask
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models import registry
-from fgfi_tf.models.detector import Detector
+from fgfi_tf.models.detector import Batch, Detector
 from fgfi_tf.prediction import split_detections
 from fgfi_tf.training import checkpoints, strategy
 from fgfi_tf.training.config import ExperimentConfig
@@ -46,6 +46,7 @@ def build_distiller(config: ExperimentConfig, class_names: Sequence[str]) -> Dis
         end_step=config.imitation_end_step,
         seed=config.seed,
         clip_norm=config.clip_norm,
+        gradient_accumulation=config.gradient_accumulation,
     )
     distiller.compile(
         optimizer=build_optimizer(config),
@@ -86,6 +87,12 @@ def build_batches(
 ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
     """Training batches from a step on, each global batch shared out over workers and replicas."""
     worker, workers = strategy.worker_index(over)
+
+    def prepare(batch: Batch) -> Batch:
+        prepared = student.prepare_batch(batch)
+        del prepared["image_id"]  # no loss needs it, and XLA takes no strings
+        return prepared
+
     batches = pipeline.training_batches(
         dataset,
         input_size=config.size,
@@ -96,7 +103,7 @@ def build_batches(
         max_boxes=config.max_boxes or None,
         augmentation=augmentation(config),
         box_resize=student.box_resize,
-        prepare=student.prepare_batch,
+        prepare=prepare,
         shard=(worker, workers),
     )
     if workers == 1:

@@ -75,7 +75,9 @@ class ExperimentConfig:
     clip_norm: float = _optimization(0.0, "Clip the global gradient norm to this (0: never).")
     ema: float = _optimization(0.0, "Decay of the moving average of weights used in evaluation (0: none).")
     gradient_accumulation: int = _optimization(
-        1, "Split each batch into this many parts computed one after the other, for one update."
+        1,
+        "Compute each batch in this many parts, one after the other, for one update: less memory. Each part "
+        "is normalised on its own and the gradients are averaged.",
     )
     seed: int = _optimization(0, "Seed of weights, data order, augmentation and dropout.")
 

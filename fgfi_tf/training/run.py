@@ -21,6 +21,7 @@ from fgfi_tf.training.checkpoints import (
     CheckpointKeeper,
     ModelCard,
     averaged_weights,
+    first_line,
     list_checkpoints,
     step_of,
 )
@@ -48,10 +49,25 @@ class Result:
     stopped_by: str = ""
 
 
+class WorkerLost(UserError):
+    """Another worker of the cluster is gone; the run goes on from its last checkpoint once it is back."""
+
+
+# What the collective operations of the remaining workers raise then.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.InternalError,
+    tf.errors.DeadlineExceededError,
+)
+
+
 def train(config: ExperimentConfig) -> Result:
     """Trains, or goes on training, the experiment in its run folder.
 
     Raises:
+        WorkerLost: another worker of the cluster is gone.
         UserError: whatever is wrong with flags, data, folder or checkpoints; a loss that is not finite.
     """
     validate(config)
@@ -74,7 +90,7 @@ def train(config: ExperimentConfig) -> Result:
         return _finish(folder, start, chief)
     with callbacks.stop_signals() as request:
         hooks = _callbacks(config, over, distiller, keeper, folder, start, request, dataset)
-        with _precision(config):
+        with _precision(config), _worker_loss(over):
             distiller.fit(
                 build.build_batches(config, dataset, distiller.student, over, start),
                 steps_per_epoch=config.steps - start,
@@ -113,13 +129,32 @@ def _precision(config: ExperimentConfig) -> Iterator[None]:
         keras.mixed_precision.set_global_policy(before)
 
 
+@contextlib.contextmanager
+def _worker_loss(over: tf.distribute.Strategy) -> Iterator[None]:
+    try:
+        yield
+    except _LOST as error:
+        if strategy.worker_index(over)[1] == 1:
+            raise
+        raise WorkerLost(f"a worker of the cluster is gone: {first_line(error)}") from error
+
+
 def _check_batch(config: ExperimentConfig, over: tf.distribute.Strategy) -> None:
     replicas, workers = over.num_replicas_in_sync, strategy.worker_index(over)[1]
-    parts = config.batch_size // config.gradient_accumulation
-    if parts < replicas:
+    parts = config.gradient_accumulation
+    if config.batch_size < replicas:
         raise UserError(f"--batch_size={config.batch_size}: {replicas} devices need at least an image each")
     if config.batch_size % workers:
         raise UserError(f"--batch_size={config.batch_size} cannot be shared equally by {workers} workers")
+    if config.jit_compile and replicas > 1:
+        raise UserError(
+            f"--jit_compile: XLA cannot exchange statistics between {replicas} devices; use one device"
+        )
+    if parts > 1 and config.batch_size % (replicas * parts):
+        raise UserError(
+            f"--gradient_accumulation={parts}: --batch_size={config.batch_size} cannot be cut into {parts} "
+            f"equal parts on each of {replicas} devices"
+        )
 
 
 def _announce(
@@ -222,6 +257,7 @@ def _agreement(over: tf.distribute.Strategy) -> Callable[[bool], bool]:
     @tf.function
     def total(asked: tf.Tensor) -> tf.Tensor:
         def replica(value):
+            value = tf.identity(value)  # on this replica's device
             return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
         return over.experimental_local_results(over.run(replica, args=(asked,)))[0]

@@ -69,5 +69,5 @@ def test_replica_without_any_image(tmp_path):
 
 
 @pytest.mark.slow
-def test_shuffledet_imitation_on_1_2_and_4_devices(tmp_path):
-    assert_same_training(trained(tmp_path, "shuffledet_0.25x", "shuffledet_0.5x", (1, 2, 4)), atol=1e-5)
+def test_shuffledet_imitation_on_1_and_2_devices(tmp_path):
+    assert_same_training(trained(tmp_path, "shuffledet_0.25x", "shuffledet_0.5x", (1, 2)), atol=1e-5)

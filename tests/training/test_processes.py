@@ -1,0 +1,257 @@
+"""Training processes that are killed, stopped, or run out of disk: the same command goes on exactly."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_detector
+
+from fgfi_tf.training.checkpoints import list_checkpoints
+
+HERE = Path(__file__).resolve().parent
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": f"{HERE.parents[1]}{os.pathsep}{HERE}",
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "PYTHONUNBUFFERED": "1",
+}
+ENVIRONMENT.pop("TF_CONFIG", None)
+FLAGS = {
+    "model": "tiny",
+    "input_size": "64x96",
+    "batch_size": 4,
+    "learning_rate": 0.02,
+    "drift": "10x6",
+    "summary_every": 1,
+    "picture_every": 0,
+}
+
+
+class Run:
+    """One command for ``scripts/train.py`` with the tiny detectors."""
+
+    def __init__(self, kitti: Path, folder: Path, **flags):
+        self.folder = folder
+        flags = {**FLAGS, "data_dir": kitti, "output_dir": folder, **flags}
+        self.command = [
+            sys.executable,
+            str(HERE / "tiny_detector.py"),
+            *(f"--{k}={v}" for k, v in flags.items()),
+        ]
+
+    def start(self, **environment) -> subprocess.Popen:
+        return subprocess.Popen(
+            self.command,
+            env={**ENVIRONMENT, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def finish(self, process: subprocess.Popen | None = None) -> str:
+        process = process or self.start()
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output[-3000:]
+        return output
+
+    def weights(self, step: int) -> dict[str, np.ndarray]:
+        reader = tf.train.load_checkpoint(str(self.folder / "checkpoints" / f"ckpt-{step}"))
+        names = [name for name in reader.get_variable_to_shape_map() if name.endswith("VARIABLE_VALUE")]
+        return {name: reader.get_tensor(name) for name in names}
+
+
+def wait_for_step(process: subprocess.Popen, step: int) -> str:
+    """Reads the log until it tells of a step; what was read."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith(f"step {step}/"):
+            return "".join(lines)
+    raise AssertionError(f"ended before step {step}: {''.join(lines)[-3000:]}")
+
+
+def assert_same_weights(first: dict, second: dict, atol: float = 1e-6) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_allclose(second[name], value, atol=atol, rtol=0, err_msg=name)
+
+
+@pytest.fixture(scope="module", name="teacher")
+def teacher_fixture(kitti, tmp_path_factory):
+    run = Run(kitti, tmp_path_factory.mktemp("teacher") / "run", model="tiny_teacher", steps=3)
+    run.finish()
+    return {
+        "imitation": "true",
+        "teacher_model": "tiny_teacher",
+        "teacher_checkpoint": run.folder,
+        "imitation_warmup_steps": 20,
+    }
+
+
+@pytest.fixture(scope="module", name="whole")
+def whole_fixture(kitti, tmp_path_factory, teacher):
+    """30 steps without interruption, imitation from step 20 on."""
+    run = Run(kitti, tmp_path_factory.mktemp("whole") / "run", steps=30, checkpoint_every=5, **teacher)
+    run.finish()
+    return run
+
+
+@pytest.mark.slow
+def test_killed_at_step_17_goes_on_exactly(kitti, tmp_path, teacher, whole):
+    run = Run(kitti, tmp_path / "run", steps=30, checkpoint_every=5, **teacher)
+    process = run.start()
+    wait_for_step(process, 17)
+    process.kill()
+    process.communicate()
+    assert list_checkpoints(run.folder / "checkpoints")[-1].name in ("ckpt-15", "ckpt-20")
+    assert "going on from" in run.finish()
+    assert_same_weights(whole.weights(30), run.weights(30))
+
+
+@pytest.mark.slow
+def test_sigterm_saves_exits_with_0_and_goes_on_exactly(kitti, tmp_path, teacher, whole):
+    run = Run(kitti, tmp_path / "run", steps=30, checkpoint_every=100, **teacher)
+    process = run.start()
+    wait_for_step(process, 7)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output[-3000:]
+    assert "stopped by SIGTERM at step " in output
+    run.finish()
+    assert_same_weights(whole.weights(30), run.weights(30))
+
+
+@pytest.mark.slow
+def test_killed_at_25_random_moments_ends_with_the_right_weights(kitti, tmp_path):
+    flags = {
+        "steps": 400,
+        "checkpoint_every": 10,
+        "summary_every": 20,
+        "model": "tiny_plain",
+        "noaugment": "true",
+    }
+    flags.pop("noaugment")
+    expected = Run(kitti, tmp_path / "whole", **flags)
+    started = time.monotonic()
+    expected.finish()
+    seconds = time.monotonic() - started
+    run, draw = Run(kitti, tmp_path / "killed", **flags), random.Random(0)
+    for _ in range(25):
+        process = run.start()
+        # From the start of Python to well into the training, saving included.
+        with_timeout = draw.uniform(0.3 * seconds, 0.95 * seconds)
+        try:
+            process.wait(timeout=with_timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.communicate()
+    run.finish()
+    assert_same_weights(expected.weights(400), run.weights(400))
+
+
+@pytest.mark.slow
+def test_disk_too_small_for_a_checkpoint_keeps_the_older_ones(kitti, tmp_path):
+    resource = pytest.importorskip("resource")
+    run = Run(kitti, tmp_path / "run", steps=2, checkpoint_every=2)
+    run.finish()
+    run = Run(kitti, tmp_path / "run", steps=4, checkpoint_every=2)
+
+    def limit() -> None:  # writing beyond 20 kB fails, as on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    process = subprocess.Popen(
+        run.command,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=limit,
+    )
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "could not save checkpoint" in output and "kept: ckpt-2" in output
+    assert "error: the last checkpoint, of step 4, could not be saved" in output
+    assert "Traceback" not in output
+    assert [p.name for p in list_checkpoints(run.folder / "checkpoints")] == ["ckpt-2"]
+    run.finish()
+
+
+def test_wrong_flags_are_told_before_tensorflow_starts(kitti, tmp_path):
+    process = Run(kitti, tmp_path / "run", imitaton="true").start(TF_CPP_MIN_LOG_LEVEL="3")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert (
+        output.strip().splitlines()[-1] == "train.py: error: unknown flag --imitaton; did you mean imitation?"
+    )
+    assert "Traceback" not in output
+    assert tiny_detector.CLASSES  # the launcher is the module imported here
+
+
+def cluster(count: int) -> list[dict[str, str]]:
+    """TF_CONFIG of each of several workers on this machine."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    for one in sockets:
+        one.close()
+    return [
+        {"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}})}
+        for i in range(count)
+    ]
+
+
+@pytest.mark.slow
+def test_two_workers_train_as_one_process_with_two_replicas(kitti, tmp_path, teacher):
+    flags = {**teacher, "steps": 12, "checkpoint_every": 6, "imitation_warmup_steps": 4}
+    together = Run(kitti, tmp_path / "one", virtual_cpus=2, **flags)
+    together.finish()
+    run = Run(kitti, tmp_path / "two", **flags)
+    workers = [run.start(**environment) for environment in cluster(2)]
+    first, second = [run.finish(worker) for worker in workers]
+    assert "step 12/12" in first and "step 12/12" not in second
+    assert [p.name for p in list_checkpoints(run.folder / "checkpoints")] == ["ckpt-6", "ckpt-12"]
+    assert not list((run.folder / "checkpoints").glob("worker-*"))
+    expected, found = together.weights(12), run.weights(12)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-6, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_restarted_and_training_goes_on(kitti, tmp_path):
+    run = Run(kitti, tmp_path / "run", steps=400, checkpoint_every=10)
+    environments = cluster(2)
+    workers = [run.start(**environment) for environment in environments]
+    wait_for_step(workers[0], 25)
+    workers[1].kill()
+    workers[1].communicate()
+    workers[1] = run.start(**environments[1])
+    first, _ = [run.finish(worker) for worker in workers]
+    assert "a worker of the cluster is gone" in first
+    assert "going on from" in first
+    assert "finished at step 400" in first
+
+
+@pytest.mark.slow
+def test_sigterm_of_one_worker_stops_all_after_a_checkpoint(kitti, tmp_path):
+    run = Run(kitti, tmp_path / "run", steps=100_000, checkpoint_every=50_000)
+    workers = [run.start(**environment) for environment in cluster(2)]
+    wait_for_step(workers[0], 5)
+    workers[1].send_signal(signal.SIGTERM)
+    outputs = [run.finish(worker) for worker in workers]
+    assert "stopped by SIGTERM" in outputs[1]
+    assert "stopped by a signal to another worker" in outputs[0]
+    assert len(list_checkpoints(run.folder / "checkpoints")) == 1
