@@ -49,7 +49,13 @@ def main(kitti: str, output: Path, kills: int) -> None:
     """Runs both; every attempt that comes to its end before it is killed is started again."""
     tiny_detector.register()
     draw = random.Random(0)
-    flags = {"model": "tiny", "input_size": "64x96", "data_dir": kitti, "batch_size": 4, "learning_rate": 0.02}
+    flags = {
+        "model": "tiny",
+        "input_size": "64x96",
+        "data_dir": kitti,
+        "batch_size": 4,
+        "learning_rate": 0.02,
+    }
     flags |= {"drift": "10x6", "summary_every": 50, "picture_every": 0, "checkpoint_every": 10}
     _, start = attempt(ExperimentConfig(output_dir=str(output / "started"), steps=1, **flags), None)
     _, start = attempt(ExperimentConfig(output_dir=str(output / "again"), steps=1, **flags), None)

@@ -18,7 +18,6 @@ import tf_keras as keras
 
 from fgfi_tf.models.normalization import BatchNorm
 
-
 CHANNEL_MULTIPLE = 16  # float32 values in the widest vector register
 
 
