@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -11,21 +10,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np
 import pytest
 import tensorflow as tf
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("FGFI_SHARED_DATA", REPOSITORY.parent / "shared"))
-GOLDEN = Path(__file__).resolve().parent / "golden"
+from places import shared_path
 
 
-def shared_path(relative: str) -> Path:
-    """A path of the shared reference data; skips the test, with the reason, where it is absent."""
-    path = SHARED / relative
-    if not path.exists():
-        pytest.skip(f"the shared reference data is absent: {path}")
-    return path
-
-
-@pytest.fixture(name="shared_path")
+@pytest.fixture(name="shared_path", scope="session")
 def shared_path_fixture():
     return shared_path
 

@@ -13,7 +13,7 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -71,6 +71,7 @@ class CheckpointKeeper:
         writes: False for the workers of a cluster that must take part in saving but own no files;
             they write into a folder of their own and delete it.
         fingerprint: what ``UserError`` calls the model when a checkpoint does not fit.
+        before_save: brings up to date what of ``state`` is only a copy.
     """
 
     def __init__(
@@ -82,9 +83,10 @@ class CheckpointKeeper:
         keep: int = 5,
         writes: bool = True,
         fingerprint: str = "this model",
+        before_save: Callable[[], None] = lambda: None,
     ):
         self.folder, self.step, self.keep, self.writes = Path(folder), step, keep, writes
-        self.fingerprint = fingerprint
+        self.fingerprint, self.before_save = fingerprint, before_save
         self.checkpoint = tf.train.Checkpoint(step=step, **state)
 
     def restore_latest(self) -> Path | None:
@@ -124,6 +126,7 @@ class CheckpointKeeper:
         path = folder / f"ckpt-{int(self.step.numpy())}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            self.before_save()
             self.checkpoint.write(str(path))
         except _DAMAGE as error:
             _remove(path)

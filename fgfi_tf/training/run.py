@@ -111,11 +111,24 @@ def build_keeper(
     if distiller.imitation is not None:
         state["imitation"] = distiller.imitation
     averages = averaged_weights(inner_optimizer(distiller.optimizer), distiller.student.trainable_variables)
-    if averages:
-        state["averages"] = averages
+    # Copies: a checkpoint takes an optimizer's slots from the optimizer alone.
+    copies = [tf.Variable(average, trainable=False) for average in averages]
+    if copies:
+        state["averages"] = copies
+
+    def update_copies() -> None:
+        for copy, average in zip(copies, averages, strict=True):
+            copy.assign(average)
+
     step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
     return CheckpointKeeper(
-        folder.checkpoints, state, step, keep=config.keep_checkpoints, writes=writes, fingerprint=config.model
+        folder.checkpoints,
+        state,
+        step,
+        keep=config.keep_checkpoints,
+        writes=writes,
+        fingerprint=config.model,
+        before_save=update_copies,
     )
 
 

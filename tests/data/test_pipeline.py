@@ -169,9 +169,7 @@ def test_more_objects_than_rows_is_an_error_of_the_graph():
 
 
 @pytest.fixture(scope="module", name="real")
-def real_fixture(tmp_path_factory):
-    from conftest import shared_path
-
+def real_fixture(tmp_path_factory, shared_path):
     source = shared_path("data/kitti")
     root = tmp_path_factory.mktemp("kitti")
     targets = np.load(shared_path("golden/shuffledet/targets.npz"))

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from places import REPOSITORY
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command

@@ -6,9 +6,9 @@ import tarfile
 import literal_kitti
 import numpy as np
 import pytest
-from conftest import GOLDEN
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from places import GOLDEN
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import kitti, kitti_io, kitti_matching

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from conftest import REPOSITORY
+from places import REPOSITORY
 
 
 def test_the_benchmark(tmp_path):

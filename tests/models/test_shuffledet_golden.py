@@ -14,9 +14,7 @@ pytestmark = pytest.mark.shared_data
 
 
 @pytest.fixture(scope="module")
-def golden():
-    from conftest import shared_path
-
+def golden(shared_path):
     folder = shared_path("golden/shuffledet")
     return {name: np.load(folder / f"{name}.npz") for name in ("forward", "targets", "losses")} | {
         "folder": folder

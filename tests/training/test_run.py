@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from fgfi_tf.data import registry
 from fgfi_tf.errors import UserError
 from fgfi_tf.training import checkpoints, evaluate_command, evaluator, flags, run
 from fgfi_tf.training.run_folder import RunFolder
@@ -212,8 +213,11 @@ def test_evaluation_while_training_keeps_the_best(experiment, capsys):
     assert "mean of nine" in capsys.readouterr().out
 
 
-def test_watch_evaluates_every_checkpoint_and_ends_with_training(experiment, kitti):
+def test_watch_evaluates_every_checkpoint_and_ends_with_training(experiment, kitti, monkeypatch):
     config = experiment()
+    # Opened before: TFDS is not made for two threads, and users watch in a process of their own.
+    splits = {name: registry.open_split("kitti", kitti, name) for name in ("train", "val")}
+    monkeypatch.setattr(registry, "open_split", lambda name, folder, split, *rest: splits[split])
     watch = evaluate_command.EvaluateConfig(
         checkpoint=config.output_dir, data_dir=str(kitti), watch=True, poll_seconds=0.1
     )
