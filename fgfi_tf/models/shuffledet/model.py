@@ -190,7 +190,9 @@ def stateless_dropout(x: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     context = tf.distribute.get_replica_context()
     if context is not None and context.num_replicas_in_sync > 1:
         seed = seed + tf.stack([0, tf.cast(context.replica_id_in_sync_group, seed.dtype)])
-    keep = tf.random.stateless_uniform(tf.shape(x), seed) >= rate
+    # Philox's bits are the same with XLA and without; floats made of them are not.
+    bits = tf.random.stateless_uniform(tf.shape(x), seed, None, None, tf.int32, alg="philox")
+    keep = bits >= int(rate * 2**32) - 2**31
     return tf.where(keep, x / tf.cast(1.0 - rate, x.dtype), tf.zeros([], x.dtype))
 
 
