@@ -55,19 +55,6 @@ def test_bfloat16_keeps_float32_weights_and_nearly_the_same_steps(both):
     assert keras.mixed_precision.global_policy().name == "float32"
 
 
-def test_float16_scales_the_loss_and_keeps_float32_weights(experiment, capsys):
-    result = run.train(experiment(mixed_precision="float16", steps=30, checkpoint_every=30, summary_every=10))
-    saved = weights(result.folder.checkpoints / "ckpt-30")
-    assert all(value.dtype != np.float16 for value in saved.values())
-    assert any("loss_scale" in name for name in saved)
-    (updates,) = (int(value) for name, value in saved.items() if "/iter/" in name)
-    assert updates <= 30 == int(saved["step/.ATTRIBUTES/VARIABLE_VALUE"])
-    losses = [
-        float(line.split("loss ")[1].split(",")[0]) for line in capsys.readouterr().out.splitlines()[1:4]
-    ]
-    assert losses[-1] < losses[0]
-
-
 def batch(images: int) -> dict[str, tf.Tensor]:
     generator = np.random.default_rng(5)
     corner = generator.uniform(0, 20, (images, 2, 2))
