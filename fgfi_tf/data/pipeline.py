@@ -63,6 +63,7 @@ def training_batches(
     classes, rows = _limits(dataset, num_classes, max_boxes)
     local = batch_size // workers
 
+    @tf.autograph.experimental.do_not_convert
     def load(position: tf.Tensor, index: tf.Tensor) -> Batch:
         example = dataset.sample(index)
         image = transforms.decode_image(example["image"])
@@ -106,6 +107,7 @@ def evaluation_batches(
     classes, rows = _limits(dataset, num_classes, max_boxes)
     count = dataset.num_examples
 
+    @tf.autograph.experimental.do_not_convert
     def load(position: tf.Tensor) -> Batch:
         example = dataset.sample(tf.minimum(position, count - 1))
         boxes, labels = transforms.training_objects(

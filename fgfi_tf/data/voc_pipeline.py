@@ -59,6 +59,7 @@ def training_batches(
     rows = max_boxes or dataset.max_boxes
     local = batch_size // workers
 
+    @tf.autograph.experimental.do_not_convert
     def load(position: tf.Tensor, entry: tf.Tensor, padded_size: tf.Tensor) -> Batch:
         key = tf.stack([tf.constant(seed, tf.int64), position])
         index, mirrored = plan.image_of(entry)
@@ -106,6 +107,7 @@ def evaluation_batches(
     order = tf.constant(order, tf.int64)
     table = _Table(resized, resized, shape.scales(sizes))
 
+    @tf.autograph.experimental.do_not_convert
     def load(position: tf.Tensor) -> Batch:
         index = tf.gather(order, position)
         example = dataset.sample(index)

@@ -144,7 +144,7 @@ class ImitationLoss(keras.layers.Layer):
         # squared error is 0 (and so is its gradient), whatever it is divided by.
         return squared_error / (self.normalization * tf.maximum(global_sum(positions), 1.0))
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def sums(self, student_features, teacher_features, anchors, boxes, valid) -> tuple[tf.Tensor, tf.Tensor]:
         """Squared error and number of mask positions of this replica's images (float32 scalars)."""
         region = self.masks(anchors, boxes, valid)
