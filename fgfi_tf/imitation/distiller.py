@@ -131,7 +131,12 @@ class Distiller(keras.Model):
         return tf.where(active, self.imitation_weight * loss, 0.0)
 
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
-        """One update; returns the running means of the losses."""
+        """One update; returns the running means of the losses, and the loss scale of float16.
+
+        Where loss scaling passes over an update, because a scaled gradient is not finite, the weights,
+        the slots and the moving averages stay, the scale is halved, and the step counts as any other:
+        data, schedules and the imitation's warm-up follow the batches seen.
+        """
         step = tf.cast(self.optimizer.iterations, tf.int64)
         variables = self.trained_variables
         if self.gradient_accumulation > 1:
@@ -141,7 +146,10 @@ class Distiller(keras.Model):
         if self._scales_loss:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
         self.apply_gradients(gradients, variables)
-        return self.record(terms)
+        logs = self.record(terms)
+        if self._scales_loss:
+            logs["loss_scale"] = self.optimizer.loss_scale
+        return logs
 
     def _gradients(
         self, batch: Batch, step: tf.Tensor, variables: list[tf.Variable], part: tf.Tensor | int = 0

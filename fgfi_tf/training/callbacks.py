@@ -70,6 +70,10 @@ class StepCounter(StepCallback):
 class StopOnNonFinite(StepCallback):
     """Ends training at the first loss that is not a finite number, before anything is saved.
 
+    The losses are those before loss scaling: a scale that is too large for float16 does not end the
+    run, it passes over the update and is halved. Where that does not help, at scale 1, the gradients
+    themselves are not finite, and the run ends instead of passing over every update that is left.
+
     Args:
         start: steps done before.
         folder: of the checkpoints, to name the last good one.
@@ -78,10 +82,13 @@ class StopOnNonFinite(StepCallback):
     def __init__(self, start: int, folder: Path):
         super().__init__(start)
         self._folder = folder
+        self._scale = math.inf
 
     def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
         """Raises UserError naming the terms, the step and the last good checkpoint."""
         bad = [f"{name} is {value}" for name, value in logs.items() if not math.isfinite(value)]
+        if self._passed_over_at_scale_1(logs):
+            bad.append("the gradient is not finite, whatever the loss scale")
         if not bad:
             return
         where = f"step {step}" if step == previous + 1 else f"steps {previous + 1} to {step}"
@@ -91,6 +98,11 @@ class StopOnNonFinite(StepCallback):
             + (f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet")
             + ". A lower --learning_rate, --lr_warmup_steps or --clip_norm may help"
         )
+
+    def _passed_over_at_scale_1(self, logs: dict[str, float]) -> bool:
+        """Whether the scale was 1, is 1, and an update was passed over (that sets the counter to 0)."""
+        before, self._scale = self._scale, float(logs.get("loss_scale", math.inf))
+        return before == self._scale == 1.0 and int(self.model.optimizer.dynamic_counter) == 0
 
 
 class SaveCheckpoints(StepCallback):
