@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 import tiny_detector
-from test_faster_steps import batch
+from test_accumulation import batch
 from test_run import assert_same, stop_at, weights
 
 from fgfi_tf.errors import UserError
