@@ -176,7 +176,8 @@ class Distiller(keras.Model):
             counts["global_positions"] = self.imitation.count_positions(*self._mask_arguments(batch))
 
         def add_part(i, gradients, terms):
-            part = tf.nest.map_structure(lambda x: x[i * size : (i + 1) * size], batch)
+            # Not a slice: XLA needs to know its length.
+            part = tf.nest.map_structure(lambda x: tf.gather(x, i * size + tf.range(size)), batch)
             part["image"] = tf.ensure_shape(
                 part["image"], [batch["image"].shape[0] and size, *batch["image"].shape[1:]]
             )

@@ -229,7 +229,7 @@ def _callbacks(
                 start, folder.summaries / "train" if chief else None, config.picture_every, draw
             )
         )
-    evaluate = _evaluation(config, folder, validation) if config.evaluate_every and chief else None
+    evaluate = _evaluation(config, folder, validation, start) if config.evaluate_every and chief else None
     hooks.append(callbacks.SaveCheckpoints(start, keeper, config.checkpoint_every, saved=evaluate))
     return hooks
 
@@ -248,15 +248,19 @@ def _validation_split(config: ExperimentConfig, dataset: PreparedDataset) -> Pre
 
 
 def _evaluation(
-    config: ExperimentConfig, folder: RunFolder, validation: PreparedDataset
+    config: ExperimentConfig, folder: RunFolder, validation: PreparedDataset, start: int
 ) -> Callable[[Path], None]:
     """Evaluates each saved checkpoint that is due, on a network of its own: no other worker takes part."""
     evaluator, results = CheckpointEvaluator(validation), ResultLog(folder)
+    done = start
 
     def evaluate(path: Path) -> None:
+        nonlocal done
         step = step_of(path)
-        if step % config.evaluate_every and step != config.steps:
+        # With several steps an execution, a checkpoint comes at or after the step it is due at.
+        if not callbacks.StepCallback.due(done, step, config.evaluate_every) and step != config.steps:
             return
+        done = step
         evaluation, _ = evaluator(path)
         best = results.add(path, evaluation)
         print(f"\n{ap_table(evaluation, f'step {step}')}{'  (best so far)' if best else ''}", flush=True)

@@ -60,8 +60,8 @@ class Overflowing(tiny_detector.TinyDetector):
         return {**terms, "class_loss": steep(terms["class_loss"])}
 
 
-def overflowing(optimizer_changes=None, **attributes):
-    keras.mixed_precision.set_global_policy("mixed_float16")
+def overflowing(optimizer_changes=None, precision="float16", **attributes):
+    keras.mixed_precision.set_global_policy("float32" if precision == "none" else f"mixed_{precision}")
     try:
         student = Overflowing(input_size=(64, 96), class_names=tiny_detector.CLASSES)
         for name, value in attributes.items():
@@ -69,7 +69,7 @@ def overflowing(optimizer_changes=None, **attributes):
         distiller = Distiller(student)
         config = ExperimentConfig(
             output_dir="unused",
-            mixed_precision="float16",
+            mixed_precision=precision,
             schedule="step",
             lr_decay_steps="1",
             **(optimizer_changes or {}),
@@ -114,6 +114,31 @@ def test_an_update_that_overflows_is_passed_over_but_counted(run_mode, changes):
     assert (float(third["loss_scale"]), int(optimizer.iterations)) == (FIRST_SCALE / 2, 3)
     changed = [not np.array_equal(v.numpy(), old) for v, old in zip(kept, before, strict=True)]
     assert all(changed)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_gradients_are_those_of_float32_to_half_precision(run_mode, parts):
+    gradients = []
+    for precision in ("none", "float16"):
+        keras.utils.set_random_seed(1)
+        distiller = overflowing({"momentum": 0.0}, precision=precision)
+        distiller.gradient_accumulation = parts
+        logs = run_mode(distiller.train_step)(batch(4))
+        assert ("loss_scale" in logs) == (precision == "float16")
+        inner = inner_optimizer(distiller.optimizer)
+        gradients.append(
+            [inner.get_slot(v, "momentum").numpy() for v in distiller.student.trainable_variables]
+        )
+    for exact, half in zip(*gradients, strict=True):
+        assert np.abs(exact).max() > 0
+        np.testing.assert_allclose(half, exact, rtol=0, atol=0.02 * np.abs(exact).max())
+
+
+@pytest.mark.slow
+def test_xla_and_accumulation_under_float16(experiment):
+    result = run.train(experiment(mixed_precision="float16", jit_compile=True, gradient_accumulation=2))
+    saved = weights(result.folder.checkpoints / "ckpt-6")
+    assert all(np.isfinite(value).all() and value.dtype != np.float16 for value in saved.values())
 
 
 @pytest.fixture(name="overflow_at")
