@@ -71,7 +71,7 @@ def train(config: ExperimentConfig) -> Result:
         UserError: whatever is wrong with flags, data, folder or checkpoints; a loss that is not finite.
     """
     validate(config)
-    over = strategy.build_strategy(config.devices, config.virtual_cpus)
+    over = strategy.build_strategy(config.devices, config.virtual_cpus, config.worker_timeout)
     _check_batch(config, over)
     chief = strategy.is_chief(over)
     folder = open_run(config, writes=chief)

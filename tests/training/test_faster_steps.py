@@ -72,7 +72,9 @@ def test_several_accumulated_steps_in_one_execution(after_7_steps):
 @pytest.mark.parametrize("options", [{}, {"gradient_accumulation": 2}], ids=["alone", "accumulated"])
 def test_bfloat16_keeps_float32_weights_and_nearly_the_same_steps(after_7_steps, options):
     # Momentum slots carry the gradients' rounding.
-    plain, mixed = (weights(after_7_steps(**o)) for o in (options, {**options, "mixed_precision": "bfloat16"}))
+    plain, mixed = (
+        weights(after_7_steps(**o)) for o in (options, {**options, "mixed_precision": "bfloat16"})
+    )
     for name in (name for name in plain if name.startswith("student/") and "SLOT" not in name):
         assert mixed[name].dtype == np.float32
         np.testing.assert_allclose(mixed[name], plain[name], atol=0.06, rtol=0.05, err_msg=name)
