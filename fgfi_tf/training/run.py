@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import tensorflow as tf
@@ -261,7 +262,10 @@ def _evaluation(
         if not callbacks.StepCallback.due(done, step, config.evaluate_every) and step != config.steps:
             return
         done = step
-        evaluation, _ = evaluator(path)
+        # In a thread, out of the strategy's scope that Keras calls back in: there each variable is made by
+        # all workers together, and the others, which do not evaluate, would never come.
+        with ThreadPoolExecutor(1) as thread:
+            evaluation, _ = thread.submit(evaluator, path).result()
         best = results.add(path, evaluation)
         print(f"\n{ap_table(evaluation, f'step {step}')}{'  (best so far)' if best else ''}", flush=True)
 
