@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import shutil
 import signal
 import sys
 import time
@@ -22,6 +23,9 @@ import tf_keras as keras
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.training.checkpoints import CheckpointKeeper, list_checkpoints
+
+# Columns of Keras's bar without values, for up to 99,999 steps and 9 hours, and of " - name: 1.2345e-06".
+BAR_WIDTH, VALUE_WIDTH = 60, 15
 
 
 class StepCallback(keras.callbacks.Callback):
@@ -289,9 +293,18 @@ class ProgressBar(StepCallback):
         self._total = total
 
     def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
-        """Moves the bar; the values are those of the model's metrics."""
+        """Moves the bar; the values are those of the model's metrics, as many as the line has room for.
+
+        A bar that is longer than the line cannot be drawn over: each step would leave one.
+        """
+        room, shown = shutil.get_terminal_size().columns - BAR_WIDTH, []
+        for name, value in logs.items():
+            room -= len(name) + VALUE_WIDTH
+            if room < 0:
+                break
+            shown.append((name, value))
         self._bar.stateful_metrics = set(logs)
-        self._bar.update(step, list(logs.items()), finalize=step >= self._total)
+        self._bar.update(step, shown, finalize=step >= self._total)
 
 
 def on_terminal() -> bool:
