@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
 from fgfi_tf.errors import UserError
+
+SLOW_CALLBACK = "is slow compared to the batch time"
 
 
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
@@ -33,8 +36,11 @@ def start_tensorflow() -> None:
     """Imports TensorFlow without the lines its native code prints about missing GPUs and oneDNN.
 
     They say nothing a user can act on, and no log level silences them. Where the import fails they
-    are printed after all.
+    are printed after all. Warnings, ours and TensorFlow's, become lines like ``WARNING: text``, printed once,
+    and Keras does not tell that saving takes longer than a step.
     """
+    logging.basicConfig(format="%(levelname)s: %(message)s")  # before TensorFlow adds a handler of its own
+    logging.getLogger("tensorflow").addFilter(lambda record: SLOW_CALLBACK not in record.getMessage())
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held:

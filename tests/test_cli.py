@@ -49,3 +49,13 @@ def test_starting_tensorflow_is_quiet_unless_it_fails(code):
         assert done.returncode == 1 and "tensorflow" in done.stderr.splitlines()[-1]
     else:
         assert done.returncode == 0 and done.stderr == ""
+
+
+def test_warnings_are_plain_lines_printed_once():
+    code = (
+        "from fgfi_tf import cli; cli.start_tensorflow(); from absl import logging; import tensorflow as tf;"
+        "logging.warning('ckpt-3 is damaged'); tf.get_logger().warning('slow');"
+        "tf.get_logger().warning('`on_train_batch_end` is slow compared to the batch time')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == "WARNING: ckpt-3 is damaged\nWARNING: slow\n"

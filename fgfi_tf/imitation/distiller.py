@@ -7,6 +7,7 @@ import tf_keras as keras
 
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models.detector import Batch, Detector
+from fgfi_tf.replica import accumulating, global_counts, num_replicas, num_shares
 
 
 class Distiller(keras.Model):
@@ -26,8 +27,9 @@ class Distiller(keras.Model):
         seed: of dropout and sampling, which depend on it and on the step alone.
         clip_norm: largest global L2 norm of the gradients; 0: no limit.
         gradient_accumulation: parts that each replica's batch is computed in, one after the other, to
-            save memory. Each part is normalised by its own statistics and counts; their gradients
-            are averaged. Needs the detector's ``loss_names``.
+            save memory. Objects, images and mask positions are counted over the whole batch, so the
+            update is that of the unsplit batch, but for what each part has to itself: the statistics
+            of batch norm, and counts that only the outputs tell. Needs the detector's ``loss_names``.
 
     Raises:
         ValueError: for a teacher without layer or a layer without teacher.
@@ -106,33 +108,41 @@ class Distiller(keras.Model):
         inputs = self.student.preprocess(batch["image"])
         outputs = self.student(inputs, training=True, seed=batch["seed"])
         terms = dict(self.student.detection_losses(outputs, batch))
-        # A penalty is of the whole batch; each replica contributes its part.
-        replicas = float(_replicas())
-        terms.update({name: value / replicas for name, value in self.student.regularization_losses().items()})
+        # A penalty is of the whole batch; each replica, and each part, contributes its share.
+        shares = float(num_shares())
+        terms.update({name: value / shares for name, value in self.student.regularization_losses().items()})
         if self.imitation is not None:
             terms["imitation_loss"] = self._imitation_term(inputs, outputs, batch, step)
             if self.imitation.weight_decay:
-                terms["adaptation_decay"] = self.imitation.regularization_loss() / replicas
+                terms["adaptation_decay"] = self.imitation.regularization_loss() / shares
         return terms
 
     def _imitation_term(self, inputs, outputs, batch: Batch, step: tf.Tensor) -> tf.Tensor:
         if type(self.teacher) is not type(self.student):
             inputs = self.teacher.preprocess(batch["image"])
-        height, width = batch["image"].shape[1:3]
         loss = self.imitation(
             outputs["features"],
             self.teacher.imitation_features(inputs),
-            self.student.imitation_anchors(height, width),
-            *self.student.imitation_boxes(batch),
+            *self._mask_arguments(batch),
+            global_positions=batch.get("global_positions"),
         )
         active = step >= self.warmup_steps
         if self.end_step:
             active &= step < self.end_step
         return tf.where(active, self.imitation_weight * loss, 0.0)
 
-    @tf.autograph.experimental.do_not_convert  # nothing here needs it, and it is a third of the tracing
+    def _mask_arguments(self, batch: Batch) -> tuple:
+        height, width = batch["image"].shape[1:3]
+        return self.student.imitation_anchors(height, width), *self.student.imitation_boxes(batch)
+
+    @tf.autograph.experimental.do_not_convert  # nothing here needs it, and it is a sixth of a run's start
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
-        """One update; returns the running means of the losses."""
+        """One update; returns the running means of the losses, and the loss scale of float16.
+
+        Where loss scaling passes over an update, because a scaled gradient is not finite, the weights,
+        the slots and the moving averages stay, the scale is halved, and the step counts as any other:
+        data, schedules and the imitation's warm-up follow the batches seen.
+        """
         step = tf.cast(self.optimizer.iterations, tf.int64)
         variables = self.trained_variables
         if self.gradient_accumulation > 1:
@@ -142,7 +152,10 @@ class Distiller(keras.Model):
         if self._scales_loss:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
         self.apply_gradients(gradients, variables)
-        return self.record(terms)
+        logs = self.record(terms)
+        if self._scales_loss:
+            logs["loss_scale"] = self.optimizer.loss_scale
+        return logs
 
     def _gradients(
         self, batch: Batch, step: tf.Tensor, variables: list[tf.Variable], part: tf.Tensor | int = 0
@@ -155,23 +168,24 @@ class Distiller(keras.Model):
         return tape.gradient(scaled, variables), {"loss": loss, **terms}
 
     def _accumulated(self, batch: Batch, step: tf.Tensor, variables: list[tf.Variable]):
-        """Means of the gradients and terms over the parts, in a loop that holds one part's activations."""
+        """Sums of the gradients and terms over the parts, in a loop that holds one part's activations."""
         parts = self.gradient_accumulation
         rows = batch["image"].shape[0] or tf.shape(batch["image"])[0]
         size = rows // parts
+        counts = {"global_counts": tf.stack(global_counts(batch))}
+        if self.imitation is not None:
+            counts["global_positions"] = self.imitation.count_positions(*self._mask_arguments(batch))
 
         def add_part(i, gradients, terms):
-            part = tf.nest.map_structure(lambda x: x[i * size : (i + 1) * size], batch)
+            # Not a slice: XLA needs to know its length.
+            part = tf.nest.map_structure(lambda x: tf.gather(x, i * size + tf.range(size)), batch)
             part["image"] = tf.ensure_shape(
                 part["image"], [batch["image"].shape[0] and size, *batch["image"].shape[1:]]
             )
-            new, found = self._gradients(part, step, variables, i)
-            gradients = [g if n is None else g + n / parts for g, n in zip(gradients, new, strict=True)]
-            return (
-                i + 1,
-                gradients,
-                {name: value + found.get(name, 0.0) / parts for name, value in terms.items()},
-            )
+            with accumulating(parts):
+                new, found = self._gradients({**part, **counts}, step, variables, i)
+            gradients = [g if n is None else g + n for g, n in zip(gradients, new, strict=True)]
+            return i + 1, gradients, {name: value + found.get(name, 0.0) for name, value in terms.items()}
 
         start = (
             tf.constant(0),
@@ -189,7 +203,7 @@ class Distiller(keras.Model):
 
     def apply_gradients(self, gradients: list[tf.Tensor], variables: list[tf.Variable]) -> None:
         """Sums the gradients over the replicas, limits their global norm and updates."""
-        if _replicas() > 1:
+        if num_replicas() > 1:
             gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         if self.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
@@ -202,7 +216,7 @@ class Distiller(keras.Model):
     def record(self, terms: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Adds each term, summed over the replicas, to its mean and returns the means."""
         values = tf.stack(list(terms.values()))
-        if _replicas() > 1:
+        if num_replicas() > 1:
             values = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
         for name, value in zip(terms, tf.unstack(values), strict=True):
             if name not in self._means:
@@ -235,8 +249,3 @@ class GlobalMean(keras.metrics.Metric):
     def result(self) -> tf.Tensor:
         """The mean, 0 before the first value."""
         return tf.math.divide_no_nan(self.total, self.count)
-
-
-def _replicas() -> int:
-    context = tf.distribute.get_replica_context()
-    return context.num_replicas_in_sync if context is not None else 1

@@ -122,6 +122,7 @@ class ImitationLoss(keras.layers.Layer):
         anchors: Sequence[tf.Tensor],
         boxes: tf.Tensor,
         valid: tf.Tensor,
+        global_positions: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """The imitation loss of this replica's share of the batch.
 
@@ -133,6 +134,8 @@ class ImitationLoss(keras.layers.Layer):
                 network input, on a grid (see ``masks``).
             boxes: float32 [B, M, 4], continuous corners, the same pixels.
             valid: bool [B, M], False for padding.
+            global_positions: mask positions of the global batch, where they are known already
+                (float32 scalar, see :meth:`count_positions`).
 
         Returns:
             float32 scalar.
@@ -142,7 +145,13 @@ class ImitationLoss(keras.layers.Layer):
         )
         # Outside the tf.function: replicas cannot meet inside a nested one. With no position the
         # squared error is 0 (and so is its gradient), whatever it is divided by.
-        return squared_error / (self.normalization * tf.maximum(global_sum(positions), 1.0))
+        if global_positions is None:
+            global_positions = global_sum(positions)
+        return squared_error / (self.normalization * tf.maximum(global_positions, 1.0))
+
+    def count_positions(self, anchors: Sequence[tf.Tensor], boxes: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+        """Mask positions of the global batch (float32 scalar). Arguments as for :meth:`call`."""
+        return global_sum(_count(self.masks(anchors, boxes, valid)))
 
     @tf.function(reduce_retracing=True, autograph=False)
     def sums(self, student_features, teacher_features, anchors, boxes, valid) -> tuple[tf.Tensor, tf.Tensor]:
@@ -158,7 +167,7 @@ class ImitationLoss(keras.layers.Layer):
             total += squared_error(
                 student, teacher, mask, tf.cast(kernel, tf.float32), tf.cast(bias, tf.float32)
             )
-        return total, tf.add_n([tf.reduce_sum(tf.cast(mask, tf.float32)) for mask in region])
+        return total, _count(region)
 
     def _dense(self) -> bool:
         if self.compute == "auto":
@@ -184,6 +193,10 @@ class ImitationLoss(keras.layers.Layer):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "weight_decay": self.weight_decay,
         }
+
+
+def _count(region: Sequence[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n([tf.reduce_sum(tf.cast(mask, tf.float32)) for mask in region])
 
 
 def _fresh(initializer: keras.initializers.Initializer) -> keras.initializers.Initializer:

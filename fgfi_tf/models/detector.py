@@ -60,9 +60,9 @@ class Detector(keras.Model):
     def detection_losses(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
         """Named scalar float32 losses of this replica's share of the global batch.
 
-        Each is divided by counts taken over the *global* batch
-        (``fgfi_tf.training.replica.global_sum``), so that the sum over replicas is the loss that
-        one device would have computed for the whole batch.
+        Each is divided by counts taken over the *global* batch (``fgfi_tf.replica``: ``global_counts``
+        for objects and images, ``global_sum`` for what only the outputs tell), so that the sum over
+        replicas is the loss that one device would have computed for the whole batch.
         """
         raise NotImplementedError("a subclass defines detection_losses")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import shutil
 import signal
 import sys
 import time
@@ -22,6 +23,9 @@ import tf_keras as keras
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.training.checkpoints import CheckpointKeeper, list_checkpoints
+
+# Columns of Keras's bar without values, for up to 99,999 steps and 9 hours, and of " - name: 1.2345e-06".
+BAR_WIDTH, VALUE_WIDTH = 60, 15
 
 
 class StepCallback(keras.callbacks.Callback):
@@ -70,6 +74,10 @@ class StepCounter(StepCallback):
 class StopOnNonFinite(StepCallback):
     """Ends training at the first loss that is not a finite number, before anything is saved.
 
+    The losses are those before loss scaling: a scale that is too large for float16 does not end the
+    run, it passes over the update and is halved. Where that does not help, at scale 1, the gradients
+    themselves are not finite, and the run ends instead of passing over every update that is left.
+
     Args:
         start: steps done before.
         folder: of the checkpoints, to name the last good one.
@@ -78,10 +86,13 @@ class StopOnNonFinite(StepCallback):
     def __init__(self, start: int, folder: Path):
         super().__init__(start)
         self._folder = folder
+        self._scale = math.inf
 
     def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
         """Raises UserError naming the terms, the step and the last good checkpoint."""
         bad = [f"{name} is {value}" for name, value in logs.items() if not math.isfinite(value)]
+        if self._passed_over_at_scale_1(logs):
+            bad.append("the gradient is not finite, whatever the loss scale")
         if not bad:
             return
         where = f"step {step}" if step == previous + 1 else f"steps {previous + 1} to {step}"
@@ -91,6 +102,11 @@ class StopOnNonFinite(StepCallback):
             + (f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet")
             + ". A lower --learning_rate, --lr_warmup_steps or --clip_norm may help"
         )
+
+    def _passed_over_at_scale_1(self, logs: dict[str, float]) -> bool:
+        """Whether the scale was 1, is 1, and an update was passed over (that sets the counter to 0)."""
+        before, self._scale = self._scale, float(logs.get("loss_scale", math.inf))
+        return before == self._scale == 1.0 and int(self.model.optimizer.dynamic_counter) == 0
 
 
 class SaveCheckpoints(StepCallback):
@@ -277,9 +293,18 @@ class ProgressBar(StepCallback):
         self._total = total
 
     def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
-        """Moves the bar; the values are those of the model's metrics."""
+        """Moves the bar; the values are those of the model's metrics, as many as the line has room for.
+
+        A bar that is longer than the line cannot be drawn over: each step would leave one.
+        """
+        room, shown = shutil.get_terminal_size().columns - BAR_WIDTH, []
+        for name, value in logs.items():
+            room -= len(name) + VALUE_WIDTH
+            if room < 0:
+                break
+            shown.append((name, value))
         self._bar.stateful_metrics = set(logs)
-        self._bar.update(step, list(logs.items()), finalize=step >= self._total)
+        self._bar.update(step, shown, finalize=step >= self._total)
 
 
 def on_terminal() -> bool:

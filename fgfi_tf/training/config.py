@@ -76,8 +76,8 @@ class ExperimentConfig:
     ema: float = _optimization(0.0, "Decay of the moving average of weights used in evaluation (0: none).")
     gradient_accumulation: int = _optimization(
         1,
-        "Compute each batch in this many parts, one after the other, for one update: less memory. Each part "
-        "is normalised on its own and the gradients are averaged.",
+        "Compute each batch in this many parts, one after the other, for one update: less memory. Losses are "
+        "averaged over the whole batch; batch norm sees each part on its own.",
     )
     seed: int = _optimization(0, "Seed of weights, data order, augmentation and dropout.")
 
@@ -117,6 +117,9 @@ class ExperimentConfig:
 
     devices: str = _hardware("", "Devices to use, e.g. gpu:0,gpu:1 (empty: every GPU, else the CPU).")
     virtual_cpus: int = _hardware(0, "Split the CPU into this many devices (to try distribution).")
+    worker_timeout: int = _hardware(
+        1800, "Seconds to wait at the start for the workers on other machines (0: for ever)."
+    )
     mixed_precision: str = _hardware(
         "none", "Compute in half precision; losses and weights stay float32.", ("none", "float16", "bfloat16")
     )
@@ -152,7 +155,7 @@ class ExperimentConfig:
 # Options that may differ when a run is taken up again: none of them changes what a step computes.
 RESUMABLE = frozenset(
     "steps data_dir prepared_dir val_split output_dir overwrite summary_every checkpoint_every "
-    "keep_checkpoints picture_every evaluate_every devices virtual_cpus jit_compile "
+    "keep_checkpoints picture_every evaluate_every devices virtual_cpus worker_timeout jit_compile "
     "steps_per_execution".split()
 )
 
@@ -192,7 +195,7 @@ _AT_LEAST = {
     "steps_per_execution",
     0: "max_boxes decay_rate schedule_steps final_learning_rate lr_warmup_steps momentum weight_decay "
     "clip_norm seed imitation_weight imitation_warmup_steps imitation_end_step picture_every evaluate_every "
-    "virtual_cpus brightness ema flip",
+    "virtual_cpus worker_timeout brightness ema flip",
 }
 
 

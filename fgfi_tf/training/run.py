@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import tensorflow as tf
@@ -71,7 +72,7 @@ def train(config: ExperimentConfig) -> Result:
         UserError: whatever is wrong with flags, data, folder or checkpoints; a loss that is not finite.
     """
     validate(config)
-    over = strategy.build_strategy(config.devices, config.virtual_cpus)
+    over = strategy.build_strategy(config.devices, config.virtual_cpus, config.worker_timeout)
     _check_batch(config, over)
     chief = strategy.is_chief(over)
     folder = open_run(config, writes=chief)
@@ -229,7 +230,7 @@ def _callbacks(
                 start, folder.summaries / "train" if chief else None, config.picture_every, draw
             )
         )
-    evaluate = _evaluation(config, folder, validation) if config.evaluate_every and chief else None
+    evaluate = _evaluation(config, folder, validation, start) if config.evaluate_every and chief else None
     hooks.append(callbacks.SaveCheckpoints(start, keeper, config.checkpoint_every, saved=evaluate))
     return hooks
 
@@ -248,16 +249,23 @@ def _validation_split(config: ExperimentConfig, dataset: PreparedDataset) -> Pre
 
 
 def _evaluation(
-    config: ExperimentConfig, folder: RunFolder, validation: PreparedDataset
+    config: ExperimentConfig, folder: RunFolder, validation: PreparedDataset, start: int
 ) -> Callable[[Path], None]:
     """Evaluates each saved checkpoint that is due, on a network of its own: no other worker takes part."""
     evaluator, results = CheckpointEvaluator(validation), ResultLog(folder)
+    done = start
 
     def evaluate(path: Path) -> None:
+        nonlocal done
         step = step_of(path)
-        if step % config.evaluate_every and step != config.steps:
+        # With several steps an execution, a checkpoint comes at or after the step it is due at.
+        if not callbacks.StepCallback.due(done, step, config.evaluate_every) and step != config.steps:
             return
-        evaluation, _ = evaluator(path)
+        done = step
+        # In a thread, out of the strategy's scope that Keras calls back in: there each variable is made by
+        # all workers together, and the others, which do not evaluate, would never come.
+        with ThreadPoolExecutor(1) as thread:
+            evaluation, _ = thread.submit(evaluator, path).result()
         best = results.add(path, evaluation)
         print(f"\n{ap_table(evaluation, f'step {step}')}{'  (best so far)' if best else ''}", flush=True)
 

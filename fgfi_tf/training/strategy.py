@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-
 import tensorflow as tf
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.training.cluster import Cluster, read_cluster, waiting
 
 
-def build_strategy(devices: str = "", virtual_cpus: int = 0) -> tf.distribute.Strategy:
+def build_strategy(
+    devices: str = "", virtual_cpus: int = 0, worker_timeout: float = 0.0
+) -> tf.distribute.Strategy:
     """The distribution strategy of a run.
 
     With the environment variable TF_CONFIG (of a cluster with workers): MultiWorkerMirroredStrategy.
@@ -18,19 +18,38 @@ def build_strategy(devices: str = "", virtual_cpus: int = 0) -> tf.distribute.St
     visible GPU; a single device needs no mirror.
 
     To be called before TensorFlow touches a device. Raises UserError for a device that does not exist,
-    a malformed TF_CONFIG, or virtual CPUs asked for too late.
+    a malformed TF_CONFIG, a port in use, or virtual CPUs asked for too late. Workers that do not come up
+    within ``worker_timeout`` seconds (0: never) end the process, see ``cluster.waiting``.
     """
+    workers = read_cluster()
+    if workers is not None and (devices or virtual_cpus):
+        flag = f"--devices={devices}" if devices else f"--virtual_cpus={virtual_cpus}"
+        raise UserError(
+            f"{flag}: with TF_CONFIG each worker uses every GPU that it sees, else its CPU; choose with "
+            "CUDA_VISIBLE_DEVICES"
+        )
     if virtual_cpus > 1:
         _split_cpu(virtual_cpus)
-    if _workers() > 1:
-        communication = tf.distribute.experimental.CommunicationOptions(
-            implementation=tf.distribute.experimental.CommunicationImplementation.AUTO
-        )
-        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=communication)
+    if workers is not None:
+        return _of_workers(workers, worker_timeout)
     chosen = _chosen_devices(devices, virtual_cpus)
     if len(chosen) == 1:
         return tf.distribute.OneDeviceStrategy(chosen[0])
     return tf.distribute.MirroredStrategy(chosen)
+
+
+def _of_workers(workers: Cluster, timeout: float) -> tf.distribute.Strategy:
+    communication = tf.distribute.experimental.CommunicationOptions(
+        implementation=tf.distribute.experimental.CommunicationImplementation.AUTO
+    )
+    try:
+        with waiting(timeout):
+            return tf.distribute.MultiWorkerMirroredStrategy(communication_options=communication)
+    except tf.errors.OpError as error:
+        reason = str(error.message).strip().splitlines()[0]
+        if "gRPC server" in reason:
+            reason = f"cannot listen on {workers.address}, which this worker is to have: is the port in use?"
+        raise UserError(f"TF_CONFIG: the cluster could not be started: {reason}") from error
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -55,24 +74,6 @@ def worker_index(strategy: tf.distribute.Strategy) -> tuple[int, int]:
     jobs = resolver.cluster_spec().as_dict()
     order = [(job, i) for job in ("chief", "worker") for i in range(len(jobs.get(job, ())))]
     return order.index((resolver.task_type, resolver.task_id)), len(order)
-
-
-def _workers() -> int:
-    text = os.environ.get("TF_CONFIG", "")
-    if not text.strip():
-        return 1
-    try:
-        config = json.loads(text)
-        cluster, task = config.get("cluster", {}), config.get("task", {})
-        workers = sum(len(cluster.get(job, ())) for job in ("chief", "worker"))
-        if workers > 1 and int(task["index"]) >= len(cluster[task["type"]]):
-            raise ValueError(f"task {task} is not in the cluster")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            'TF_CONFIG is malformed: expected {"cluster": {"worker": ["host:port", ...]}, "task": '
-            f'{{"type": "worker", "index": 0}}}}; {type(error).__name__}: {error}'
-        ) from error
-    return workers
 
 
 def _split_cpu(count: int) -> None:

@@ -1,6 +1,7 @@
 """Ten steps of a training on some virtual CPUs, in a process of its own.
 
-usage: distribution_program.py MODEL TEACHER REPLICAS IMAGES OUTPUT.npz
+usage: distribution_program.py OUTPUT.npz model=NAME [teacher=NAME] [replicas=N] [images=N] [parts=N]
+           [precision=NAME] [batch_norm=inference]
 
 Virtual devices can only be made before TensorFlow starts, and one process serves one size of a
 group of replicas, so this is no part of the test process.
@@ -20,7 +21,8 @@ import tiny_detector
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models import registry
-from fgfi_tf.training.optimizers import MomentumSGD
+from fgfi_tf.models.normalization import BatchNorm
+from fgfi_tf.training.optimizers import MomentumSGD, inner_optimizer
 from fgfi_tf.training.strategy import build_strategy
 
 SIZE, BATCH, BOXES = (64, 96), 8, 4
@@ -54,13 +56,41 @@ class Record(keras.callbacks.Callback):
         self.losses.append([logs[name] for name in sorted(logs)])
         self.model.reset_metrics()
         if batch == 0:
-            slots = [self.model.optimizer.get_slot(v, "momentum") for v in self.model.trained_variables]
+            optimizer = inner_optimizer(self.model.optimizer)
+            slots = [optimizer.get_slot(v, "momentum") for v in self.model.trained_variables]
             self.gradients = {f"gradient/{i}": slot.numpy() for i, slot in enumerate(slots)}
 
 
-def train(model: str, teacher: str, replicas: int, images: int) -> dict[str, np.ndarray]:
-    over = build_strategy(virtual_cpus=replicas)
+def normalise_by_moving_statistics() -> None:
+    """Batch norm in its inference form, in training too."""
+    original = BatchNorm.call
+
+    def call(self, inputs, training=False):
+        return original(self, inputs, training=False)
+
+    BatchNorm.call = call
+
+
+def train(
+    model: str,
+    teacher: str = "none",
+    replicas: str = "1",
+    images: str = "79",
+    parts: str = "1",
+    precision: str = "none",
+    batch_norm: str = "training",
+) -> dict[str, np.ndarray]:
+    over = build_strategy(virtual_cpus=int(replicas))
     keras.utils.set_random_seed(3)
+    if batch_norm == "inference":
+        normalise_by_moving_statistics()
+    tiny = model.startswith("tiny")
+    if not tiny:
+        # A ReLU has either slope where rounding decides its input's sign. One such unit among the hundreds of
+        # thousands changes the gradients below it by up to 1e-4 of the largest; a smooth function has none.
+        tf.nn.relu = tf.nn.silu
+    if precision != "none":
+        keras.mixed_precision.set_global_policy(f"mixed_{precision}")
     with over.scope():
         student = registry.build(model, input_size=SIZE, class_names=CLASSES)
         student.dropout = 0.0
@@ -70,10 +100,18 @@ def train(model: str, teacher: str, replicas: int, images: int) -> dict[str, np.
             imitation = ImitationLoss(guide.feature_channels, weight_decay=0.0005)
         # In a deep network with random weights, and a teacher whose statistics are not its own, rounding
         # errors grow tenfold in a step of useful length.
-        rate, weight = (0.01, 1.0) if model.startswith("tiny") else (1e-5, 1e-3)
-        distiller = Distiller(student, guide, imitation, imitation_weight=weight)
-        distiller.compile(optimizer=MomentumSGD(rate, 0.9))
-    batches = tf.data.Dataset.from_tensor_slices(examples(images)).batch(BATCH).map(student.prepare_batch)
+        rate, weight = (0.01, 1.0) if tiny else (1e-5, 1e-3)
+        distiller = Distiller(
+            student, guide, imitation, imitation_weight=weight, gradient_accumulation=int(parts)
+        )
+        optimizer = MomentumSGD(rate, 0.9)
+        if precision == "float16":
+            # The first scales are too large: no device may take such an update.
+            optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer, initial_scale=2.0**20)
+        distiller.compile(optimizer=optimizer)
+    batches = (
+        tf.data.Dataset.from_tensor_slices(examples(int(images))).batch(BATCH).map(student.prepare_batch)
+    )
     record = Record()
     distiller.fit(batches, verbose=0, callbacks=[record])
     result = {"losses": np.array(record.losses), **record.gradients}
@@ -83,4 +121,4 @@ def train(model: str, teacher: str, replicas: int, images: int) -> dict[str, np.
 
 if __name__ == "__main__":
     tiny_detector.register()
-    np.savez(sys.argv[5], **train(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+    np.savez(sys.argv[1], **train(**dict(argument.split("=") for argument in sys.argv[2:])))

@@ -199,16 +199,46 @@ def test_two_workers_train_as_one_process_with_two_replicas(kitti, tmp_path, tea
     flags = {**teacher, "steps": 12, "checkpoint_every": 6, "imitation_warmup_steps": 4}
     together = Run(kitti, tmp_path / "one", virtual_cpus=2, **flags)
     together.finish()
-    run = Run(kitti, tmp_path / "two", **flags)
+    # The chief evaluates on its own while the other waits for it.
+    run = Run(kitti, tmp_path / "two", **flags, evaluate_every=6)
     workers = [run.start(**environment) for environment in cluster(2)]
     first, second = [run.finish(worker) for worker in workers]
     assert "step 12/12" in first and "step 12/12" not in second
+    assert "mean of nine" in first and "mean of nine" not in second
+    assert len(list((run.folder / "best").glob("ckpt-*.index"))) == 1
     assert [p.name for p in list_checkpoints(run.folder / "checkpoints")] == ["ckpt-6", "ckpt-12"]
     assert not list((run.folder / "checkpoints").glob("worker-*"))
     expected, found = together.weights(12), run.weights(12)
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, atol=1e-6, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_worker_alone_names_the_missing_one_and_gives_up(kitti, tmp_path):
+    (environment, _) = cluster(2)
+    missing = json.loads(environment["TF_CONFIG"])["cluster"]["worker"][1]
+    process = Run(kitti, tmp_path / "run", steps=2, worker_timeout=3).start(**environment)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert (
+        f"train.py: error: worker 1 ({missing}) did not answer within --worker_timeout=3 seconds"
+        in output.splitlines()
+    )
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_named(kitti, tmp_path):
+    (environment, _) = cluster(2)
+    address = json.loads(environment["TF_CONFIG"])["cluster"]["worker"][0]
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", int(address.rsplit(":", 1)[1])))
+        taken.listen()
+        process = Run(kitti, tmp_path / "run", steps=2).start(**environment)
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert f"cannot listen on {address}, which this worker is to have: is the port in use?" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.slow

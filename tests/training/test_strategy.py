@@ -39,19 +39,12 @@ def test_virtual_cpus_asked_for_too_late():
         strategy.build_strategy(virtual_cpus=7)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{",
-        "[]",
-        json.dumps({"cluster": {"worker": ["a:1", "b:1"]}}),
-        json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}),
-    ],
-)
-def test_malformed_cluster(monkeypatch, text):
-    monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(UserError, match="TF_CONFIG is malformed"):
-        strategy.build_strategy()
+@pytest.mark.parametrize(("flags", "name"), [(("gpu:0",), "--devices=gpu:0"), (("", 2), "--virtual_cpus=2")])
+def test_devices_of_a_cluster_are_not_chosen_by_flags(monkeypatch, flags, name):
+    cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    with pytest.raises(UserError, match=f"{name}: with TF_CONFIG each worker uses every GPU"):
+        strategy.build_strategy(*flags)
 
 
 def test_cluster_of_one_worker_is_no_cluster(monkeypatch):

@@ -14,7 +14,7 @@ from fgfi_tf.models import registry
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.normalization import BatchNorm
 from fgfi_tf.models.shuffledet.model import stateless_dropout
-from fgfi_tf.replica import global_sum
+from fgfi_tf.replica import global_counts
 
 STRIDE = 16
 CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -58,8 +58,8 @@ class TinyDetector(Detector):
         cell, target = self._cells(batch)
         flat = tf.reshape(outputs["predictions"], [tf.shape(cell)[0], -1, len(self.class_names) + 5])
         valid = tf.cast(batch["valid"], tf.float32)  # B x M
-        objects = tf.maximum(global_sum(tf.reduce_sum(valid)), 1.0)
-        images = global_sum(tf.cast(tf.shape(cell)[0], tf.float32))
+        objects, images = global_counts(batch)
+        objects = tf.maximum(objects, 1.0)
         at = tf.gather(flat, cell, batch_dims=1)  # B x M x (C + 5)
         classes, box = at[..., : len(self.class_names)], at[..., -4:]
         entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["classes"], classes)

@@ -11,7 +11,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.models.detector import Batch, Detector, Outputs
 from fgfi_tf.models.shuffledet import coding, losses
 from fgfi_tf.models.shuffledet.network import VARIANTS, ShuffleBackbone
-from fgfi_tf.replica import global_sum
+from fgfi_tf.replica import global_counts
 
 STRIDE = 16
 KITTI_CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -110,14 +110,14 @@ class ShuffleDet(Detector):
         """``class_loss``, ``confidence_loss`` and ``box_loss``; see ``losses.detection_losses``."""
         if "targets" not in batch:
             batch = self.prepare_batch(batch)
-        valid = batch["targets"]["valid"]
+        objects, images = global_counts(batch)
         return losses.detection_losses(
             self.split(outputs),
             batch["targets"],
             tf.reshape(tf.constant(self.anchors), [-1, 4]),
             self.input_size,
-            global_objects=global_sum(tf.reduce_sum(tf.cast(valid, tf.float32))),
-            global_images=global_sum(tf.cast(tf.shape(valid)[0], tf.float32)),
+            global_objects=objects,
+            global_images=images,
         )
 
     def split(self, outputs: Outputs) -> dict[str, tf.Tensor]:

@@ -1,0 +1,192 @@
+"""TF_CONFIG: what is refused and how, how it is made of Slurm's variables, and waiting for workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.training import cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+TWO = {"worker": ["a:1", "b:2"]}
+
+
+def config(**parts) -> dict[str, str]:
+    return {"TF_CONFIG": json.dumps(parts)}
+
+
+def test_a_worker_of_two():
+    found = cluster.read_cluster(config(cluster=TWO, task={"type": "worker", "index": 1}))
+    assert found.workers == [("worker", 0, "a:1"), ("worker", 1, "b:2")]
+    assert found.address == "b:2"
+
+
+def test_the_chief_is_the_first_worker_and_an_index_may_be_text():
+    addresses = {"worker": ["a:1"], "chief": ["c:3"], "ps": ["d:4"]}
+    found = cluster.read_cluster(config(cluster=addresses, task={"type": "worker", "index": "0"}))
+    assert found.workers == [("chief", 0, "c:3"), ("worker", 0, "a:1")]
+    assert found.address == "a:1"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"TF_CONFIG": " "},
+        config(cluster={"worker": ["a:1"]}),
+        config(cluster={"chief": ["a:1"]}, task={}),
+    ],
+)
+def test_one_worker_is_no_cluster(environment):
+    assert cluster.read_cluster(environment) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "it is not JSON"),
+        ("[]", 'it has no "cluster"'),
+        ({"task": {"type": "worker", "index": 0}}, 'it has no "cluster"'),
+        ({"cluster": {}}, 'the cluster has no "worker"'),
+        ({"cluster": {"worker": "a:1,b:1"}}, '"worker" is no list of host:port'),
+        ({"cluster": {"worker": ["a", "b"]}}, '"worker" is no list of host:port'),
+        ({"cluster": TWO}, 'it has no "task" with "type" and "index"'),
+        ({"cluster": TWO, "task": {"index": 0}}, 'it has no "task" with "type" and "index"'),
+        (
+            {"cluster": TWO, "task": {"type": "chief", "index": 0}},
+            "the task's type is 'chief', the cluster has worker",
+        ),
+        (
+            {"cluster": TWO, "task": {"type": "worker", "index": 2}},
+            "the task's index is 2, the cluster's go from 0 to 1",
+        ),
+        ({"cluster": TWO, "task": {"type": "worker", "index": -1}}, "the task's index is -1"),
+        ({"cluster": TWO, "task": {"type": "worker", "index": "one"}}, "the task's index is 'one'"),
+    ],
+)
+def test_malformed(text, message):
+    with pytest.raises(UserError) as raised:
+        cluster.read_cluster({"TF_CONFIG": text if isinstance(text, str) else json.dumps(text)})
+    assert str(raised.value).startswith(f"TF_CONFIG is malformed: {message}")
+    assert '; expected {"cluster": {"worker": ' in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "nodes"),
+    [
+        ("login", ["login"]),
+        ("gpu1,gpu2", ["gpu1", "gpu2"]),
+        ("gpu[01-03,07],login", ["gpu01", "gpu02", "gpu03", "gpu07", "login"]),
+        ("r[1-2]n[08-09]-ib", ["r1n08-ib", "r1n09-ib", "r2n08-ib", "r2n09-ib"]),
+        ("n[9-11]", ["n9", "n10", "n11"]),
+    ],
+)
+def test_slurm_node_lists(text, nodes):
+    assert list(cluster.expand_nodes(text)) == nodes
+
+
+def slurm(nodes: str, tasks: int, rank: int) -> dict[str, str]:
+    return {"SLURM_STEP_NODELIST": nodes, "SLURM_STEP_NUM_TASKS": str(tasks), "SLURM_PROCID": str(rank)}
+
+
+def test_slurm_tasks_are_workers():
+    found = cluster.read_cluster({"TF_CONFIG": cluster.slurm_config(slurm("gpu[1-2]", 2, 1), port=77)})
+    assert (found.address, found.workers[0]) == ("gpu2:77", ("worker", 0, "gpu1:77"))
+    # Two tasks a node: neighbours share a node and need ports of their own.
+    found = cluster.read_cluster({"TF_CONFIG": cluster.slurm_config(slurm("gpu[1-2]", 4, 2), port=77)})
+    assert [address for *_, address in found.workers] == ["gpu1:77", "gpu1:78", "gpu2:77", "gpu2:78"]
+    assert found.address == "gpu2:77"
+    assert cluster.read_cluster({"TF_CONFIG": cluster.slurm_config(slurm("gpu1", 1, 0))}) is None
+
+
+def test_slurm_mistakes():
+    with pytest.raises(
+        UserError, match="SLURM_STEP_NODELIST is not set: this is no task of a Slurm job step"
+    ):
+        cluster.slurm_config({})
+    with pytest.raises(UserError, match="3 tasks on 2 nodes: every node needs as many"):
+        cluster.slurm_config(slurm("gpu[1-2]", 3, 0))
+
+
+def test_batch_script_for_slurm_starts_every_task_with_its_own_tf_config(tmp_path):
+    # A stand-in for srun, which runs the command once for each task with Slurm's variables set.
+    srun = tmp_path / "srun"
+    srun.write_text(
+        "#!/bin/bash\nfor rank in 0 1; do\n"
+        'SLURM_STEP_NODELIST="node[08-09]" SLURM_STEP_NUM_TASKS=2 SLURM_PROCID=$rank "$@" || exit 1\ndone\n'
+    )
+    python = tmp_path / "python"  # tells of a training instead of starting it
+    python.write_text(
+        f'#!/bin/bash\nif [ "$1" = -m ]; then exec {sys.executable} "$@"; fi\necho "$TF_CONFIG"\necho "$@"\n'
+    )
+    for file in (srun, python):
+        file.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", ROOT / "configs/cluster/slurm.sh", "--flagfile=a.cfg", "--output_dir=runs/b c"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[1::2] == ["scripts/train.py --flagfile=a.cfg --output_dir=runs/b c"] * 2
+    for rank, line in enumerate(lines[::2]):
+        found = json.loads(line)
+        assert found["cluster"]["worker"] == ["node08:12345", "node09:12345"]
+        assert found["task"] == {"type": "worker", "index": rank}
+
+
+def test_kubernetes_manifest_gives_each_pod_its_tf_config():
+    text = (ROOT / "configs/cluster/kubernetes.yaml").read_text()
+    line = next(line for line in text.splitlines() if "cluster" in line and "task" in line)
+    value = line.split("value: ", 1)[1].strip().strip("'").replace("$(INDEX)", "1")
+    found = cluster.read_cluster({"TF_CONFIG": value})
+    assert len(found.workers) == 2 and found.index == 1
+    assert f"completions: {len(found.workers)}" in text and f"parallelism: {len(found.workers)}" in text
+
+
+@pytest.fixture(name="watched")
+def watched_fixture(monkeypatch):
+    """One worker that listens, this one, and two that do not; the pipe whose end ends the watching."""
+    with socket.socket() as listening, socket.socket() as closed:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        workers = ["127.0.0.1:1", f"127.0.0.1:{listening.getsockname()[1]}", f"127.0.0.1:{port}"]
+        task = {"type": "worker", "index": 0}
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": workers}, "task": task}))
+        reading, writing = os.pipe()
+        with os.fdopen(reading) as stdin, os.fdopen(writing, "w") as end:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            yield port, end
+
+
+def test_a_worker_that_does_not_come_up_is_told_of_and_given_up(watched, monkeypatch, capsys):
+    signals = []
+    monkeypatch.setattr(os, "kill", lambda process, number: signals.append((process, number)))
+    cluster.watch("train.py", timeout=0.5, patience=0.1, pause=10.0)
+    name = f"worker 2 (127.0.0.1:{watched[0]})"
+    assert capsys.readouterr().err.splitlines() == [
+        f"waiting for {name}",
+        f"train.py: error: {name} did not answer within --worker_timeout=0.5 seconds",
+    ]
+    assert signals == [(os.getppid(), signal.SIGKILL)]
+
+
+def test_watching_ends_with_the_process(watched, monkeypatch, capsys):
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("nothing is to be killed"))
+    watched[1].close()
+    cluster.watch("train.py", timeout=0.0, patience=30.0)
+    assert capsys.readouterr().err == ""
