@@ -45,6 +45,7 @@ class Options:
     global_batch: int = _option(4, "Images of an update in the cases `fast_step` and `scaling`.")
     process_rounds: int = _option(2, "Fresh processes for each configuration of these, taking turns.")
     process_steps: int = _option(8, "Steady steps that each of them times.")
+    process_limit: float = _option(150.0, "Seconds after which such a process is given up.")
     torch: bool = _option(True, "Also run the PyTorch side where torch is installed.")
     torch_compile: bool = _option(False, "Also torch.compile (it compiles for minutes).")
     output_dir: str = _option("", "Also write benchmark.md and benchmark.json here.")

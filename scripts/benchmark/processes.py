@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import socket
 import statistics
@@ -17,8 +18,6 @@ from benchmark.timing import Table
 from fgfi_tf.errors import UserError
 
 SCRIPTS = Path(__file__).resolve().parent.parent
-# A process that does not end by itself (a worker whose partner failed) is ended after that long.
-LONGEST_SECONDS = 600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +57,8 @@ def fast_step(options: Options) -> Iterator[Table]:
     title = f"{options.students[0]} with imitation, {options.size}, batch {options.global_batch}"
     note = (
         f"Each in {options.process_rounds} fresh processes, taking turns; steady steps only. "
-        "steps_per_execution runs 8 steps a call."
+        "steps_per_execution runs 8 steps a call. nan: not at a steady step after "
+        f"{options.process_limit:.0f} s (XLA compiles for minutes on CPUs)."
     )
     yield Table("fast_step", title, rows, note)
 
@@ -94,18 +94,30 @@ def _job(options: Options) -> Job:
 
 
 def _alternate(jobs: Mapping[str, Sequence[Job]], options: Options) -> dict[str, dict]:
-    """By configuration ``seconds`` of every steady step and the ``loss``, of fresh processes taking turns."""
-    found = {name: {"seconds": [], "loss": 0.0} for name in jobs}
+    """By configuration ``seconds`` of every steady step and the ``loss``, of fresh processes taking turns.
+
+    One that took longer than ``--process_limit`` gets no second turn and no figures.
+    """
+    found = {name: {"seconds": [], "loss": math.nan} for name in jobs}
+    late = set()
     for _ in range(options.process_rounds):
         for name, group in jobs.items():
-            measured = run(group)
+            if name in late:
+                continue
+            try:
+                measured = run(group, options.process_limit)
+            except subprocess.TimeoutExpired:
+                late.add(name)
+                continue
             found[name]["seconds"] += measured["seconds"]
             found[name]["loss"] = measured["loss"]
     return found
 
 
-def run(group: Sequence[Job]) -> dict:
+def run(group: Sequence[Job], limit: float) -> dict:
     """Starts a process for each job, workers of one cluster if several; what the first one printed.
+
+    All are ended after ``limit`` seconds, with ``subprocess.TimeoutExpired``.
 
     Raises:
         RuntimeError: one of them failed.
@@ -121,7 +133,7 @@ def run(group: Sequence[Job]) -> dict:
         for job, environment in zip(group, _environments(len(group)), strict=True)
     ]
     try:
-        outputs = [process.communicate(timeout=LONGEST_SECONDS) for process in processes]
+        outputs = [process.communicate(timeout=limit) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -148,15 +160,17 @@ def _environments(count: int) -> list[dict[str, str]]:
 
 
 def _rows(found: Mapping[str, Mapping], batch: int) -> list[dict]:
-    first = statistics.median(next(iter(found.values()))["seconds"])
+    """A row for each configuration; nan where it did not come to a figure."""
+    medians = {name: statistics.median(measured["seconds"] or [math.nan]) for name, measured in found.items()}
+    first = next(iter(medians.values()))
     rows = []
     for name, measured in found.items():
-        median = statistics.median(measured["seconds"])
+        median = medians[name]
         rows.append(
             {
                 "": name,
                 "median ms": 1e3 * median,
-                "minimum ms": 1e3 * min(measured["seconds"]),
+                "minimum ms": 1e3 * min(measured["seconds"] or [math.nan]),
                 "steps": len(measured["seconds"]),
                 "images/s": batch / median,
                 "first / this": first / median,

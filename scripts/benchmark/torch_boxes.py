@@ -85,7 +85,7 @@ def assign_anchors(
     deltas = torch.zeros_like(anchors)
     inside = (anchors[:, 0] >= 0) & (anchors[:, 1] >= 0) & (anchors[:, 2] < width) & (anchors[:, 3] < height)
     rows = torch.nonzero(inside)[:, 0]
-    if not len(boxes):
+    if not len(boxes) or not len(rows):
         labels[rows] = 0
         return labels, deltas
     iou = pairwise_iou(anchors[rows], boxes)
