@@ -108,6 +108,7 @@ def small_fixture():
     return options, faster_rcnn.make_distiller(student, teacher), batch
 
 
+@pytest.mark.slow
 def test_both_faster_rcnns_compute_the_same(small):
     from benchmark import frcnn_equality
     from benchmark.torch_faster_rcnn import TorchFasterRCNNStep
