@@ -29,7 +29,7 @@ def peak_memory(options: Options) -> Iterator[Table]:
             rows.append({"side": side, "peak MB": peak, "more than before the first step, MB": added})
         note = (
             "Both processes hold TensorFlow, from whose networks PyTorch's weights are copied: the second "
-            "column is the step's own."
+            "column is the step's own, with ours that of tracing its graph too (some 100 MB at any size)."
         )
         if len(rows) == 2:
             ratio = rows[0]["more than before the first step, MB"]
