@@ -1,13 +1,23 @@
 #!/usr/bin/env python3
-"""Measures speed and memory beside the alternatives, taking turns in one process; prints Markdown.
+"""Measures speed and memory beside the alternatives, taking turns; prints Markdown.
 
-    python scripts/benchmark.py                                   everything (about an hour on two cores)
+    python scripts/benchmark.py                                   everything
     python scripts/benchmark.py --cases=imitation_step --batch=2  one case
     python scripts/benchmark.py --help                            every flag
 
-Cases: imitation_step, plain_step, peak_memory, inference, imitation_loss, group_conv, pipeline, kitti_eval,
-voc_eval. PyTorch takes part where it is installed (``pip install -e '.[torch]'``). "first / this" is the
-first contender's median over this row's: below 1, the first is faster. Nothing is asserted about times.
+PyTorch takes part where it is installed (``pip install -e '.[torch]'``). "first / this" is the first
+contender's median over this row's: below 1, the first is faster. Nothing is asserted about times; that
+contenders compute the same is. A table gets no new round after --budget seconds, once it has three;
+tracing and checking come on top. On two idle cores, with the flags given, about (estimated, in minutes):
+
+    imitation_step --models=shuffledet_0.5x         6    plain_step --models=shuffledet_0.5x       4
+      ... --precision=bfloat16 --batch=2            3    inference --models=shuffledet_0.5x        2
+    imitation_loss --models=shuffledet_0.5x --batch=2                                              5
+    frcnn_step --frcnn_batch=1 --repeats=3          5    frcnn_step --frcnn_batch=4 --repeats=3   15
+    frcnn_inference                                 4    frcnn_parts --frcnn_batch=1               1
+    peak_memory --models=shuffledet_0.5x --batch=8 --frcnn_batch=1                                 4
+    pipeline --batch=2                              4    kitti_eval, voc_eval                      3
+    fast_step --process_rounds=1                    7    scaling --process_rounds=1                4
 """
 
 from __future__ import annotations
@@ -27,16 +37,21 @@ from fgfi_tf.training import flags
 
 
 def _cases() -> dict:
-    from benchmark import evaluation, inference, input_pipeline, parts, steps
+    from benchmark import evaluation, faster_rcnn, inference, input_pipeline, memory, parts, processes, steps
 
     return {
         "imitation_step": steps.imitation_step,
         "plain_step": steps.plain_step,
-        "peak_memory": steps.peak_memory,
         "inference": inference.inference,
         "imitation_loss": parts.imitation_loss,
         "group_conv": parts.group_conv,
+        "frcnn_step": faster_rcnn.step_case,
+        "frcnn_inference": faster_rcnn.inference_case,
+        "frcnn_parts": faster_rcnn.parts_case,
+        "peak_memory": memory.peak_memory,
         "pipeline": input_pipeline.pipeline_case,
+        "fast_step": processes.fast_step,
+        "scaling": processes.scaling,
         "kitti_eval": evaluation.kitti_evaluation,
         "voc_eval": evaluation.voc_evaluation,
     }
@@ -59,10 +74,10 @@ def main(argv: Sequence[str]) -> None:
     options = flags.parse(argv, Options)
     if options.threads:
         _set_threads(options.threads)
-    from benchmark import steps, timing
+    from benchmark import memory, timing
 
     if options.peak_of:
-        return steps.print_peak(options)
+        return memory.print_peak(options)
     cases = _cases()
     names = list(cases) if options.cases == "all" else options.cases.split(",")
     for name in names:
@@ -74,8 +89,8 @@ def main(argv: Sequence[str]) -> None:
     texts, results = [header], []
     for name in names:
         for result in cases[name](options):
-            text = result if isinstance(result, str) else result.to_markdown()
-            results.append(result if isinstance(result, str) else result.to_json())
+            text = result.to_markdown()
+            results.append(result.to_json())
             texts.append(text)
             print(f"{text}\n", flush=True)
             if options.output_dir:

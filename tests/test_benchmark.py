@@ -1,5 +1,7 @@
 """The benchmark's own arithmetic, and that both sides of it compute the same thing."""
 
+import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,157 @@ def test_ratio_spread_and_rate():
     assert result.to_json()["contenders"][1]["minimum"] == 5.0
 
 
+def test_a_fresh_contender_is_made_for_its_turn_and_gone_after_it():
+    from benchmark import timing
+
+    events = []
+
+    class Stream:
+        def __init__(self):
+            events.append("made")
+
+        def __call__(self):
+            events.append("ran")
+
+        def __del__(self):
+            events.append("gone")
+
+    contenders = {"stream": timing.Fresh(Stream), "other": lambda: events.append("other")}
+    timing.alternate(contenders, 2, warmup=0)
+    assert events == ["made", "ran", "gone", "other"] * 2
+
+
+def test_a_budget_ends_the_rounds_but_leaves_three():
+    from benchmark import timing
+
+    (measured,) = timing.alternate({"a": lambda: None}, 50, warmup=0, budget=1e-9)
+    assert len(measured.seconds) == timing.LEAST_ROUNDS == 3
+
+
+def test_units_may_differ_between_contenders():
+    from benchmark import timing
+
+    units = {"a": 2.0, "b": 6.0}
+    measured = timing.alternate({"a": lambda: None, "b": lambda: None}, 1, warmup=0, units=units)
+    assert [m.units for m in measured] == [2.0, 6.0]
+
+
+def test_a_loss_that_is_not_finite_is_told():
+    from benchmark import timing
+
+    with pytest.raises(FloatingPointError, match="ours: the loss is nan"):
+        timing.alternate({"ours": lambda: float("nan")}, 1)
+
+
+def _measured(**seconds):
+    from benchmark import timing
+
+    rows = [timing.Measurement(name, [value], [value / 2]) for name, value in seconds.items()]
+    return timing.Result("case", "title", rows)
+
+
+def test_shares_and_rates_by_hand():
+    from benchmark import input_pipeline, parts, processes, steps
+
+    result = _measured(ours=2.0, without=1.5)
+    result.measurements[1].name = steps.NO_LAYER
+    assert "takes 25.0% of the step (of its CPU time 25.0%" in steps.layer_share(result)
+    result = _measured(step=4.0, mask=0.1)
+    result.measurements[0].name = parts.STEP
+    assert parts.share_of(result, "mask") == 0.025
+    result = _measured(pipeline=2.0, decoding=1.5, step=0.5)
+    names = (input_pipeline.PIPELINE, input_pipeline.DECODING, input_pipeline.STEP)
+    for row, name, units in zip(result.measurements, names, (60, 60, 2), strict=True):
+        row.name, row.units = name, units
+    # 30 images/s of the pipeline against 40 decoded and 4 used
+    assert "delivers 0.75 of bare decoding (aim: 0.9) and 7.5 times" in input_pipeline.rates(result)
+    assert processes.overhead(10.0, 8.0) == pytest.approx(0.25)
+
+
+def test_rows_of_processes_by_hand():
+    from benchmark import processes, timing
+
+    rows = processes._rows(
+        {
+            "one": {"seconds": [0.5, 0.5, 2.0], "loss": 3.0},
+            "two": {"seconds": [1.0], "loss": 3.0},
+            "late": {"seconds": [], "loss": float("nan")},
+        },
+        4,
+    )
+    assert [row["images/s"] for row in rows[:2]] == [8.0, 4.0]
+    assert rows[1]["first / this"] == 0.5
+    table = timing.Table("fast_step", "title", rows, "note")
+    assert "| two | 1000.00 | 1000.00 | 1 | 4.00 | 0.50 | 3.00 |" in table.to_markdown()
+    assert "| late | nan |" in table.to_markdown()
+    assert table.to_json()["rows"][0]["steps"] == 3
+
+
+SMALL = ("--size=64x128", "--models=shuffledet_0.25x", "--batch=1", "--repeats=1", "--warmup=0")
+FRCNN = ("--frcnn_size=160x192", "--frcnn_width=0.125", "--frcnn_batch=1", "--repeats=1")
+PROCESSES = ("--process_rounds=1", "--process_steps=2", "--global_batch=2", "--notorch")
+
+
+@pytest.mark.parametrize(
+    "case, flags, expected",
+    [
+        ("kitti_eval", ("--frames=20,40", "--repeats=1"), "### kitti_eval: 40 frames"),
+        ("voc_eval", ("--frames=20,40", "--repeats=1"), "### voc_eval: 40 images, 800 detections"),
+        pytest.param(
+            "pipeline",
+            (*SMALL, "--drawn_frames=3", "--round_images=2"),
+            "### pipeline: drawn jpg of 375x1242 to 64x128, batch 1",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "inference", (*SMALL, "--notorch"), "All predictions are the same", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "imitation_loss",
+            (*SMALL, "--objects=2"),
+            "mask and loss, without the adaptation",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "frcnn_step",
+            (*FRCNN, "--notorch"),
+            "vgg11 imitating vgg16, width 0.125, 160x192, batch 1",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "frcnn_inference,frcnn_parts",
+            (*FRCNN, "--notorch"),
+            "### frcnn_parts, RoIAlign with gradient",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "fast_step",
+            (*SMALL, *PROCESSES, "--fast=none"),
+            "0.25x with imitation, 64x128, batch 2",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "peak_memory",
+            (*SMALL, *FRCNN, "--notorch"),
+            "### peak_memory: faster_rcnn",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_each_case_runs_at_a_tiny_size(case, flags, expected, tmp_path, capsys):
+    _script().main(["benchmark.py", f"--cases={case}", f"--output_dir={tmp_path}", *flags])
+    assert expected in capsys.readouterr().out
+    report = json.loads((tmp_path / "benchmark.json").read_text())
+    assert {"CPU", "TensorFlow", "TensorFlow threads", "PyTorch"} <= set(report["environment"])
+    assert report["results"][0]["case"].startswith(case.split(",")[0])
+    assert expected in (tmp_path / "benchmark.md").read_text()
+
+
+def test_unknown_configurations_are_told():
+    with pytest.raises(UserError, match="--fast: unknown configuration 'x'; known are none, bfloat16"):
+        _script().main(["benchmark.py", "--cases=fast_step", "--fast=x"])
+
+
 def test_made_up_objects_lie_in_the_image():
     from benchmark import workload
 
@@ -50,14 +203,16 @@ def test_made_up_objects_lie_in_the_image():
     assert np.all(batch["boxes"][..., 2:] > batch["boxes"][..., :2])
 
 
-def test_an_unknown_case_is_told():
-    import importlib.util
-
+def _script():
     spec = importlib.util.spec_from_file_location("benchmark_script", SCRIPTS / "benchmark.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    return script
+
+
+def test_an_unknown_case_is_told():
     with pytest.raises(UserError, match="unknown case 'nonsense'; known are imitation_step"):
-        script.main(["benchmark.py", "--cases=nonsense"])
+        _script().main(["benchmark.py", "--cases=nonsense"])
 
 
 @pytest.mark.slow

@@ -13,17 +13,16 @@ from benchmark.options import Options
 from benchmark.timing import Result, alternate
 from fgfi_tf.evaluation import kitti, kitti_io, voc
 from fgfi_tf.evaluation.voc_types import Detections, Truths
-
-KITTI_FRAMES = (500, 1000, 2000, 3769)
-VOC_FRAMES = (500, 1000, 2000, 4952)
+from fgfi_tf.training.config import parse_numbers
 
 
 def kitti_evaluation(options: Options) -> Iterator[Result]:
     """Nine APs of made-up files, read anew, and of arrays in memory."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        frames = kitti_eval.make_files(folder, KITTI_FRAMES[-1])
-        for count in KITTI_FRAMES:
+        counts = parse_numbers("frames", options.frames, int)
+        frames = kitti_eval.make_files(folder, max(counts))
+        for count in counts:
             some = frames[:count]
 
             def read(some=some):
@@ -36,16 +35,16 @@ def kitti_evaluation(options: Options) -> Iterator[Result]:
                 "from text": lambda read=read: kitti.evaluate(*read()),
                 "from arrays": lambda arrays=arrays: kitti.evaluate(*arrays),
             }
-            measurements = alternate(contenders, options.repeats, units=count)
+            measurements = alternate(contenders, units=count, **options.rounds)
             yield Result("kitti_eval", f"{count} frames, {len(arrays[0])} detections", measurements)
 
 
 def voc_evaluation(options: Options) -> Iterator[Result]:
     """20 APs of made-up detections in memory."""
-    for count in VOC_FRAMES:
+    for count in parse_numbers("frames", options.frames, int):
         truths, detections = _voc_scenes(count)
         measurements = alternate(
-            {"from arrays": lambda t=truths, d=detections: voc.evaluate(d, t)}, options.repeats, units=count
+            {"from arrays": lambda t=truths, d=detections: voc.evaluate(d, t)}, units=count, **options.rounds
         )
         yield Result("voc_eval", f"{count} images, {len(detections.scores)} detections", measurements)
 

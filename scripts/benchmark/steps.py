@@ -1,22 +1,19 @@
-"""Cases: the imitation step, the plain training step, their memory."""
+"""Cases: ShuffleDet's imitation step and plain training step."""
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from benchmark import workload
-from benchmark.options import Options, has_torch
+from benchmark.options import Options, has_torch, wants_xla
 from benchmark.timing import Result, alternate
 from fgfi_tf.imitation.distiller import Distiller
 
 GRADIENT_TOLERANCE = 0.02
+NO_LAYER = "ours, teacher but no imitation layer"
 
 
 class TeacherOnly(Distiller):
@@ -37,8 +34,7 @@ def imitation_step(options: Options) -> Iterator[Result]:
 
 def _imitation_step(options: Options, student_name: str, batch_size: int) -> Result:
     size = options.input_size
-    student = workload.seeded_detector(student_name, size, seed=0)
-    teacher = workload.seeded_detector(workload.TEACHER, size, seed=1)
+    student, teacher = _pair(student_name, size)
     batch = workload.prepared(student, workload.make_batch(batch_size, size))
     ours = workload.make_distiller(student, teacher)
     without = workload.make_distiller(
@@ -56,10 +52,68 @@ def _imitation_step(options: Options, student_name: str, batch_size: int) -> Res
             contenders["torch.compile"] = torch_shuffledet.compiled(
                 torch_shuffledet.TorchImitationStep(student, teacher, ours.imitation, batch)
             ).step
-    contenders["ours, teacher but no imitation layer"] = workload.training_step(without, batch)
-    measurements = alternate(contenders, options.repeats, units=batch_size)
+    contenders[NO_LAYER] = workload.training_step(without, batch)
+    if wants_xla(options):
+        compiled = workload.make_distiller(*_pair(student_name, size))
+        contenders["ours, XLA"] = workload.training_step(compiled, batch, xla=True)
+    if options.precision != "float32":
+        half, text = _half_precision(options, student_name, batch, float(contenders["ours"]()))
+        contenders |= half
+        note += text
     title = f"{student_name}, {options.size}, batch {batch_size}"
-    return Result("imitation_step", title, measurements, note)
+    measurements = alternate(contenders, units=batch_size, **options.rounds)
+    result = Result("imitation_step", title, measurements, note)
+    result.note += f" {layer_share(result)}"
+    return result
+
+
+def layer_share(result: Result) -> str:
+    """What mask, adaptation and loss, forward and backward, take of the step."""
+    share = 1.0 - result[NO_LAYER].median / result["ours"].median
+    cpu = 1.0 - 1.0 / result.cpu_ratio(result[NO_LAYER])
+    return (
+        f"The imitation layer takes {share:.1%} of the step (of its CPU time {cpu:.1%}; aim: at most 10 %)."
+    )
+
+
+def _pair(student_name: str, size: tuple[int, int]) -> tuple:
+    return (
+        workload.seeded_detector(student_name, size, seed=0),
+        workload.seeded_detector(workload.TEACHER, size, seed=1),
+    )
+
+
+def _half_precision(options: Options, student_name: str, batch: dict, expected: float) -> tuple[dict, str]:
+    """Contenders of both sides in bfloat16, whose first loss must be near ``expected``."""
+    with workload.precision(options.precision):
+        student, teacher = _pair(student_name, options.input_size)
+        distiller = workload.make_distiller(student, teacher)
+        step = workload.training_step(distiller, batch)
+        first = step()
+    check_near(first, expected, f"ours in {options.precision}")
+    contenders, text = {f"ours, {options.precision}": step}, f" First loss {first:.4f} against {expected:.4f}"
+    if has_torch(options):
+        import torch
+
+        from benchmark import torch_shuffledet
+
+        theirs = torch_shuffledet.TorchImitationStep(
+            *_pair(student_name, options.input_size),
+            distiller.imitation,
+            batch,
+            autocast=getattr(torch, options.precision),
+        )
+        contenders[f"PyTorch, autocast {options.precision}"] = theirs.step
+        first = theirs.step()
+        check_near(first, expected, f"PyTorch in {options.precision}")
+        text += f", PyTorch's {first:.4f}"
+    return contenders, f"{text}, in {options.precision} and float32."
+
+
+def check_near(found: float, expected: float, what: str) -> None:
+    """Raises AssertionError where a loss in half precision is another loss."""
+    if not abs(found - expected) <= 0.05 * abs(expected):
+        raise AssertionError(f"{what}: the loss is {found}, in float32 {expected}")
 
 
 def _mask_share(distiller: Distiller, batch: dict) -> float:
@@ -96,9 +150,11 @@ def check_equal(distiller: Distiller, theirs, batch: dict) -> str:
         worst_loss = max(worst_loss, abs(float(terms[name]) - value) / max(abs(value), 1e-6))
     ours = {v.name: g.numpy() for v, g in zip(distiller.trained_variables, gradients, strict=True)}
     first = next(name for name in ours if name.endswith("kernel:0"))
-    last = next(name for name in ours if name.startswith("kernel_0"))
-    pairs = ((ours[first], torch_gradients["stem"]), (ours[last], torch_gradients["adaptation"]))
-    worst = max(np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs if b is not None)
+    pairs = [(ours[first], torch_gradients["stem"])]
+    if torch_gradients["adaptation"] is not None:
+        last = next(name for name in ours if name.startswith("kernel_0"))
+        pairs.append((ours[last], torch_gradients["adaptation"]))
+    worst = max(np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs)
     if worst > GRADIENT_TOLERANCE:
         raise AssertionError(f"the gradients of the two sides differ by {worst:.1e}")
     return f"Same losses to {worst_loss:.0e}, first and last gradient to {worst:.0e} (relative L2)."
@@ -111,45 +167,15 @@ def plain_step(options: Options) -> Iterator[Result]:
         for batch_size in options.batches:
             student = workload.seeded_detector(student_name, size, seed=0)
             batch = workload.prepared(student, workload.make_batch(batch_size, size))
-            contenders = {"ours": workload.training_step(workload.make_distiller(student, None), batch)}
+            ours, note = workload.make_distiller(student, None), ""
+            contenders = {"ours": workload.training_step(ours, batch)}
             if has_torch(options):
                 from benchmark import torch_shuffledet
 
                 theirs = torch_shuffledet.TorchImitationStep(student, None, None, batch)
+                note = check_equal(ours, theirs, batch)
                 contenders["PyTorch"] = theirs.step
-            measurements = alternate(contenders, options.repeats, units=batch_size)
-            yield Result("plain_step", f"{student_name}, {options.size}, batch {batch_size}", measurements)
-
-
-def peak_memory(options: Options) -> Iterator[str]:
-    """Peak memory of the imitation step, each side in a process of its own."""
-    script = Path(__file__).resolve().parent.parent / "benchmark.py"
-    for student_name in options.students:
-        for batch_size in options.batches:
-            figures = []
-            for side in ("ours", "torch") if has_torch(options) else ("ours",):
-                command = [sys.executable, str(script), f"--peak_of={side}", f"--models={student_name}"]
-                command += [f"--batch={batch_size}", f"--size={options.size}", f"--threads={options.threads}"]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                figures.append(f"{side} {float(done.stdout.split()[-1]):.0f} MB")
-            yield f"peak_memory: {student_name}, {options.size}, batch {batch_size}: {', '.join(figures)}"
-
-
-def print_peak(options: Options) -> None:
-    """Three imitation steps of one side, and the most memory this process ever held."""
-    size = options.input_size
-    student = workload.seeded_detector(options.students[0], size, seed=0)
-    teacher = workload.seeded_detector(workload.TEACHER, size, seed=1)
-    batch = workload.prepared(student, workload.make_batch(options.batches[0], size))
-    if options.peak_of == "torch":
-        from benchmark import torch_shuffledet
-
-        imitation = workload.make_imitation(student, teacher)
-        step = torch_shuffledet.TorchImitationStep(student, teacher, imitation, batch).step
-    else:
-        step = workload.training_step(workload.make_distiller(student, teacher), batch)
-    for _ in range(3):
-        step()
-    print(
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))
-    )
+            measurements = alternate(contenders, units=batch_size, **options.rounds)
+            yield Result(
+                "plain_step", f"{student_name}, {options.size}, batch {batch_size}", measurements, note
+            )

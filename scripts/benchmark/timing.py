@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import math
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 
@@ -44,21 +46,60 @@ class Measurement:
         return self.units / self.median
 
 
+@dataclasses.dataclass
+class Fresh:
+    """A contender with threads of its own: made before its turn, which is timed, and gone after it.
+
+    Attributes:
+        make: does what is not timed (start, first batches) and returns what is.
+    """
+
+    make: Callable[[], Callable[[], object]]
+
+
+LEAST_ROUNDS = 3
+
+
 def alternate(
-    contenders: Mapping[str, Callable[[], object]], repeats: int, *, warmup: int = 2, units: float = 1.0
+    contenders: Mapping[str, Callable[[], object] | Fresh],
+    repeats: int,
+    *,
+    warmup: int = 2,
+    units: float | Mapping[str, float] = 1.0,
+    budget: float = 0.0,
 ) -> list[Measurement]:
     """Times each contender ``repeats`` times, taking turns, after ``warmup`` untimed rounds.
 
-    A contender has to return only when its work is done (``.numpy()`` what it computes).
+    A contender has to return only when its work is done (``.numpy()`` what it computes). Where it
+    returns a float, that is a loss, which has to be finite.
+
+    Args:
+        contenders: by name; the first is what the others are compared with.
+        repeats: timed rounds.
+        warmup: rounds before them: tracing, compiling, first use of memory.
+        units: what a call does, for all or by name.
+        budget: seconds after which no new round starts, once there are ``LEAST_ROUNDS``; 0: no limit.
     """
-    measurements = [Measurement(name, [], [], units) for name in contenders]
+    of = (lambda name: units[name]) if isinstance(units, Mapping) else (lambda _: units)
+    measurements = [Measurement(name, [], [], of(name)) for name in contenders]
+    begin = time.perf_counter()
     for round_index in range(warmup + repeats):
-        for measurement, call in zip(measurements, contenders.values(), strict=True):
+        if budget and round_index >= warmup + LEAST_ROUNDS and time.perf_counter() - begin > budget:
+            break
+        for measurement, contender in zip(measurements, contenders.values(), strict=True):
+            fresh = isinstance(contender, Fresh)
+            call = contender.make() if fresh else contender
             start, cpu_start = time.perf_counter(), time.process_time()
-            call()
+            value = call()
+            seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
             if round_index >= warmup:
-                measurement.seconds.append(time.perf_counter() - start)
-                measurement.cpu_seconds.append(time.process_time() - cpu_start)
+                measurement.seconds.append(seconds)
+                measurement.cpu_seconds.append(cpu_seconds)
+            del call
+            if isinstance(value, float) and not math.isfinite(value):
+                raise FloatingPointError(f"{measurement.name}: the loss is {value}: such steps say nothing")
+            if fresh:
+                gc.collect()  # its threads end here and not in the next contender's turn
     return measurements
 
 
@@ -78,6 +119,10 @@ class Result:
     measurements: list[Measurement]
     note: str = ""
 
+    def __getitem__(self, name: str) -> Measurement:
+        """The contender of that name."""
+        return next(m for m in self.measurements if m.name == name)
+
     def ratio(self, measurement: Measurement) -> float:
         """The first contender's median over this one's: below 1, the first is faster."""
         return self.measurements[0].median / measurement.median
@@ -93,6 +138,7 @@ class Result:
         lines = [f"### {self.case}: {self.title}", ""]
         lines += ["| | median ms | minimum ms | spread | CPU ms | first / this | CPU: first / this | /s |"]
         lines += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
+        lines[0] += f" ({len(self.measurements[0].seconds)} rounds)"
         for m in self.measurements:
             cells = [m.name, f"{1e3 * m.median:.2f}", f"{1e3 * min(m.seconds):.2f}", f"{m.spread:.0%}"]
             cells += [f"{1e3 * statistics.median(m.cpu_seconds):.2f}", f"{self.ratio(m):.2f}"]
@@ -119,6 +165,35 @@ class Result:
         return {"case": self.case, "title": self.title, "note": self.note, "contenders": rows}
 
 
+@dataclasses.dataclass
+class Table:
+    """Figures that are no alternation within one process: of processes side by side.
+
+    Attributes:
+        case, title, note: as in :class:`Result`.
+        rows: of equal keys, which are the columns; numbers or text.
+    """
+
+    case: str
+    title: str
+    rows: Sequence[Mapping[str, object]]
+    note: str = ""
+
+    def to_markdown(self) -> str:
+        """A heading and a table."""
+        columns = list(self.rows[0])
+        lines = [f"### {self.case}: {self.title}", "", "| " + " | ".join(columns) + " |"]
+        lines += ["|---" + "|---:" * (len(columns) - 1) + "|"]
+        for row in self.rows:
+            cells = [f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()]
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join([*lines, *(["", self.note] if self.note else [])])
+
+    def to_json(self) -> dict:
+        """As it is."""
+        return dataclasses.asdict(self)
+
+
 def cpu_model() -> str:
     """The processor's name."""
     try:
@@ -142,7 +217,7 @@ def environment() -> dict[str, str]:
         "Python": platform.python_version(),
         "TensorFlow": f"{tf.__version__}, tf_keras {tf_keras.__version__}",
         "TensorFlow threads": f"intra-op {tf.config.threading.get_intra_op_parallelism_threads() or cores}, "
-        f"inter-op {tf.config.threading.get_inter_op_parallelism_threads() or cores}",
+        f"inter-op {tf.config.threading.get_inter_op_parallelism_threads() or cores}, tf.data {cores}",
     }
     try:
         import torch

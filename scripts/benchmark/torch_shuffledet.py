@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmark.workload import LEARNING_RATE, MOMENTUM
 from fgfi_tf.models.shuffledet import losses as reference
 from fgfi_tf.models.shuffledet.model import ShuffleDet
 from fgfi_tf.models.shuffledet.network import VARIANTS, ShuffleBackbone
@@ -199,15 +200,15 @@ def imitation_mask(anchors: torch.Tensor, boxes: torch.Tensor, valid: torch.Tens
         bool [B, h, w].
     """
     height, width = anchors.shape[:2]
-    flat = anchors.reshape(-1, 4)
+    ax1, ay1, ax2, ay2 = anchors.reshape(-1, 1, 4).unbind(-1)  # A x 1
     masks = []
     for rows, present in zip(boxes, valid, strict=True):
         rows = rows[present]
-        first = torch.maximum(flat[:, None, :2], rows[:, :2])
-        last = torch.minimum(flat[:, None, 2:], rows[:, 2:])
-        intersection = (last - first).clamp_min(0.0).prod(dim=-1)  # A x M
-        areas = (flat[:, 2:] - flat[:, :2]).prod(dim=-1)[:, None] + (rows[:, 2:] - rows[:, :2]).prod(dim=-1)
-        iou = intersection / (areas - intersection)
+        x1, y1, x2, y2 = rows.unbind(-1)  # M
+        along_x = (torch.minimum(ax2, x2) - torch.maximum(ax1, x1)).clamp_min(0.0)  # A x M
+        along_y = (torch.minimum(ay2, y2) - torch.maximum(ay1, y1)).clamp_min(0.0)
+        intersection = along_x * along_y
+        iou = intersection / ((ax2 - ax1) * (ay2 - ay1) + (x2 - x1) * (y2 - y1) - intersection)
         near = iou > psi * iou.amax(dim=0) if len(rows) else iou > 0
         masks.append(near.any(dim=1).view(height, width, -1).any(dim=-1))
     return torch.stack(masks)
@@ -220,10 +221,11 @@ class TorchImitationStep:
         student, teacher: our detectors (not folded), whose weights are copied.
         imitation: our layer, whose adaptation is copied. None with ``teacher`` None.
         batch: one batch of numpy arrays, ``targets`` included.
-        learning_rate, momentum: of SGD.
+        autocast: what the networks compute in, losses stay float32; None for float32 throughout.
     """
 
-    def __init__(self, student, teacher, imitation, batch: dict, *, learning_rate=0.01, momentum=0.9):
+    def __init__(self, student, teacher, imitation, batch: dict, *, autocast=None):
+        self.autocast = autocast
         self.student = TorchShuffleDet(student).train()
         self.size, self.decay = student.input_size, student.weight_decay
         self.teacher, self.adaptation = None, None
@@ -235,7 +237,7 @@ class TorchImitationStep:
             self.mask_anchors = torch.from_numpy(student.imitation_anchors(*self.size)[0].numpy())
             parameters += list(self.adaptation.parameters())
         self.anchors = torch.from_numpy(student.anchors.reshape(-1, 4))
-        self.optimizer = torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum)
+        self.optimizer = torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=MOMENTUM)
         self.images = to_torch_images(student, batch["image"])
         self.batch = {k: torch.from_numpy(batch[k]) for k in ("boxes", "valid")}
         targets = {k: torch.from_numpy(v) for k, v in batch["targets"].items()}
@@ -243,18 +245,23 @@ class TorchImitationStep:
 
     def losses(self) -> dict[str, torch.Tensor]:
         """Every term of the loss, named as in ``Distiller.losses_of``."""
-        features, predictions = self.student(self.images)
+        with self._precision():
+            features, predictions = (x.float() for x in self.student(self.images))
         terms = detection_losses(predictions, self.targets, self.anchors, self.size)
         terms["weight_decay"] = 0.5 * self.decay * (self.student.head.weight**2).sum()
         if self.teacher is not None:
-            with torch.no_grad():
-                teacher = self.teacher.features(self.images)
+            with torch.no_grad(), self._precision():
+                teacher = self.teacher.features(self.images).float()
             boxes = self.batch["boxes"] + torch.tensor([0.0, 0.0, 1.0, 1.0])
             mask = imitation_mask(self.mask_anchors, boxes, self.batch["valid"], self.psi)[:, None]
             adapted = functional.relu(self.adaptation(features))
             error = ((adapted - teacher) ** 2 * mask).sum()
             terms["imitation_loss"] = error / (self.normalization * mask.sum().clamp_min(1))
         return terms
+
+    def _precision(self):
+        dtype = self.autocast or torch.float32
+        return torch.autocast("cpu", dtype=dtype, enabled=self.autocast is not None)
 
     def losses_and_gradients(self) -> tuple[dict[str, float], dict[str, np.ndarray | None]]:
         """Each term, and the gradients of the first kernel and the adaptation's in our layout.
@@ -270,6 +277,7 @@ class TorchImitationStep:
             for name, conv in kernels.items()
         }
         self.student.load_state_dict(state)
+        self.optimizer.zero_grad(set_to_none=True)
         return {name: float(value.detach()) for name, value in terms.items()}, gradients
 
     def step(self) -> float:

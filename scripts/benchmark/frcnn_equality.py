@@ -1,0 +1,184 @@
+"""Whether our Faster R-CNN and the one in PyTorch compute the same from the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from benchmark import detections
+from benchmark.steps import GRADIENT_TOLERANCE
+from fgfi_tf.imitation.distiller import Distiller
+from fgfi_tf.models.faster_rcnn import FasterRCNN
+
+# Rounding may turn the order of two scores or an IoU at a threshold, and one box pushes out others.
+LEAST_PROPOSALS = 0.98
+
+
+def random_numbers(student: FasterRCNN, anchors: int, rois: int) -> dict[str, np.ndarray]:
+    """What ``FasterRCNN.detection_losses`` draws at the first step of a distiller with seed 0."""
+    seeds = tf.unstack(tf.random.experimental.stateless_split(tf.constant([0, 0]), 3))
+    shapes = {"anchors": [anchors], "rois": [rois], "draws": [student.config.roi_batch]}
+    return {
+        name: tf.random.stateless_uniform(shape, seed).numpy()
+        for (name, shape), seed in zip(shapes.items(), seeds, strict=True)
+    }
+
+
+def same_proposals(found: np.ndarray, expected: np.ndarray, least: float = LEAST_PROPOSALS) -> float:
+    """The share of the boxes [N,4] that ``found`` [M,4] has, within half a pixel.
+
+    Raises:
+        AssertionError: it is below ``least``, or the numbers of boxes differ by more.
+    """
+    nearest = np.abs(expected[:, None] - found[None]).max(axis=-1).min(axis=1, initial=np.inf)
+    share = float(np.mean(nearest <= 0.5))
+    if share < least or abs(len(found) - len(expected)) > (1 - least) * len(expected):
+        raise AssertionError(
+            f"only {share:.1%} of {len(expected)} proposals are among the {len(found)} of the other side"
+        )
+    return share
+
+
+def check_step(distiller: Distiller, theirs, batch: Mapping[str, np.ndarray]) -> str:
+    """Dense outputs, proposals, and for the same samples all losses and some gradients; what was seen.
+
+    PyTorch is given our RPN outputs for its proposals, our proposals and random numbers for its
+    samples, and these samples for its losses: each part is compared without the noise of those before.
+
+    Raises:
+        AssertionError: a part differs.
+    """
+    import torch
+
+    student = distiller.student
+    outputs = student(student.preprocess(batch["image"]))
+    with torch.no_grad():
+        dense = theirs.student(theirs.images)
+    dense = (dense[0].permute(0, 2, 3, 1), *dense[1:])
+    expected = (outputs["features"][0], outputs["rpn_scores"], outputs["rpn_deltas"])
+    for name, a, b in zip(("features", "RPN scores", "RPN deltas"), dense, expected, strict=True):
+        close(a.numpy(), b.numpy(), 1e-4, name)
+    config = student.config
+    regions = student.propose(
+        outputs, tf.constant(batch["content_size"]), config.train_pre_nms, config.train_post_nms
+    )
+    kept = [boxes[:n] for boxes, n in zip(regions.boxes.numpy(), regions.count.numpy(), strict=True)]
+    given = [torch.from_numpy(outputs[name].numpy()) for name in ("rpn_scores", "rpn_deltas")]
+    found = theirs.student.propose(*given, theirs.size, config.train_pre_nms, config.train_post_nms)
+    share = min(same_proposals(a.numpy(), b) for a, b in zip(found, kept, strict=True))
+
+    rows = regions.boxes.shape[1] + batch["boxes"].shape[1]
+    drawn = random_numbers(student, len(theirs.anchors), rows)
+    random = [_of_image(drawn, len(boxes), batch["boxes"].shape[1]) for boxes in kept]
+    samples = theirs.sample([torch.from_numpy(boxes) for boxes in kept], random)
+    worst_loss, worst = _compare_losses(distiller, theirs.losses_and_gradients(samples), batch)
+    return (
+        f"Same losses to {worst_loss:.0e} and gradients to {worst:.0e} (relative L2) for the same random "
+        f"numbers and proposals; {share:.1%} of the proposals are the same."
+    )
+
+
+def close(found: np.ndarray, expected: np.ndarray, tolerance: float, what: str) -> None:
+    """Raises AssertionError where two arrays differ by more than ``tolerance`` of the largest value."""
+    worst = np.abs(found - expected).max() / np.abs(expected).max()
+    if not worst <= tolerance:
+        raise AssertionError(f"{what}: the two sides differ by {worst:.1e} of the largest value")
+
+
+def _of_image(drawn: Mapping[str, np.ndarray], proposals: int, truths: int) -> dict:
+    """Our random numbers have a place for each row of padding too; the truths' are the last."""
+    import torch
+
+    rois = np.concatenate([drawn["rois"][:proposals], drawn["rois"][-truths:]])
+    return {name: torch.from_numpy(value) for name, value in {**drawn, "rois": rois}.items()}
+
+
+def _compare_losses(distiller: Distiller, theirs: tuple[dict, dict], batch) -> tuple[float, float]:
+    @tf.function
+    def compute():
+        with tf.GradientTape() as tape:
+            terms = distiller.losses_of(
+                tf.nest.map_structure(tf.constant, dict(batch)), tf.constant(0, tf.int64)
+            )
+            loss = tf.add_n(list(terms.values()))
+        return terms, tape.gradient(loss, distiller.trained_variables)
+
+    terms, gradients = compute()
+    torch_terms, torch_gradients = theirs
+    if set(terms) != set(torch_terms):
+        raise AssertionError(f"the terms are {sorted(terms)} and {sorted(torch_terms)}")
+    worst_loss = 0.0
+    for name, value in torch_terms.items():
+        np.testing.assert_allclose(terms[name], value, rtol=1e-3, atol=1e-6, err_msg=name)
+        worst_loss = max(worst_loss, abs(float(terms[name]) - value) / max(abs(value), 1e-6))
+    ours = {v.ref(): g.numpy() for v, g in zip(distiller.trained_variables, gradients, strict=True)}
+    student = distiller.student
+    first = next(layer for layer in student.base.convolutions if layer.trainable)
+    kernels = {"first": first.kernel, "fc7": student.head.fc7.kernel}
+    if distiller.imitation is not None:
+        kernels["adaptation"] = distiller.imitation.kernels[0]
+    worst = 0.0
+    for name, kernel in kernels.items():
+        a, b = ours[kernel.ref()], torch_gradients[name]
+        worst = max(worst, float(np.linalg.norm(a - b) / np.linalg.norm(b)))
+        if not worst <= GRADIENT_TOLERANCE:
+            raise AssertionError(f"the gradients of {name} differ by {worst:.1e}")
+    return worst_loss, worst
+
+
+def check_inference(
+    student: FasterRCNN, inputs: tf.Tensor, batch: Mapping, contenders: Mapping[str, Callable[[], dict]]
+) -> str:
+    """Every contender's best boxes against those of eager Keras; returns what was seen.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    size = {key: tf.constant(batch[key]) for key in ("content_size", "scale", "image_size")}
+    expected = {name: value.numpy() for name, value in student.detect(student(inputs), size).items()}
+    shares = []
+    for name, call in contenders.items():
+        found = call()
+        if "boxes" in found:
+            shares.append(detections.same_boxes(found, expected, name, top=20, least=0.8))
+    return f"Of the 20 best boxes of eager Keras each has at least {min(shares):.0%}."
+
+
+def torch_parts(
+    student: FasterRCNN, outputs: Mapping, rois: tf.Tensor, batch: Mapping
+) -> dict[str, Callable]:
+    """PyTorch's forms of ``faster_rcnn.parts_case``, the pooling compared with ours first."""
+    import torch
+
+    from benchmark import torch_boxes, torch_faster_rcnn
+    from fgfi_tf.models.faster_rcnn import roi_align
+
+    size, config = tuple(batch["image"].shape[1:3]), student.config
+    network = torch_faster_rcnn.TorchFasterRCNN(student)
+    scores, deltas = (torch.from_numpy(outputs[name].numpy()) for name in ("rpn_scores", "rpn_deltas"))
+    features = torch.from_numpy(outputs["features"][0].numpy()).permute(0, 3, 1, 2).requires_grad_(True)
+    regions = torch.from_numpy(rois.numpy())
+    anchors = torch_faster_rcnn.flat_anchors(*scores.shape[1:3])
+
+    def pool() -> torch.Tensor:
+        return torch.cat([torch_boxes.roi_align(f, r) for f, r in zip(features, regions, strict=True)])
+
+    def pool_with_gradient() -> torch.Tensor:
+        pooled = pool()
+        return torch.autograd.grad(pooled, features, torch.ones_like(pooled))[0]
+
+    def assign() -> None:
+        for boxes, valid in zip(batch["boxes"], batch["valid"], strict=True):
+            torch_boxes.assign_anchors(anchors, torch.from_numpy(boxes[valid]), *size)
+
+    ours = roi_align.roi_align(outputs["features"][0], rois).numpy()
+    close(pool().detach().permute(0, 2, 3, 1).numpy(), ours.reshape(-1, *ours.shape[2:]), 1e-4, "RoIAlign")
+    return {
+        "proposals (training)": lambda: network.propose(
+            scores, deltas, size, config.train_pre_nms, config.train_post_nms
+        ),
+        "RoIAlign with gradient": pool_with_gradient,
+        "anchor targets": assign,
+    }

@@ -1,0 +1,92 @@
+"""Case: the memory that an imitation step takes, each side in a process of its own."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmark import workload
+from benchmark.options import Options, has_torch
+from benchmark.timing import Table
+
+FASTER_RCNN = "faster_rcnn"
+STEPS = 3
+
+
+def peak_memory(options: Options) -> Iterator[Table]:
+    """Three imitation steps of every detector and batch size."""
+    cases = [(name, options.size, batch) for name in options.students for batch in options.batches]
+    cases += [(FASTER_RCNN, options.frcnn_size, batch) for batch in options.frcnn_batches]
+    for name, size, batch in cases:
+        rows = []
+        for side in ("ours", "torch") if has_torch(options) else ("ours",):
+            peak, added = _measure(options, side, name, batch)
+            rows.append({"side": side, "peak MB": peak, "more than before the first step, MB": added})
+        note = (
+            "Both processes hold TensorFlow, from whose networks PyTorch's weights are copied: the second "
+            "column is the step's own, with ours that of tracing its graph too (some 100 MB at any size)."
+        )
+        if len(rows) == 2:
+            ratio = rows[0]["more than before the first step, MB"]
+            ratio /= rows[1]["more than before the first step, MB"]
+            note += f" Ours / PyTorch's: {ratio:.2f}."
+        yield Table("peak_memory", f"{name}, {size}, batch {batch}", rows, note)
+
+
+def _measure(options: Options, side: str, name: str, batch: int) -> tuple[float, float]:
+    script = Path(__file__).resolve().parent.parent / "benchmark.py"
+    command = [sys.executable, str(script), f"--peak_of={side}", f"--models={name}", f"--batch={batch}"]
+    for flag in ("size", "frcnn_size", "frcnn_width", "threads"):
+        command.append(f"--{flag}={getattr(options, flag)}")
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
+    peak, added = done.stdout.split()[-2:]
+    return float(peak), float(added)
+
+
+def print_peak(options: Options) -> None:
+    """Takes the steps; prints the most memory this process ever held, and how much more than before them."""
+    make = _faster_rcnn_step if options.students[0] == FASTER_RCNN else _shuffledet_step
+    step = make(options)
+    gc.collect()
+    before = _resident()
+    for _ in range(STEPS):
+        step()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1 << (20 if sys.platform == "darwin" else 10)
+    )
+    print(peak, peak - before)
+
+
+def _resident() -> float:
+    """MB that this process holds now."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # no Linux: the peak up to now is near it
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+def _shuffledet_step(options: Options) -> Callable[[], float]:
+    size = options.input_size
+    student = workload.seeded_detector(options.students[0], size, seed=0)
+    teacher = workload.seeded_detector(workload.TEACHER, size, seed=1)
+    batch = workload.prepared(student, workload.make_batch(options.batches[0], size))
+    if options.peak_of == "torch":
+        from benchmark import torch_shuffledet
+
+        imitation = workload.make_imitation(student, teacher)
+        return torch_shuffledet.TorchImitationStep(student, teacher, imitation, batch).step
+    return workload.training_step(workload.make_distiller(student, teacher), batch)
+
+
+def _faster_rcnn_step(options: Options) -> Callable[[], float]:
+    from benchmark import faster_rcnn
+
+    return faster_rcnn.imitation_step(options, options.batches[0], options.peak_of == "torch")
