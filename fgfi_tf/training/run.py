@@ -14,12 +14,11 @@ import tf_keras as keras
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation.tables import ap_table
+from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.training import build, callbacks, strategy
 from fgfi_tf.training.checkpoints import (
     CheckpointKeeper,
-    ModelCard,
     averaged_weights,
     first_line,
     list_checkpoints,
@@ -84,7 +83,7 @@ def train(config: ExperimentConfig) -> Result:
         restored = keeper.restore_latest()
     start = int(keeper.step.numpy())
     if chief:
-        ModelCard(config.model, config.size, tuple(class_names)).write(folder.checkpoints)
+        distiller.student.card.write(folder.checkpoints)
         _announce(config, over, dataset, distiller, restored)
     if start >= config.steps:
         return _finish(folder, start, chief)
@@ -223,7 +222,7 @@ def _callbacks(
     if bar:
         hooks.insert(2, callbacks.ProgressBar(start, config.steps))
     if config.picture_every:
-        draw = build.picture_drawer(distiller, validation or dataset, config)
+        draw = build.picture_drawer(distiller, validation or dataset)
         hooks.append(
             callbacks.Pictures(
                 start, folder.summaries / "train" if chief else None, config.picture_every, draw
@@ -251,15 +250,17 @@ def _evaluation(
     config: ExperimentConfig, folder: RunFolder, validation: PreparedDataset
 ) -> Callable[[Path], None]:
     """Evaluates each saved checkpoint that is due, on a network of its own: no other worker takes part."""
-    evaluator, results = CheckpointEvaluator(validation), ResultLog(folder)
+    protocol = protocols.get(datasets.entry(config.dataset).protocol)
+    evaluator, results = CheckpointEvaluator(validation, protocol), ResultLog(folder)
 
     def evaluate(path: Path) -> None:
         step = step_of(path)
         if step % config.evaluate_every and step != config.steps:
             return
         evaluation, _ = evaluator(path)
-        best = results.add(path, evaluation)
-        print(f"\n{ap_table(evaluation, f'step {step}')}{'  (best so far)' if best else ''}", flush=True)
+        best = results.add(path, protocol.figures(evaluation))
+        table = protocol.table({f"step {step}": evaluation})
+        print(f"\n{table}{'  (best so far)' if best else ''}", flush=True)
 
     return evaluate
 
