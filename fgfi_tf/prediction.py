@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,17 +11,18 @@ from PIL import Image
 
 from fgfi_tf.drawing import draw_boxes
 from fgfi_tf.errors import UserError
+from fgfi_tf.models.card import MODEL_FILE, ModelCard
 from fgfi_tf.models.detector import Detector
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-METADATA_FILE = "assets.extra/model.json"
+METADATA_FOLDER = "assets.extra"
 
 
 def detect_images(detector: Detector, images: tf.Tensor) -> dict[str, tf.Tensor]:
     """Resizes, preprocesses, runs the network and detects, all in the graph.
 
     Args:
-        detector: with an ``input_size``; images of any shape are resized to it.
+        detector: images are resized as its ``inference_size`` says.
         images: uint8 [B, H, W, 3], RGB.
 
     Returns:
@@ -30,9 +30,9 @@ def detect_images(detector: Detector, images: tf.Tensor) -> dict[str, tf.Tensor]
         int32 [B, K], ``count`` int32 [B]; see ``Detector.detect``.
     """
     shape = tf.shape(images)
-    height, width = detector.input_size
-    resized = tf.image.resize(tf.cast(images, tf.float32), (height, width))  # B x h x w x 3
-    scale = tf.constant([height, width], tf.float32) / tf.cast(shape[1:3], tf.float32)
+    size = tf.stack(detector.inference_size(shape[1], shape[2]))
+    resized = tf.image.resize(tf.cast(images, tf.float32), size)  # B x h x w x 3
+    scale = detector.inference_scale(shape[1], shape[2])
     batch = {
         "scale": tf.tile(scale[None], [shape[0], 1]),
         "image_size": tf.tile(shape[None, 1:3], [shape[0], 1]),
@@ -47,17 +47,21 @@ class Predictor:
     Attributes:
         class_names: names of the class indices.
         name: the path it was loaded from, for messages.
+        dataset: what it was trained on, "" where not known.
     """
 
-    def __init__(self, function: Callable[[tf.Tensor], dict], class_names: Sequence[str], name: str):
+    def __init__(
+        self, function: Callable[[tf.Tensor], dict], class_names: Sequence[str], name: str, dataset: str = ""
+    ):
         self._function, self.class_names, self.name = function, tuple(class_names), name
+        self.dataset = dataset
 
     @classmethod
     def of_detector(cls, detector: Detector, name: str = "detector") -> Predictor:
         """From a detector in this process. One trace serves images of every size."""
         signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)]
         function = tf.function(lambda images: detect_images(detector, images), input_signature=signature)
-        return cls(function, detector.class_names, name)
+        return cls(function, detector.class_names, name, detector.card.dataset if detector.card else "")
 
     @classmethod
     def load(cls, path: Path | str, model: str = "") -> Predictor:
@@ -67,15 +71,19 @@ class Predictor:
         path = Path(path)
         if not (path / "saved_model.pb").is_file():
             detector = load_detector(path, model=model)
+            card = detector.card
             detector = getattr(detector, "folded_copy", lambda: detector)()
+            detector.card = card
             return cls.of_detector(detector, str(path))
         try:
             loaded = tf.saved_model.load(str(path))
             serve = loaded.signatures["serving_default"]
-            names = json.loads((path / METADATA_FILE).read_text())["class_names"]
+            card = ModelCard.read(path / METADATA_FOLDER)
+            if card is None:
+                raise ValueError(f"it has no {METADATA_FOLDER}/{MODEL_FILE}")
         except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
             raise UserError(f"{path} is not a SavedModel of this package: {first_line(error)}") from error
-        predictor = cls(lambda images: serve(images=images), names, str(path))
+        predictor = cls(lambda images: serve(images=images), card.class_names, str(path), card.dataset)
         predictor._loaded = loaded  # owns the variables that the signature uses
         return predictor
 

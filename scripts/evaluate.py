@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Evaluates on KITTI: the AP table, result files, a JSON file, a report. ``--help`` explains the flags.
+"""Evaluates a detector: the AP table, result files, a JSON file, a report. ``--help`` explains the flags.
 
 A trained model, or a run while it trains:
 

@@ -24,8 +24,8 @@ class ExportConfig:
 
     checkpoint: str = option("", "Export", "Run folder or checkpoint to export.")
     output_dir: str = option("", "Export", "Folder to write the SavedModel to.")
-    model: str = option("", "Export", "Detector; needed for TF1 checkpoints only.")
-    input_size: str = option("", "Export", "Height x width of the network input (empty: as trained).")
+    model: str = option("", "Export", "Detector; needed for TF1 checkpoints and .pth files only.")
+    input_size: str = option("", "Export", "Size of the network input (empty: as trained).")
     overwrite: bool = option(False, "Export", "Replace the SavedModel that the folder holds.")
 
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
 
     size = parse_size("input_size", config.input_size) if config.input_size else None
     detector = checkpoints.load_detector(config.checkpoint, model=config.model, input_size=size)
-    folder = export.export(detector, config.output_dir, model=config.model, overwrite=config.overwrite)
+    folder = export.export(detector, config.output_dir, overwrite=config.overwrite)
     total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"SavedModel: {folder} ({total / 1e6:.1f} MB)")
 

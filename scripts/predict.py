@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Detects objects in images: pictures with boxes, and KITTI text files.
+"""Detects objects in images: pictures with boxes, and result files in the format of the training data.
 
 python scripts/predict.py --model_path=exported --images=a.png,folder --output_dir=detections
 """
@@ -26,9 +26,9 @@ class PredictConfig:
 
     model_path: str = option("", "Prediction", "SavedModel folder, run folder or checkpoint.")
     images: str = option("", "Prediction", "Images and folders of images, separated by commas.")
-    output_dir: str = option("", "Prediction", "Folder for the pictures and the KITTI text files.")
-    min_score: float = option(0.3, "Prediction", "Lowest score drawn; the text files hold every detection.")
-    model: str = option("", "Prediction", "Detector; needed for TF1 checkpoints only.")
+    output_dir: str = option("", "Prediction", "Folder for the pictures and the result files.")
+    min_score: float = option(0.3, "Prediction", "Lowest score drawn; the result files hold every detection.")
+    model: str = option("", "Prediction", "Detector; needed for TF1 checkpoints and .pth files only.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,12 +41,13 @@ def main(argv: Sequence[str]) -> int:
     from PIL import Image
 
     from fgfi_tf import prediction
-    from fgfi_tf.evaluation import kitti_io
-    from fgfi_tf.evaluation.kitti_types import Detections
+    from fgfi_tf.data import registry as datasets
+    from fgfi_tf.evaluation import registry as protocols
 
     paths = prediction.list_images(part for part in config.images.split(",") if part)
     predictor = prediction.Predictor.load(config.model_path, config.model)
-    output, failed, count = Path(config.output_dir), [], 0
+    protocol = protocols.get(datasets.entry(predictor.dataset or "kitti").protocol)
+    output, failed, frames = Path(config.output_dir), [], {}
     output.mkdir(parents=True, exist_ok=True)
 
     def report(error: UserError) -> None:
@@ -56,9 +57,9 @@ def main(argv: Sequence[str]) -> int:
     for path, image, found in prediction.predict_files(predictor, paths, report):
         picture = prediction.draw_detections(image, found, predictor.class_names, config.min_score)
         Image.fromarray(picture).save(output / f"{path.stem}.png")
-        kitti_io.write_detections(output, Detections.from_frames({path.stem: found}, predictor.class_names))
-        count += 1
-    print(f"{count} of {len(paths)} images: pictures and KITTI text in {output}")
+        frames[path.stem] = found
+    protocol.write_detections(output, protocol.detections(frames, predictor.class_names), "")
+    print(f"{len(frames)} of {len(paths)} images: pictures and result files in {output}")
     return 1 if failed else 0
 
 

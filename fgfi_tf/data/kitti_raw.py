@@ -178,6 +178,12 @@ def list_frames(data_dir: str | Path, split: str) -> list[Frame]:
     return [Frame(n, images[n], label_dir / f"{n}.txt" if labelled else None) for n in names]
 
 
+def image_folder(data_dir: str | Path, split: str) -> Path:
+    """The folder of a split's image files."""
+    part = "testing" if split in ("test", "testing") else "training"
+    return Path(data_dir).expanduser() / part / "image_2"
+
+
 def check_data_dir(data_dir: str | Path) -> Path:
     """The folder as a path; refuses one that does not hold the raw layout, with a way to get it."""
     root = Path(data_dir).expanduser()

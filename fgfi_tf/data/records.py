@@ -131,6 +131,15 @@ class PreparedDataset:
             self._labels = self._read_labels()
         return self._labels
 
+    def image_sizes(self) -> np.ndarray:
+        """(H, W) of every image file, in order, int64 [N,2]: of the labels, or else of the records."""
+        frames = self.labels()
+        if all("image_size" in frame for frame in frames):
+            sizes = [frame["image_size"] for frame in frames]
+        else:
+            sizes = [s.numpy() for s in self.records().map(lambda sample: sample["image_size"])]
+        return np.array(sizes, np.int64).reshape(-1, 2)
+
     @property
     def max_boxes(self) -> int:
         """The most objects to train on in one image, rounded up to a multiple of 8 (at least 8)."""

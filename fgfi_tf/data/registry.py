@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from fgfi_tf.data import kitti
+from fgfi_tf.data import kitti, kitti_raw, voc, voc_raw
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError
 
-_OPENERS: dict[str, Callable[..., PreparedDataset]] = {"kitti": kitti.prepare}
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A dataset.
+
+    Attributes:
+        prepare: (data_dir, split, prepared_dir) to the split, its TFRecords written where needed.
+        protocol: the name of its evaluation in ``fgfi_tf.evaluation.registry``.
+        image_folder: (data_dir, split) to the folder of the image files, None where there is no such.
+    """
+
+    prepare: Callable[..., PreparedDataset]
+    protocol: str
+    image_folder: Callable[[str | Path, str], Path | None]
+
+
+_ENTRIES: dict[str, Entry] = {
+    "kitti": Entry(kitti.prepare, "kitti", kitti_raw.image_folder),
+    "voc": Entry(voc.prepare, "voc", voc_raw.image_folder),
+}
 
 
 def names() -> list[str]:
     """The names that :func:`open_split` knows."""
-    return sorted(_OPENERS)
+    return sorted(_ENTRIES)
+
+
+def entry(name: str) -> Entry:
+    """What is known of a dataset. Raises UserError for an unknown name."""
+    if name not in _ENTRIES:
+        raise UserError(f"unknown dataset {name!r}; known are {', '.join(names())}")
+    return _ENTRIES[name]
 
 
 def open_split(name: str, data_dir: str | Path, split: str, prepared_dir: str | Path = "") -> PreparedDataset:
@@ -23,8 +50,7 @@ def open_split(name: str, data_dir: str | Path, split: str, prepared_dir: str | 
     Raises:
         UserError: for an unknown name, no ``data_dir``, or whatever is wrong with the data.
     """
-    if name not in _OPENERS:
-        raise UserError(f"unknown dataset {name!r}; known are {', '.join(names())}")
+    known = entry(name)
     if not data_dir:
         raise UserError(f"--data_dir is missing: the folder of the raw {name} data")
-    return _OPENERS[name](data_dir, split, prepared_dir or None)
+    return known.prepare(data_dir, split, prepared_dir or None)

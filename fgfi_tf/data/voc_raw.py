@@ -29,8 +29,13 @@ CLASS_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-#: What ``split`` names may say in front of the list: "2007_trainval", "0712_trainval"
-YEARS = {"2007": ("VOC2007",), "2012": ("VOC2012",), "0712": ("VOC2007", "VOC2012")}
+#: What ``split`` names may say in front of the list: "2007_trainval", "0712_trainval", "07+12_trainval"
+YEARS = {
+    "2007": ("VOC2007",),
+    "2012": ("VOC2012",),
+    "0712": ("VOC2007", "VOC2012"),
+    "07+12": ("VOC2007", "VOC2012"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +152,15 @@ def list_frames(data_dir: str | Path, split: str) -> list[Frame]:
             seen[image_id] = f"{path} line {number}"
             frames.append(_frame(folder, image_id, seen[image_id], unlabelled=name == "test"))
     return frames
+
+
+def image_folder(data_dir: str | Path, split: str) -> Path | None:
+    """The folder of a split's image files; None where there are two, or the data is no raw devkit."""
+    try:
+        folders, _ = _year_folders(find_devkit(data_dir), split)
+    except UserError:
+        return None
+    return folders[0] / "JPEGImages" if len(folders) == 1 else None
 
 
 def find_devkit(data_dir: str | Path) -> Path:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation import kitti, kitti_io, published
-from fgfi_tf.evaluation.kitti_types import Detections, Labels
-from fgfi_tf.evaluation.tables import ap_table
+from fgfi_tf.evaluation import registry
+from fgfi_tf.evaluation.protocol import VARIANTS, Protocol
 
 
 def _option(default: Any, group: str, text: str, choices: tuple[str, ...] = ()) -> Any:
@@ -27,30 +26,37 @@ _FILES, _OUTPUT = "Result files of any detector (no model needed)", "Output"
 class FilesConfig:
     """Options of an evaluation from text files."""
 
-    detections: str = _option("", _FILES, "Folder of result files NNNNNN.txt in KITTI's format.")
+    detections: str = _option(
+        "", _FILES, "Folder of result files: NNNNNN.txt of KITTI, comp4_det_<set>_<class>.txt of VOC."
+    )
     compare: str = _option(
         "",
         _FILES,
         "Several such folders side by side: name=DIR,name=DIR. Shown with the differences of each two; "
-        "a name that is a row of the published table (1x, 0.5x, 0.5x-I, 0.25x, 0.25x-I) is shown beside it.",
+        "a name that is a row of the published table (see --published) is shown beside it.",
     )
-    labels: str = _option("", _FILES, "Folder of the label files NNNNNN.txt.")
-    split: str = _option("", _FILES, "File with the frames to evaluate, one id a line (empty: all labels).")
+    format: str = _option("kitti", _FILES, "Their format and protocol.", tuple(registry.names()))
+    labels: str = _option("", _FILES, "Folder of the label files: NNNNNN.txt, or VOC's Annotations.")
+    split: str = _option("", _FILES, "File with the images to evaluate, one id a line (empty: all labels).")
     allow_missing: bool = _option(
-        False, _FILES, "Count a missing result file as a frame without detections; else it is an error."
+        False, _FILES, "Count a missing result file as one without detections; else it is an error."
     )
     protocol: str = _option(
         "official",
         _OUTPUT,
-        "official: today's development kit, small detections are ignored; reference: the 2019 code.",
-        kitti.PROTOCOLS,
+        "official: KITTI's current development kit, small detections are ignored; VOC's rule on scores as "
+        "they are. reference: as the 2019 code; of VOC, scores rounded to three decimals.",
+        VARIANTS,
     )
     output_json: str = _option("", _OUTPUT, "Write the results to this file, fractions in full precision.")
     report_dir: str = _option("", _OUTPUT, "Write the report (HTML, Markdown, JSON, PNG) to this folder.")
     images: str = _option("", _OUTPUT, "Folder of the images: the report shows the worst frames.")
     name: str = _option("model", _OUTPUT, "What the report calls the model of --detections.")
     published: str = _option(
-        "", _OUTPUT, f"Row of the published table to show beside it: {', '.join(published.SHUFFLEDET_ROWS)}."
+        "",
+        _OUTPUT,
+        "Row of the published table to show beside it: "
+        + "; ".join(f"{name}: {', '.join(registry.get(name).published_rows)}" for name in registry.names()),
     )
 
 
@@ -60,26 +66,22 @@ def evaluate_files(config: FilesConfig) -> None:
     Raises:
         UserError: for whatever is wrong with flags, folders or files.
     """
-    folders = _folders(config)
+    folders, protocol = _folders(config), registry.get(config.format, config.protocol)
     if not config.labels:
-        raise UserError("--labels is missing: the folder of the label files (NNNNNN.txt)")
-    if config.published not in ("", *published.SHUFFLEDET_ROWS):
-        raise UserError(
-            f"--published={config.published} is not one of {', '.join(published.SHUFFLEDET_ROWS)}"
-        )
-    frames = kitti_io.read_split(config.split) if config.split else kitti_io.list_frames(config.labels)
-    labels = kitti_io.read_labels(config.labels, frames)
+        raise UserError("--labels is missing: the folder of the label files")
+    protocol.check_published(config.published)
+    truths = protocol.read_truths(config.labels, config.split)
     detections = {
-        name: kitti_io.read_detections(folder, frames, config.allow_missing)
+        name: protocol.read_detections(folder, truths, config.split, config.allow_missing)
         for name, folder in folders.items()
     }
-    evaluations = {name: kitti.evaluate(d, labels, config.protocol) for name, d in detections.items()}
-    print("\n\n".join(ap_table(e, name if config.compare else "") for name, e in evaluations.items()))
+    results = {name: protocol.evaluate(found, truths) for name, found in detections.items()}
+    print(protocol.table(results if config.compare else {"": results[config.name]}, config.published))
     if config.output_json:
-        results = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
-        write_json(config.output_json, results if config.compare else results[config.name])
+        numbers = {name: result.to_json() for name, result in results.items()}
+        write_json(config.output_json, numbers if config.compare else numbers[config.name])
     if config.report_dir:
-        write_report(config, labels, detections, evaluations)
+        write_report(config, protocol, truths, detections, results)
 
 
 def write_json(path: str, results: dict[str, Any]) -> None:
@@ -107,22 +109,18 @@ def _folders(config: FilesConfig) -> dict[str, str]:
 
 def write_report(
     config: FilesConfig,
-    labels: Labels,
-    detections: dict[str, Detections],
-    evaluations: dict[str, kitti.Evaluation],
+    protocol: Protocol,
+    truths: Any,
+    detections: dict[str, Any],
+    results: dict[str, Any],
 ) -> None:
     """Writes the report of one or several models to ``config.report_dir`` and says where it is."""
-    from fgfi_tf.evaluation import report, report_kitti  # plotting takes a second to import
+    from fgfi_tf.evaluation import report  # plotting takes a second to import
 
-    runs = [
-        report_kitti.Run(
-            name,
-            detections[name],
-            evaluations[name],
-            (name if name in published.SHUFFLEDET_ROWS else "") if config.compare else config.published,
-        )
-        for name in evaluations
-    ]
+    if config.compare:  # a name that is a published row is shown beside it
+        rows = {name: name for name in results if name in protocol.published_rows}
+    else:
+        rows = {name: config.published for name in results}
     images = Path(config.images) if config.images else None
-    path = report.write(report_kitti.build(runs, labels, images), config.report_dir)
+    path = report.write(protocol.report(detections, results, truths, images, rows), config.report_dir)
     print(f"\nreport: {path}")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,17 @@ from fgfi_tf.evaluation.voc_types import Detections, Truths, check_unique
 def result_file(folder: str | Path, image_set: str, class_name: str) -> Path:
     """Where the detections of a class are."""
     return Path(folder) / f"comp4_det_{image_set}_{class_name}.txt"
+
+
+def image_sets(folder: str | Path, class_names: Sequence[str] = voc_raw.CLASS_NAMES) -> list[str]:
+    """The image sets of which a folder holds result files. Raises UserError for a missing folder."""
+    if not Path(folder).is_dir():
+        raise UserError(f"{folder}: no such folder")
+    known = "|".join(map(re.escape, class_names))
+    matches = (
+        re.fullmatch(rf"comp4_det_(.+)_(?:{known})\.txt", path.name) for path in Path(folder).iterdir()
+    )
+    return sorted({match.group(1) for match in matches if match})
 
 
 def read_image_set(path: str | Path) -> tuple[str, ...]:

@@ -132,8 +132,12 @@ class Distiller(keras.Model):
         return tf.where(active, self.imitation_weight * loss, 0.0)
 
     def _mask_arguments(self, batch: Batch) -> tuple:
-        height, width = batch["image"].shape[1:3]
-        return self.student.imitation_anchors(height, width), *self.student.imitation_boxes(batch)
+        height, width = image_size(batch["image"])
+        return (
+            self.student.imitation_anchors(height, width),
+            *self.student.imitation_boxes(batch),
+            self.student.imitation_area(batch, height, width),
+        )
 
     @tf.autograph.experimental.do_not_convert  # nothing here needs it, and it is a sixth of a run's start
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
@@ -202,16 +206,25 @@ class Distiller(keras.Model):
         return isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer)
 
     def apply_gradients(self, gradients: list[tf.Tensor], variables: list[tf.Variable]) -> None:
-        """Sums the gradients over the replicas, limits their global norm and updates."""
+        """Sums the gradients over the replicas, limits their global norm, adds decay and updates.
+
+        Decay and the multiple of the learning rate are the student's, see ``Detector.decay_rate``.
+        """
         if num_replicas() > 1:
             gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         if self.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
-        pairs = list(zip(gradients, variables, strict=True))
+        pairs = [(self._update(g, v), v) for g, v in zip(gradients, variables, strict=True)]
         if isinstance(self.optimizer, keras.optimizers.legacy.Optimizer):
             self.optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False)
         else:
             self.optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
+
+    def _update(self, gradient: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
+        decay, multiplier = self.student.decay_rate(variable), self.student.learning_rate_multiplier(variable)
+        if decay:
+            gradient += decay * tf.cast(variable, gradient.dtype)
+        return gradient if multiplier == 1.0 else multiplier * gradient
 
     def record(self, terms: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Adds each term, summed over the replicas, to its mean and returns the means."""
@@ -249,3 +262,10 @@ class GlobalMean(keras.metrics.Metric):
     def result(self) -> tf.Tensor:
         """The mean, 0 before the first value."""
         return tf.math.divide_no_nan(self.total, self.count)
+
+
+def image_size(images: tf.Tensor) -> tuple[int, int] | tuple[tf.Tensor, tf.Tensor]:
+    """(height, width) of images [B,H,W,3]: numbers where the graph knows them, else int32 scalars."""
+    if images.shape[1:3].is_fully_defined():
+        return tuple(images.shape[1:3])
+    return tuple(tf.unstack(tf.shape(images)[1:3]))

@@ -111,9 +111,15 @@ class ImitationLoss(keras.layers.Layer):
             )
         super().build(input_shape)
 
-    def masks(self, anchors: Sequence[tf.Tensor], boxes: tf.Tensor, valid: tf.Tensor) -> list[tf.Tensor]:
+    def masks(
+        self,
+        anchors: Sequence[tf.Tensor],
+        boxes: tf.Tensor,
+        valid: tf.Tensor,
+        area: Sequence[tf.Tensor] | None = None,
+    ) -> list[tf.Tensor]:
         """The positions imitated: for each level bool [B, h, w]. Arguments as for :meth:`call`."""
-        return masks.imitation_masks(anchors, boxes, valid, region=self.region, psi=self.psi)
+        return masks.imitation_masks(anchors, boxes, valid, area, region=self.region, psi=self.psi)
 
     def call(
         self,
@@ -122,6 +128,7 @@ class ImitationLoss(keras.layers.Layer):
         anchors: Sequence[tf.Tensor],
         boxes: tf.Tensor,
         valid: tf.Tensor,
+        area: Sequence[tf.Tensor] | None = None,
         global_positions: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """The imitation loss of this replica's share of the batch.
@@ -134,6 +141,8 @@ class ImitationLoss(keras.layers.Layer):
                 network input, on a grid (see ``masks``).
             boxes: float32 [B, M, 4], continuous corners, the same pixels.
             valid: bool [B, M], False for padding.
+            area: for each level bool [B, h, w], False for the padding of images; None: there is none.
+                What lies there is never in the mask.
             global_positions: mask positions of the global batch, where they are known already
                 (float32 scalar, see :meth:`count_positions`).
 
@@ -141,7 +150,12 @@ class ImitationLoss(keras.layers.Layer):
             float32 scalar.
         """
         squared_error, positions = self.sums(
-            tuple(student_features), tuple(teacher_features), tuple(anchors), boxes, valid
+            tuple(student_features),
+            tuple(teacher_features),
+            tuple(anchors),
+            boxes,
+            valid,
+            None if area is None else tuple(area),
         )
         # Outside the tf.function: replicas cannot meet inside a nested one. With no position the
         # squared error is 0 (and so is its gradient), whatever it is divided by.
@@ -149,14 +163,22 @@ class ImitationLoss(keras.layers.Layer):
             global_positions = global_sum(positions)
         return squared_error / (self.normalization * tf.maximum(global_positions, 1.0))
 
-    def count_positions(self, anchors: Sequence[tf.Tensor], boxes: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+    def count_positions(
+        self,
+        anchors: Sequence[tf.Tensor],
+        boxes: tf.Tensor,
+        valid: tf.Tensor,
+        area: Sequence[tf.Tensor] | None = None,
+    ) -> tf.Tensor:
         """Mask positions of the global batch (float32 scalar). Arguments as for :meth:`call`."""
-        return global_sum(_count(self.masks(anchors, boxes, valid)))
+        return global_sum(_count(self.masks(anchors, boxes, valid, area)))
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def sums(self, student_features, teacher_features, anchors, boxes, valid) -> tuple[tf.Tensor, tf.Tensor]:
+    def sums(
+        self, student_features, teacher_features, anchors, boxes, valid, area=None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Squared error and number of mask positions of this replica's images (float32 scalars)."""
-        region = self.masks(anchors, boxes, valid)
+        region = self.masks(anchors, boxes, valid, area)
         squared_error = losses.dense_squared_error if self._dense() else losses.gathered_squared_error
         total = tf.constant(0.0)
         for student, teacher, mask, kernel, bias in zip(
@@ -205,6 +227,10 @@ def _fresh(initializer: keras.initializers.Initializer) -> keras.initializers.In
 
 
 def _match_size(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
-    if teacher.shape[1:3] == student.shape[1:3] and teacher.shape[1:3].is_fully_defined():
-        return teacher
-    return tf.image.resize(teacher, tf.shape(student)[1:3])
+    """The teacher's map [B,H,W,C] at the student's [B,h,w,...] height and width."""
+    if teacher.shape[1:3].is_fully_defined() and student.shape[1:3].is_fully_defined():
+        same = teacher.shape[1:3] == student.shape[1:3]
+        return teacher if same else tf.image.resize(teacher, student.shape[1:3])
+    size = tf.shape(student)[1:3]  # images whose size changes from step to step
+    same = tf.reduce_all(tf.shape(teacher)[1:3] == size)
+    return tf.cond(same, lambda: teacher, lambda: tf.image.resize(teacher, size))

@@ -44,7 +44,11 @@ def best_iou_per_position(anchors: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
 
 
 def fine_grained_masks(
-    anchors: Sequence[tf.Tensor], boxes: tf.Tensor, valid: tf.Tensor, psi: float = 0.5
+    anchors: Sequence[tf.Tensor],
+    boxes: tf.Tensor,
+    valid: tf.Tensor,
+    psi: float = 0.5,
+    area: Sequence[tf.Tensor] | None = None,
 ) -> list[tf.Tensor]:
     """The imitation region of the paper (section 3.1), for any number of feature levels.
 
@@ -57,11 +61,15 @@ def fine_grained_masks(
         boxes: float32 [B, M, 4].
         valid: bool [B, M]; False for padding.
         psi: the threshold factor, 0 (every position that overlaps a box) to 1 (none).
+        area: for each level bool [B, h, w], the positions that take part; all where None. The others
+            are in no mask, and a box's best IoU is not one of theirs.
 
     Returns:
         For each level, bool [B, h, w].
     """
     ious = [best_iou_per_position(a, boxes) for a in anchors]  # B x M x h x w each
+    if area is not None:
+        ious = [tf.where(part[:, None], iou, 0.0) for iou, part in zip(ious, area, strict=True)]
     best = tf.reduce_max(tf.stack([tf.reduce_max(iou, axis=(2, 3)) for iou in ious]), axis=0)  # B x M
     # An IoU is never greater than 2, so padding is in no mask.
     threshold = tf.where(valid, psi * best, 2.0)[:, :, None, None]
@@ -89,26 +97,30 @@ def gt_box_masks(anchors: Sequence[tf.Tensor], boxes: tf.Tensor, valid: tf.Tenso
 def full_masks(anchors: Sequence[tf.Tensor], boxes: tf.Tensor) -> list[tf.Tensor]:
     """Every position (the paper's ablation "F", full-feature imitation)."""
     batch = tf.shape(boxes)[0]
-    return [tf.fill([batch, *level.shape[:2]], True) for level in anchors]
+    return [tf.fill([batch, *tf.unstack(tf.shape(level)[:2])], True) for level in anchors]
 
 
 def imitation_masks(
     anchors: Sequence[tf.Tensor],
     boxes: tf.Tensor,
     valid: tf.Tensor,
+    area: Sequence[tf.Tensor] | None = None,
     *,
     region: str = "fine_grained",
     psi: float = 0.5,
 ) -> list[tf.Tensor]:
     """The masks of ``region``, one of ``REGIONS``; see the functions above.
 
+    ``area``: for each level bool [B, h, w], False for positions that are in no mask (padding).
+
     Raises:
         ValueError: for an unknown region.
     """
+    if region not in REGIONS:
+        raise ValueError(f"imitation region must be one of {', '.join(REGIONS)}; got {region!r}")
     if region == "fine_grained":
-        return fine_grained_masks(anchors, boxes, valid, psi)
-    if region == "gt_box":
-        return gt_box_masks(anchors, boxes, valid)
-    if region == "full":
-        return full_masks(anchors, boxes)
-    raise ValueError(f"imitation region must be one of {', '.join(REGIONS)}; got {region!r}")
+        return fine_grained_masks(anchors, boxes, valid, psi, area)
+    found = gt_box_masks(anchors, boxes, valid) if region == "gt_box" else full_masks(anchors, boxes)
+    if area is None:
+        return found
+    return [tf.logical_and(mask, part) for mask, part in zip(found, area, strict=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 import tensorflow as tf
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.models.card import ModelCard
 from fgfi_tf.models.detector import Detector
-from fgfi_tf.prediction import METADATA_FILE, detect_images
+from fgfi_tf.prediction import METADATA_FOLDER, detect_images
 
 
 class ServingModel(tf.Module):
@@ -28,7 +28,7 @@ class ServingModel(tf.Module):
         return detect_images(self.detector, images)
 
 
-def export(detector: Detector, folder: Path | str, *, model: str = "", overwrite: bool = False) -> Path:
+def export(detector: Detector, folder: Path | str, *, overwrite: bool = False) -> Path:
     """Writes a SavedModel with the signature ``serving_default``.
 
     It takes ``images`` uint8 [B, H, W, 3], RGB, of any size, and gives ``boxes`` float32 [B, K, 4]
@@ -55,12 +55,6 @@ def export(detector: Detector, folder: Path | str, *, model: str = "", overwrite
             tf.saved_model.save(serving, str(folder), signatures={"serving_default": serving.serve})
         except (OSError, tf.errors.OpError) as error:
             raise UserError(f"cannot write the SavedModel {folder}: {error}") from error
-    card = {
-        "model": model,
-        "input_size": list(detector.input_size),
-        "class_names": list(detector.class_names),
-    }
-    metadata = folder / METADATA_FILE
-    metadata.parent.mkdir(exist_ok=True)
-    metadata.write_text(json.dumps(card, indent=1) + "\n")
+    card = detector.card or ModelCard("", tuple(detector.input_size), tuple(detector.class_names))
+    card.write(folder / METADATA_FOLDER)
     return folder

@@ -9,6 +9,9 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf.errors import UserError
+from fgfi_tf.models.card import ModelCard
+
 Batch = dict[str, tf.Tensor]
 Outputs = dict[str, tf.Tensor]
 
@@ -24,12 +27,35 @@ class Detector(keras.Model):
         loss_names: the keys of ``detection_losses`` and ``regularization_losses``. Their means are
             then created before the training step is traced, which spares a second trace and is
             needed by replicas whose last batch is not full.
+        input_size: what ``--input_size`` says: (height, width) that every image is resized to, or
+            where ``keeps_shape`` (short side, largest long side or 0 for no limit).
+        keeps_shape: images keep their shape: those of a batch have one size, padded, and it
+            changes from batch to batch.
+        user_options: arguments of the constructor that users may choose; each is a flag.
+        default_input_size: of the published weights, with ``default_class_names`` and the name of
+            their data set, ``default_dataset``: what a weight file without ``model.json`` is of.
+        card: how ``registry.build`` made it, None where something else did.
+
+    Every constructor takes ``input_size``, ``class_names`` and ``weight_decay``, and the ``user_options``.
     """
 
     class_names: tuple[str, ...] = ()
     box_resize: str = "edges"
     feature_channels: tuple[int, ...] = ()
     loss_names: tuple[str, ...] = ()
+    input_size: tuple[int, int]
+    keeps_shape: bool = False
+    user_options: tuple[str, ...] = ()
+    default_input_size: tuple[int, int] = (0, 0)
+    default_class_names: tuple[str, ...] = ()
+    default_dataset: str = ""
+    card: ModelCard | None = None
+
+    @classmethod
+    def check_input_size(cls, size: tuple[int, int]) -> None:
+        """Raises UserError, starting with the size, where this kind of detector cannot take it."""
+        if min(size) < 1:
+            raise UserError(f"{size[0]}x{size[1]}: height and width must be above 0")
 
     def preprocess(self, images: tf.Tensor) -> tf.Tensor:
         """RGB images [B,H,W,3], 0..255, any dtype, to what ``call`` takes (float32)."""
@@ -53,9 +79,22 @@ class Detector(keras.Model):
         """Only the feature maps, in inference mode: all that is run of a teacher."""
         return self.call(inputs, training=False)["features"]
 
-    def prepare_batch(self, batch: Batch) -> Batch:
-        """Adds what the losses need and depends on labels alone (targets); runs in tf.data."""
+    def inference_size(self, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(height, width) that an image of some height and width is resized to: int or int32."""
+        return self.input_size
+
+    def inference_scale(self, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+        """Network pixels per image pixel, float32 [2] (y, x), of such an image."""
+        size = tf.cast(tf.stack([height, width]), tf.float32)
+        return tf.cast(tf.stack(self.inference_size(height, width)), tf.float32) / size
+
+    def prepare_images(self, batch: Batch) -> Batch:
+        """What every batch needs before ``preprocess``; runs in tf.data."""
         return batch
+
+    def prepare_batch(self, batch: Batch) -> Batch:
+        """``prepare_images`` for training; may add targets, which depend on labels alone."""
+        return self.prepare_images(batch)
 
     def detection_losses(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
         """Named scalar float32 losses of this replica's share of the global batch.
@@ -69,6 +108,20 @@ class Detector(keras.Model):
     def regularization_losses(self) -> dict[str, tf.Tensor]:
         """Named scalar penalties on the weights for the whole batch (empty by default)."""
         return {}
+
+    def learning_rate_multiplier(self, variable: tf.Variable) -> float:
+        """What the gradient of a variable (an adaptation's as well) is multiplied by after clipping.
+
+        With momentum SGD that is a multiple of the learning rate.
+        """
+        return 1.0
+
+    def decay_rate(self, variable: tf.Variable) -> float:
+        """Decay of a variable (an adaptation's as well): times the variable, added to its clipped gradient.
+
+        Unlike ``regularization_losses``, it enters neither the loss nor the norm that is clipped.
+        """
+        return 0.0
 
     def detect(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
         """Final detections in pixels of the image file.
@@ -84,9 +137,22 @@ class Detector(keras.Model):
         one = tf.constant([0.0, 0.0, 1.0, 1.0])
         return batch["boxes"] + one, batch["valid"]
 
-    def imitation_anchors(self, height: int, width: int) -> tuple[tf.Tensor, ...]:
+    def imitation_anchors(self, height: int | tf.Tensor, width: int | tf.Tensor) -> tuple[tf.Tensor, ...]:
         """For each feature map, its anchors [h,w,K,4] as continuous corners in input pixels.
 
-        ``height`` and ``width`` are those of the network input.
+        ``height`` and ``width`` are those of the network input; int32 scalars where they change.
         """
         raise NotImplementedError("a subclass defines imitation_anchors")
+
+    def imitation_area(
+        self, batch: Batch, height: int | tf.Tensor, width: int | tf.Tensor
+    ) -> tuple[tf.Tensor, ...] | None:
+        """For each feature map, bool [B,h,w]: where it holds picture; None where there is no padding.
+
+        ``height`` and ``width`` are those of the padded network input.
+        """
+        return None
+
+    def imitation_options(self) -> dict[str, object]:
+        """Arguments of ``ImitationLoss`` with which this student's adaptation starts and decays."""
+        return {}

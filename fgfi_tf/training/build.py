@@ -8,16 +8,14 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from fgfi_tf.data import pipeline
-from fgfi_tf.data.augment import AugmentConfig
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.drawing import draw_boxes, montage, overlay_mask
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models import registry
-from fgfi_tf.models.detector import Batch, Detector
+from fgfi_tf.models.detector import Detector
 from fgfi_tf.prediction import split_detections
-from fgfi_tf.training import checkpoints, strategy
+from fgfi_tf.training import batches, checkpoints, strategy
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.optimizers import build_optimizer
 
@@ -32,15 +30,20 @@ def build_distiller(config: ExperimentConfig, class_names: Sequence[str]) -> Dis
         UserError: a checkpoint (teacher or initial weights) that cannot be used.
     """
     student = registry.build(
-        config.model, input_size=config.size, class_names=class_names, weight_decay=config.decay_rate
+        config.model,
+        input_size=config.size,
+        class_names=class_names,
+        dataset=config.dataset,
+        weight_decay=config.decay_rate,
+        **config.model_options,
     )
     if config.init_checkpoint:
-        checkpoints.load_weights(student, config.init_checkpoint, config.model)
+        checkpoints.load_initial_weights(student, config.init_checkpoint, config.init_pixels)
     teacher = _teacher(config, class_names) if config.imitation else None
     distiller = Distiller(
         student,
         teacher,
-        _imitation(config, teacher) if teacher is not None else None,
+        _imitation(config, student, teacher) if teacher is not None else None,
         imitation_weight=config.imitation_weight,
         warmup_steps=config.imitation_warmup_steps,
         end_step=config.imitation_end_step,
@@ -67,14 +70,14 @@ def _teacher(config: ExperimentConfig, class_names: Sequence[str]) -> Detector:
     return getattr(teacher, "folded_copy", lambda: teacher)()
 
 
-def _imitation(config: ExperimentConfig, teacher: Detector) -> ImitationLoss:
+def _imitation(config: ExperimentConfig, student: Detector, teacher: Detector) -> ImitationLoss:
     return ImitationLoss(
         teacher.feature_channels,
         psi=config.psi,
         normalization=config.imitation_normalization,
         region=config.imitation_region,
         compute=config.imitation_compute,
-        weight_decay=config.decay_rate,
+        **student.imitation_options(),
     )
 
 
@@ -87,64 +90,22 @@ def build_batches(
 ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
     """Training batches from a step on, each global batch shared out over workers and replicas."""
     worker, workers = strategy.worker_index(over)
-
-    def prepare(batch: Batch) -> Batch:
-        prepared = student.prepare_batch(batch)
-        del prepared["image_id"]  # no loss needs it, and XLA takes no strings
-        return prepared
-
-    batches = pipeline.training_batches(
-        dataset,
-        input_size=config.size,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        start_step=start_step,
-        num_classes=len(student.class_names),
-        max_boxes=config.max_boxes or None,
-        augmentation=augmentation(config),
-        box_resize=student.box_resize,
-        prepare=prepare,
-        shard=(worker, workers),
-    )
+    found = batches.training_batches(config, dataset, student, start_step, (worker, workers))
     if workers == 1:
-        return batches  # Keras splits each batch over the replicas
+        return found  # Keras splits each batch over the replicas
     # Each worker reads its own share only: Keras must not divide it by the workers again.
     replicas = over.num_replicas_in_sync // workers
     local = config.batch_size // workers
     sizes = [local // replicas + (i < local % replicas) for i in range(replicas)]
-    return over.distribute_datasets_from_function(lambda context: batches.rebatch(sizes))
+    return over.distribute_datasets_from_function(lambda context: found.rebatch(sizes))
 
 
-def augmentation(config: ExperimentConfig) -> AugmentConfig | None:
-    """The augmentation's ranges; None where it is off."""
-    if not config.augment:
-        return None
-    drift_x, drift_y = config.drift_xy
-    return AugmentConfig(
-        brightness=config.brightness,
-        contrast=config.contrast_range,
-        saturation=config.saturation_range,
-        drift_x=drift_x,
-        drift_y=drift_y,
-        flip=config.flip,
-    )
-
-
-def picture_drawer(
-    distiller: Distiller, dataset: PreparedDataset, config: ExperimentConfig
-) -> Callable[[], dict[str, np.ndarray]]:
+def picture_drawer(distiller: Distiller, dataset: PreparedDataset) -> Callable[[], dict[str, np.ndarray]]:
     """A function that draws a split's first images: the student's detections, and the imitation mask."""
     student = distiller.student
-    batches = pipeline.evaluation_batches(
-        dataset,
-        input_size=config.size,
-        batch_size=min(PICTURES, dataset.num_examples),
-        num_classes=len(student.class_names),
-        box_resize=student.box_resize,
-    )
-    batch = next(iter(batches))
+    batch = next(iter(batches.evaluation_batches(student, dataset, min(PICTURES, dataset.num_examples))))
     batch["scale"] = tf.ones_like(batch["scale"])  # draw in pixels of the network input
-    batch["image_size"] = tf.tile(tf.constant([config.size]), [tf.shape(batch["image"])[0], 1])
+    batch["image_size"] = tf.cast(batch["content_size"], tf.int32)
     images = batch["image"].numpy()
 
     @tf.function
@@ -153,8 +114,11 @@ def picture_drawer(
 
     pictures = {}
     if distiller.imitation is not None:
+        size = images.shape[1:3]
         masks = distiller.imitation.masks(
-            student.imitation_anchors(*config.size), *student.imitation_boxes(batch)
+            student.imitation_anchors(*size),
+            *student.imitation_boxes(batch),
+            student.imitation_area(batch, *size),
         )
         for level, mask in enumerate(masks):
             drawn = [overlay_mask(image, m) for image, m in zip(images, mask.numpy(), strict=True)]

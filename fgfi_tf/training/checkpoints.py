@@ -9,8 +9,6 @@ there whole or not at all.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -20,14 +18,13 @@ import tensorflow as tf
 import tf_keras as keras
 from absl import logging
 
-from fgfi_tf.anchors import SHUFFLEDET_INPUT
 from fgfi_tf.errors import UserError
-from fgfi_tf.interop import tf1_shuffledet
+from fgfi_tf.interop import tf1_shuffledet, weight_files
 from fgfi_tf.models import registry
+from fgfi_tf.models.card import MODEL_FILE, ModelCard
 from fgfi_tf.models.detector import Detector
-from fgfi_tf.models.shuffledet.model import KITTI_CLASSES
+from fgfi_tf.models.shuffledet import ShuffleDet
 
-MODEL_FILE = "model.json"
 FOLDER = "checkpoints"
 # What reading a truncated, overwritten or half-deleted checkpoint raises; its C++ reader reports a
 # file that ends too soon as IndexError.
@@ -38,32 +35,6 @@ _DAMAGE = (tf.errors.OpError, OSError, IndexError, RuntimeError, UnicodeDecodeEr
 # the checkpoint that does not fit. What has to be there is asserted below.
 _UNRESTORED = ("could not be found in the restored object", "being deleted with unrestored values")
 tf.get_logger().addFilter(lambda record: not any(text in str(record.msg) for text in _UNRESTORED))
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelCard:
-    """What a checkpoint is of: the arguments of ``registry.build``."""
-
-    model: str
-    input_size: tuple[int, int]
-    class_names: tuple[str, ...]
-
-    def write(self, folder: Path) -> None:
-        """Writes ``model.json`` into a folder of checkpoints."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MODEL_FILE).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
-
-    @classmethod
-    def read(cls, folder: Path) -> ModelCard | None:
-        """The folder's card; None where it has none. Raises UserError for a malformed one."""
-        path = folder / MODEL_FILE
-        if not path.is_file():
-            return None
-        try:
-            fields = json.loads(path.read_text())
-            return cls(fields["model"], tuple(fields["input_size"]), tuple(fields["class_names"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is malformed: {error}") from error
 
 
 class CheckpointKeeper:
@@ -192,9 +163,13 @@ def copy_checkpoint(path: Path, folder: Path) -> None:
 def find_checkpoint(path: Path | str) -> Path:
     """A run folder, a folder of checkpoints, or a checkpoint prefix to the prefix of the newest.
 
-    Raises UserError where there is none.
+    A weight file of another framework is given back as it is. Raises UserError where there is none.
     """
     path = Path(path)
+    if weight_files.is_weight_file(path):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+        return path
     if path.suffix == ".index":
         path = path.with_suffix("")
     if path.with_name(path.name + ".index").is_file():
@@ -221,17 +196,18 @@ def load_detector(
 
     Args:
         path: what :func:`find_checkpoint` takes, or the prefix of a TF1 ShuffleDet checkpoint.
-        model: its name, checked against the checkpoint's; needed for TF1 checkpoints only.
-        input_size: (height, width) to build it for; by default that of its training.
+        model: its name, checked against the checkpoint's; needed for files of other programs only.
+        input_size: see ``Detector.input_size``; by default that of its training.
         class_names: checked against the checkpoint's.
 
     Raises:
         UserError: no checkpoint, a damaged one, or one of another model or other classes.
     """
     prefix = find_checkpoint(path)
-    card = ModelCard.read(prefix.parent)
+    card = None if weight_files.is_weight_file(prefix) else ModelCard.read(prefix.parent)
     if card is None and not model:
-        raise UserError(f"{prefix.parent} has no {MODEL_FILE}: say which model it is (--model)")
+        where = prefix if weight_files.is_weight_file(prefix) else f"{prefix.parent} has no {MODEL_FILE}"
+        raise UserError(f"{where}: say which model it is (--model)")
     name = model or card.model
     if card is not None and name != card.model:
         raise UserError(f"{prefix} is a checkpoint of {card.model}, not of {name}")
@@ -239,19 +215,34 @@ def load_detector(
         raise UserError(
             f"{prefix} detects {', '.join(card.class_names)}; the dataset has {', '.join(class_names)}"
         )
-    # A TF1 checkpoint has no card: what the 2019 code was trained on.
-    card = card or ModelCard(name, SHUFFLEDET_INPUT, tuple(class_names or KITTI_CLASSES))
-    detector = registry.build(name, input_size=input_size or card.input_size, class_names=card.class_names)
+    if card is None:  # what the published weights were trained on
+        kind = registry.detector_class(name)
+        names = tuple(class_names or kind.default_class_names)
+        card = ModelCard(name, kind.default_input_size, names, dataset=kind.default_dataset)
+    detector = registry.build(
+        name,
+        input_size=input_size or card.input_size,
+        class_names=card.class_names,
+        dataset=card.dataset,
+        **card.options,
+    )
     load_weights(detector, prefix, name)
     return detector
 
 
-def load_weights(detector: Detector, path: Path | str, name: str = "") -> None:
-    """Loads a checkpoint's weights into a detector; see :func:`load_detector`. Raises UserError."""
+def load_weights(detector: Detector, path: Path | str, name: str = "", *, backbone: bool = False) -> None:
+    """Loads a checkpoint's weights into a detector; see :func:`load_detector`. Raises UserError.
+
+    With ``backbone``, a TF1 checkpoint may hold the backbone alone.
+    """
     prefix, name = find_checkpoint(path), name or detector.name
-    if tf1_shuffledet.is_reference_checkpoint(prefix):
-        _load_reference(detector, prefix)
+    if weight_files.is_weight_file(prefix):
+        weight_files.load_detector_weights(detector, prefix)
         return
+    if tf1_shuffledet.is_reference_checkpoint(prefix):
+        _load_reference(detector, prefix, backbone)
+        return
+    _check_options(detector, prefix)
     try:
         names = [key for key, _ in tf.train.list_variables(str(prefix))]
         if not any(key.startswith("student/") for key in names):
@@ -272,9 +263,35 @@ def load_weights(detector: Detector, path: Path | str, name: str = "") -> None:
         raise UserError(f"{prefix} is damaged: {first_line(error)}") from error
 
 
-def _load_reference(detector: Detector, prefix: Path) -> None:
+def load_initial_weights(detector: Detector, path: Path | str, pixels: str = "auto") -> None:
+    """The weights that training starts from: as :func:`load_weights`, or a backbone's alone.
+
+    ``pixels`` is for ImageNet files, see ``weight_files.load_initial_weights``. Raises UserError.
+    """
+    prefix = find_checkpoint(path)
+    if weight_files.is_weight_file(prefix):
+        weight_files.load_initial_weights(detector, prefix, pixels)
+    else:
+        load_weights(detector, prefix, detector.card.model, backbone=True)
+
+
+def _check_options(detector: Detector, prefix: Path) -> None:
+    """Names the option, such as the width, in which a checkpoint's model differs."""
+    card = ModelCard.read(prefix.parent)
+    if card is None or detector.card is None or card.model != detector.card.model:
+        return
+    ours, theirs = detector.card.options.get("width", 1.0), card.options.get("width", 1.0)
+    if ours != theirs:
+        raise UserError(f"{prefix} is a checkpoint of {card.model} with --width={theirs:g}, not {ours:g}")
+
+
+def _load_reference(detector: Detector, prefix: Path, backbone: bool) -> None:
+    if not isinstance(detector, ShuffleDet):
+        raise UserError(f"{prefix} is a TF1 checkpoint of ShuffleDet, not of {detector.name}")
     names = dict(tf.train.list_variables(str(prefix)))
     if not any(name.endswith("conv12/kernels") for name in names):
+        if not backbone:
+            raise UserError(f"{prefix} holds a backbone alone, not a trained detector")
         tf1_shuffledet.load(detector, prefix, backbone_only=True)
         return
     try:

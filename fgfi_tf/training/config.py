@@ -38,18 +38,43 @@ class ExperimentConfig:
     """All options of a training run. Build it with ``fgfi_tf.training.flags.parse`` or by keyword."""
 
     model: str = _model("shuffledet_0.5x", "Detector to train.")
-    input_size: str = _model("384x1248", "Height x width of the network input, each divisible by 16.")
+    input_size: str = _model(
+        "384x1248",
+        "ShuffleDet: height x width of the network input, each divisible by 16. Faster R-CNN: short side x "
+        "largest long side (0: no limit), images keep their shape.",
+    )
+    width: float = _model(0.0, "Factor on every channel count of Faster R-CNN (0: the published 1).")
+    roi_pooling: str = _model(
+        "",
+        "How Faster R-CNN pools regions: reference (the published 8 x 8 points averaged to 7 x 7), align "
+        "(RoIAlign), crop_and_resize (TensorFlow's kernel). Empty: reference.",
+        ("", "reference", "align", "crop_and_resize"),
+    )
+    dropout: float = _model(-1.0, "Share dropped in front of the last layers (-1: the published 0.5).")
     init_checkpoint: str = _model(
-        "", "Weights to start from: a run folder, a checkpoint, or a TF1 ShuffleDet or backbone checkpoint."
+        "",
+        "Weights to start from: a run folder or checkpoint; a TF1 ShuffleDet or backbone checkpoint; for "
+        "Faster R-CNN a .pth file (faster_rcnn_*.pth, or an ImageNet VGG) or keras.applications VGG16 (.h5).",
+    )
+    init_pixels: str = _model(
+        "auto",
+        "Pixels that an ImageNet .pth of --init_checkpoint was trained on: caffe (BGR, 0..255, minus means) "
+        "or torchvision (RGB, normalised). auto: by the file's name (vgg11_caffe.pth, vgg16-397923af.pth).",
+        ("auto", "caffe", "torchvision"),
     )
     decay_rate: float = _model(
-        0.0005, "L2 penalty rate * 0.5 * ||W||^2 on the weights the detector names (ShuffleDet: conv12)."
+        0.0005,
+        "Weight decay of the published recipes. ShuffleDet: penalty rate * 0.5 * ||W||^2 on conv12. Faster "
+        "R-CNN: rate * W added to the clipped gradient of every kernel.",
     )
 
     dataset: str = _data("kitti", "Dataset to train on.")
     data_dir: str = _data("", "Folder of the raw dataset.")
     prepared_dir: str = _data("", "Folder for the TFRecords made once (empty: inside --data_dir).")
-    train_split: str = _data("train", "Split to train on: a list in ImageSets.")
+    train_split: str = _data(
+        "train",
+        "Split to train on: a list in ImageSets; of VOC with its year, e.g. 2007_trainval, 07+12_trainval.",
+    )
     val_split: str = _data("val", "Split to evaluate on, and to draw pictures of.")
     max_boxes: int = _data(0, "Objects per image that a batch has room for (0: as in the fullest image).")
 
@@ -83,7 +108,9 @@ class ExperimentConfig:
 
     imitation: bool = _imitation(False, "Learn from a teacher by fine-grained feature imitation.")
     teacher_model: str = _imitation("shuffledet_1x", "Detector that teaches.")
-    teacher_checkpoint: str = _imitation("", "The teacher's run folder or checkpoint.")
+    teacher_checkpoint: str = _imitation(
+        "", "The teacher's run folder or checkpoint, or the published faster_rcnn_*.pth."
+    )
     psi: float = _imitation(0.5, "Share of a box's best IoU above which its anchors enter the mask.")
     imitation_weight: float = _imitation(1.0, "Weight of the imitation loss (lambda).")
     imitation_warmup_steps: int = _imitation(0, "Imitation starts after this many steps.")
@@ -105,7 +132,11 @@ class ExperimentConfig:
     contrast: str = _augmentation("0.5,1.5", "Range of the contrast factor.")
     saturation: str = _augmentation("0.3,1.7", "Range of the saturation factor.")
     drift: str = _augmentation("150x100", "Largest drift, x by y, in pixels of the image file.")
-    flip: float = _augmentation(0.5, "Probability of a horizontal flip.")
+    flip: float = _augmentation(
+        0.5,
+        "Probability of a horizontal flip. Where images keep their shape, 0.5 means that an epoch holds "
+        "every image and its mirror image, and there is no other augmentation.",
+    )
 
     output_dir: str = _run("", "Run folder: flags, checkpoints, TensorBoard files.")
     overwrite: bool = _run(False, "Delete the run that --output_dir holds and start anew.")
@@ -130,6 +161,16 @@ class ExperimentConfig:
     def size(self) -> tuple[int, int]:
         """(height, width) of the network input."""
         return parse_size("input_size", self.input_size)
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """The detector's own options that were given; it knows the values of the others."""
+        given = {
+            "width": self.width or None,
+            "roi_pooling": self.roi_pooling or None,
+            "dropout": None if self.dropout == -1 else self.dropout,
+        }
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def lr_boundaries(self) -> tuple[int, ...]:
@@ -195,7 +236,7 @@ _AT_LEAST = {
     "steps_per_execution",
     0: "max_boxes decay_rate schedule_steps final_learning_rate lr_warmup_steps momentum weight_decay "
     "clip_norm seed imitation_weight imitation_warmup_steps imitation_end_step picture_every evaluate_every "
-    "virtual_cpus worker_timeout brightness ema flip",
+    "virtual_cpus worker_timeout brightness ema flip width",
 }
 
 
@@ -226,11 +267,32 @@ def _validate_model(config: ExperimentConfig) -> None:
         name = getattr(config, flag)
         if (flag == "model" or config.imitation) and name not in registry.names():
             raise UserError(f"--{flag}={name}: no such detector; {did_you_mean(name, registry.names())}")
-    height, width = config.size
-    if not height or not width or height % 16 or width % 16:
-        raise UserError(f"--input_size={config.input_size}: height and width must be divisible by 16")
+    kind = registry.detector_class(config.model)
+    try:
+        kind.check_input_size(config.size)
+    except UserError as error:
+        raise UserError(f"--input_size={error} ({config.model})") from error
+    registry.check_options(config.model, config.model_options)
+    if config.dropout != -1 and not 0 <= config.dropout < 1:
+        raise UserError(f"--dropout={config.dropout}: must be at least 0 and below 1")
+    if kind.keeps_shape:
+        _validate_shapes(config)
     if not config.output_dir:
         raise UserError("--output_dir is missing: the folder to write the run to")
+
+
+def _validate_shapes(config: ExperimentConfig) -> None:
+    """What images that keep their shape exclude."""
+    for name in ("brightness", "contrast", "saturation", "drift"):
+        default = ExperimentConfig.__dataclass_fields__[name].default
+        if getattr(config, name) != default:
+            raise UserError(f"--{name}: training images of {config.model} are mirrored, nothing else")
+    if config.flip not in (0.0, 0.5):
+        raise UserError(
+            f"--flip={config.flip}: {config.model} takes 0.5 (each image and its mirror image) or 0"
+        )
+    if config.jit_compile:
+        raise UserError(f"--jit_compile: XLA would compile {config.model} anew for every shape of image")
 
 
 def _validate_optimization(config: ExperimentConfig) -> None:

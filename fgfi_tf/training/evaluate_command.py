@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command
+from fgfi_tf.evaluation.protocol import Protocol
 from fgfi_tf.training.config import option
+
+if TYPE_CHECKING:  # it imports TensorFlow, which result files do without
+    from fgfi_tf.data.records import PreparedDataset
 
 _MODEL = "A trained model on a dataset"
 
@@ -23,13 +29,15 @@ class EvaluateConfig(command.FilesConfig):
         "Evaluate every new checkpoint of the run folder --checkpoint while training goes on, keep the "
         "best, write TensorBoard scalars; ends when training has ended.",
     )
-    dataset: str = option("kitti", _MODEL, "Dataset to evaluate on.")
+    dataset: str = option("", _MODEL, "Dataset to evaluate on (empty: that of the training).")
     data_dir: str = option("", _MODEL, "Folder of the raw dataset.")
     prepared_dir: str = option("", _MODEL, "Folder for the TFRecords made once (empty: inside --data_dir).")
-    val_split: str = option("val", _MODEL, "Split to evaluate on: a list in ImageSets.")
-    batch_size: int = option(8, _MODEL, "Images at a time.")
-    results_dir: str = option("", _MODEL, "Write the detections there, as KITTI result files.")
-    model: str = option("", _MODEL, "Detector; needed for TF1 checkpoints only.")
+    val_split: str = option(
+        "", _MODEL, "Split to evaluate on: a list in ImageSets (empty: the run's own --val_split, else val)."
+    )
+    batch_size: int = option(0, _MODEL, "Images at a time (0: 8, or 1 where images keep their shape).")
+    results_dir: str = option("", _MODEL, "Write the detections there, in the dataset's own format.")
+    model: str = option("", _MODEL, "Detector; needed for TF1 checkpoints and .pth files only.")
     poll_seconds: float = option(10.0, _MODEL, "Seconds between looks for a new checkpoint.")
 
 
@@ -58,63 +66,105 @@ def evaluate(config: EvaluateConfig) -> None:
 
 def _evaluate_model(config: EvaluateConfig) -> None:
     from fgfi_tf.data import registry as datasets
-    from fgfi_tf.evaluation import kitti, kitti_io
-    from fgfi_tf.evaluation.tables import ap_table
     from fgfi_tf.prediction import Predictor
     from fgfi_tf.training import checkpoints, evaluator
 
-    if not Path(config.checkpoint).joinpath("saved_model.pb").is_file():
-        path = checkpoints.find_checkpoint(config.checkpoint)  # before the data is prepared
+    path, predictor = Path(config.checkpoint), None
+    if path.joinpath("saved_model.pb").is_file():
+        predictor = Predictor.load(path)
     else:
-        path = Path(config.checkpoint)
-    dataset = datasets.open_split(config.dataset, config.data_dir, config.val_split, config.prepared_dir)
-    labels = evaluator.dataset_labels(dataset)
-    if path.is_dir():
-        detections = evaluator.predict_split(Predictor.load(path), dataset)
-        evaluation = kitti.evaluate(detections, labels, config.protocol)
+        path = checkpoints.find_checkpoint(path)  # before the data is prepared
+    config = _with_run_settings(config, predictor.dataset if predictor else _trained_on(path, config.model))
+    dataset, protocol = _open(config)
+    truths = protocol.truths(dataset.labels(), dataset.class_names)
+    if predictor is not None:
+        frames = evaluator.predict_split(predictor, dataset)
+        detections = protocol.detections(frames, predictor.class_names)
+        result = protocol.evaluate(detections, truths)
     else:
-        run = evaluator.CheckpointEvaluator(dataset, config.protocol, config.batch_size, config.model)
-        evaluation, detections = run(path)
-    print(ap_table(evaluation, str(path)))
+        run = evaluator.CheckpointEvaluator(dataset, protocol, config.batch_size, config.model)
+        result, detections = run(path)
+    print(protocol.table({str(path): result}, config.published, config.val_split))
     if config.results_dir:
-        kitti_io.write_detections(config.results_dir, detections)
+        protocol.write_detections(config.results_dir, detections, config.val_split)
         print(f"result files: {config.results_dir}")
     if config.output_json:
-        command.write_json(config.output_json, evaluation.to_json())
+        command.write_json(config.output_json, result.to_json())
     if config.report_dir:
-        named = dataclasses.replace(
-            config, images=config.images or str(Path(config.data_dir) / "training" / "image_2")
-        )
-        command.write_report(named, labels, {config.name: detections}, {config.name: evaluation})
+        folder = datasets.entry(config.dataset).image_folder(config.data_dir, config.val_split)
+        named = dataclasses.replace(config, images=config.images or str(folder or ""))
+        command.write_report(named, protocol, truths, {config.name: detections}, {config.name: result})
+
+
+def _open(config: EvaluateConfig) -> tuple[PreparedDataset, Protocol]:
+    from fgfi_tf.data import registry as datasets
+    from fgfi_tf.evaluation import registry as protocols
+
+    protocol = protocols.get(datasets.entry(config.dataset).protocol, config.protocol)
+    protocol.check_published(config.published)
+    return datasets.open_split(
+        config.dataset, config.data_dir, config.val_split, config.prepared_dir
+    ), protocol
+
+
+def _trained_on(path: Path, model: str) -> str:
+    """The dataset that a checkpoint was trained on, "" where nothing says."""
+    from fgfi_tf.models import registry
+    from fgfi_tf.models.card import ModelCard
+
+    card = ModelCard.read(path.parent)
+    if card is not None:
+        return card.dataset
+    return registry.detector_class(model).default_dataset if model else ""
+
+
+def _with_run_settings(config: EvaluateConfig, trained_on: str) -> EvaluateConfig:
+    """Fills in the dataset and the split: those of the checkpoint's own run where there is one."""
+    from fgfi_tf.training import flags
+    from fgfi_tf.training.run_folder import FLAGS_FILE
+
+    dataset, split = config.dataset, config.val_split
+    path = Path(config.checkpoint)
+    for folder in (path, path.parent, path.parent.parent):
+        if (folder / FLAGS_FILE).is_file():
+            run = flags.read_flagfile(folder / FLAGS_FILE)
+            dataset = dataset or run.dataset
+            split = split or (run.val_split if dataset == run.dataset else "")
+            break
+    return dataclasses.replace(config, dataset=dataset or trained_on or "kitti", val_split=split or "val")
 
 
 def _watch(config: EvaluateConfig) -> None:
     from absl import logging
 
-    from fgfi_tf.data import registry as datasets
-    from fgfi_tf.evaluation.tables import ap_table
     from fgfi_tf.training import checkpoints, evaluator
     from fgfi_tf.training.run_folder import RunFolder
 
-    dataset = datasets.open_split(config.dataset, config.data_dir, config.val_split, config.prepared_dir)
-    run = evaluator.CheckpointEvaluator(dataset, config.protocol, config.batch_size, config.model)
     folder = RunFolder(Path(config.checkpoint))
-    results, passed = evaluator.ResultLog(folder), set()
     print(f"watching {folder.root}; it ends with training", flush=True)
+    while not (config.dataset and config.val_split) and not folder.flags.is_file():
+        time.sleep(config.poll_seconds)
+    config = _with_run_settings(config, "")
+    dataset, protocol = _open(config)
+    run = evaluator.CheckpointEvaluator(dataset, protocol, config.batch_size, config.model)
+    results, passed = evaluator.ResultLog(folder), set()
     for path in evaluator.new_checkpoints(
         folder, lambda: passed | set(results.results()), config.poll_seconds
     ):
         try:
-            evaluation, _ = run(path)
+            result, _ = run(path)
         except UserError as error:  # deleted meanwhile as one of the older ones, or damaged
             logging.warning("passed over: %s", error)
             passed.add(checkpoints.step_of(path))
             continue
-        best = results.add(path, evaluation)
+        best = results.add(path, protocol.figures(result))
         note = f"  (best so far, kept in {folder.best})" if best else ""
-        print(f"\n{ap_table(evaluation, path.name)}{note}", flush=True)
+        print(
+            f"\n{protocol.table({path.name: result}, config.published, config.val_split)}{note}", flush=True
+        )
     done = results.results()
     if done:
-        step = max(done, key=lambda s: done[s]["mAP11"])
-        mean = 100 * done[step]["mAP11"]
-        print(f"\ntraining has ended; best: step {step}, mean of nine {mean:.2f}, in {folder.best}")
+        ranking = next(iter(next(iter(done.values()))))
+        step = max(done, key=lambda s: done[s][ranking])
+        value = 100 * done[step][ranking]
+        print(f"\ntraining has ended; best: step {step}, {ranking} {value:.2f}, in {folder.best}")

@@ -15,12 +15,11 @@ import tf_keras as keras
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation.tables import ap_table
+from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.training import build, callbacks, strategy
 from fgfi_tf.training.checkpoints import (
     CheckpointKeeper,
-    ModelCard,
     averaged_weights,
     first_line,
     list_checkpoints,
@@ -85,7 +84,7 @@ def train(config: ExperimentConfig) -> Result:
         restored = keeper.restore_latest()
     start = int(keeper.step.numpy())
     if chief:
-        ModelCard(config.model, config.size, tuple(class_names)).write(folder.checkpoints)
+        distiller.student.card.write(folder.checkpoints)
         _announce(config, over, dataset, distiller, restored)
     if start >= config.steps:
         return _finish(folder, start, chief)
@@ -224,7 +223,7 @@ def _callbacks(
     if bar:
         hooks.insert(2, callbacks.ProgressBar(start, config.steps))
     if config.picture_every:
-        draw = build.picture_drawer(distiller, validation or dataset, config)
+        draw = build.picture_drawer(distiller, validation or dataset)
         hooks.append(
             callbacks.Pictures(
                 start, folder.summaries / "train" if chief else None, config.picture_every, draw
@@ -252,7 +251,8 @@ def _evaluation(
     config: ExperimentConfig, folder: RunFolder, validation: PreparedDataset, start: int
 ) -> Callable[[Path], None]:
     """Evaluates each saved checkpoint that is due, on a network of its own: no other worker takes part."""
-    evaluator, results = CheckpointEvaluator(validation), ResultLog(folder)
+    protocol = protocols.get(datasets.entry(config.dataset).protocol)
+    evaluator, results = CheckpointEvaluator(validation, protocol), ResultLog(folder)
     done = start
 
     def evaluate(path: Path) -> None:
@@ -266,8 +266,9 @@ def _evaluation(
         # all workers together, and the others, which do not evaluate, would never come.
         with ThreadPoolExecutor(1) as thread:
             evaluation, _ = thread.submit(evaluator, path).result()
-        best = results.add(path, evaluation)
-        print(f"\n{ap_table(evaluation, f'step {step}')}{'  (best so far)' if best else ''}", flush=True)
+        best = results.add(path, protocol.figures(evaluation))
+        table = protocol.table({f"step {step}": evaluation})
+        print(f"\n{table}{'  (best so far)' if best else ''}", flush=True)
 
     return evaluate
 

@@ -79,7 +79,9 @@ def open_run(config: ExperimentConfig, *, writes: bool = True) -> RunFolder:
         if holds_run and (config.overwrite or not started):
             _clear(folder)
         folder.root.mkdir(parents=True, exist_ok=True)
-        folder.flags.write_text(flags.to_flagfile(dataclasses.replace(config, overwrite=False)))
+        scratch = folder.flags.with_suffix(".new")  # who watches must not read half a file
+        scratch.write_text(flags.to_flagfile(dataclasses.replace(config, overwrite=False)))
+        scratch.replace(folder.flags)
         folder.finished.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"--output_dir={folder.root} cannot be written: {error.strerror}") from error

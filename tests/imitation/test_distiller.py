@@ -138,3 +138,32 @@ def test_fit_shows_the_mean_of_every_term():
 def test_teacher_and_layer_belong_together():
     with pytest.raises(ValueError, match="imitation needs both a teacher and an ImitationLoss"):
         Distiller(OneConv(), OneConv(), None)
+
+
+class Recipe(OneConv):
+    """Kernels decay and biases learn twice as fast, as in the Faster R-CNN recipe."""
+
+    def decay_rate(self, variable):
+        return 0.5 if variable.shape.rank > 1 else 0.0
+
+    def learning_rate_multiplier(self, variable):
+        return 1.0 if variable.shape.rank > 1 else 2.0
+
+
+def test_decay_is_added_after_clipping_and_biases_learn_faster():
+    # w = w - 0.1 (c g + 0.5 w) for kernels and - 0.1 * 2 c g for biases, c = 0.01 / |g| over all variables
+    layer = ImitationLoss((4,), kernel_initializer="glorot_uniform")
+    model = Distiller(Recipe(), OneConv(), layer, clip_norm=0.01)
+    model.compile(keras.optimizers.legacy.SGD(0.1))
+    batch = batch_of()
+    with tf.GradientTape() as tape:
+        loss = tf.add_n(list(model.losses_of(batch, tf.constant(0, tf.int64)).values()))
+    gradients = [g.numpy() for g in tape.gradient(loss, model.trained_variables)]
+    norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradients))
+    assert norm > 0.01
+    before = [v.numpy() for v in model.trained_variables]
+    model.train_step(batch)
+    for variable, old, gradient in zip(model.trained_variables, before, gradients, strict=True):
+        clipped = gradient * 0.01 / norm
+        update = clipped + 0.5 * old if old.ndim > 1 else 2.0 * clipped
+        np.testing.assert_allclose(variable.numpy(), old - 0.1 * update, rtol=1e-5, atol=1e-7)

@@ -105,3 +105,21 @@ def test_the_grid_form_agrees_with_all_pairs():
     )
     expected = (intersection / union).max(axis=-1)
     np.testing.assert_allclose(masks.best_iou_per_position(anchors, tf.constant(boxes)), expected, atol=1e-6)
+
+
+def test_padding_is_in_no_mask_and_sets_no_threshold():
+    # Cells of 16 pixels in a row, one 16 x 16 anchor each; the box fills cell 2 and a quarter of cell 1.
+    x = np.arange(3, dtype=np.float32) * 16
+    anchors = tf.constant(np.stack([x, 0 * x, x + 16, 0 * x + 16], -1)[None, :, None])
+    boxes, valid = tf.constant([[[28.0, 0.0, 48.0, 16.0]]]), tf.constant([[True]])
+    (whole,) = masks.imitation_masks([anchors], boxes, valid)
+    # IoU 16/20 with cell 2 and 4/32 with cell 1, which is below half of 0.8
+    np.testing.assert_array_equal(whole, [[[False, False, True]]])
+    area = [tf.constant([[[True, True, False]]])]
+    for region, expected in (
+        ("fine_grained", [False, True, False]),  # now the best of those that are left
+        ("gt_box", [False, False, False]),
+        ("full", [True, True, False]),
+    ):
+        (mask,) = masks.imitation_masks([anchors], boxes, valid, area, region=region)
+        np.testing.assert_array_equal(mask, [[expected]], err_msg=region)

@@ -32,7 +32,7 @@ def detector_fixture():
 
 @pytest.fixture(scope="module", name="exported")
 def exported_fixture(detector, tmp_path_factory):
-    return export(detector, tmp_path_factory.mktemp("export") / "model", model="shuffledet_0.25x")
+    return export(detector, tmp_path_factory.mktemp("export") / "model")
 
 
 @pytest.mark.parametrize("shape", [(1, 75, 248), (2, 64, 128), (3, 33, 47)])
@@ -60,7 +60,13 @@ def test_signature(exported):
 def test_class_names_and_metadata_lie_beside_it(exported):
     assert (exported / "assets" / "classes.txt").read_text() == "Car\nPedestrian\nCyclist\n"
     card = json.loads((exported / "assets.extra" / "model.json").read_text())
-    assert card == {"model": "shuffledet_0.25x", "input_size": [64, 128], "class_names": list(CLASSES)}
+    assert card == {
+        "model": "shuffledet_0.25x",
+        "input_size": [64, 128],
+        "class_names": list(CLASSES),
+        "options": {},
+        "dataset": "",
+    }
 
 
 def test_no_optimizer_and_no_teacher_inside(exported):

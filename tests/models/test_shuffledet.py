@@ -207,7 +207,7 @@ def test_targets_of_padding_are_zero_and_finite():
         ),
         (
             lambda: ShuffleDet("shuffledet_1x", input_size=(100, 96)),
-            "the input size of shuffledet_1x must be multiples of 16; got 100x96",
+            "100x96: height and width must be divisible by 16",
         ),
         (
             lambda: registry.build("yolo", input_size=(64, 64), class_names=("a",)),

@@ -13,7 +13,7 @@ from fgfi_tf.training.config import ExperimentConfig
 
 @pytest.fixture(autouse=True)
 def _tiny_detectors(monkeypatch):
-    monkeypatch.setattr(registry, "_BUILDERS", dict(registry._BUILDERS))
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
     tiny_detector.register()
 
 

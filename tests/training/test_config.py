@@ -73,6 +73,9 @@ def test_bad_command_line(argument, message):
     assert message in str(raised.value)
 
 
+VOC = {"model": "faster_rcnn_vgg11", "input_size": "600x0"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -99,6 +102,15 @@ def test_bad_command_line(argument, message):
         ({"saturation": "a,b"}, "--saturation=a,b"),
         ({"drift": "150"}, "--drift=150"),
         ({"flip": 2.0}, "--flip=2.0"),
+        ({"width": 0.5}, "--width: shuffledet_0.5x has no such option (it has --dropout)"),
+        ({"roi_pooling": "align"}, "--roi_pooling: shuffledet_0.5x has no such option"),
+        ({"dropout": 1.0}, "--dropout=1.0: must be at least 0 and below 1"),
+        ({**VOC, "input_size": "20x0"}, "--input_size=20x0: expected are a short side of at least 32"),
+        ({**VOC, "input_size": "600x500"}, "--input_size=600x500: expected are "),
+        ({**VOC, "width": -1.0}, "--width=-1.0: must be at least 0"),
+        ({**VOC, "drift": "10x10"}, "--drift: training images of faster_rcnn_vgg11 are mirrored, nothing"),
+        ({**VOC, "flip": 0.3}, "--flip=0.3: faster_rcnn_vgg11 takes 0.5"),
+        ({**VOC, "jit_compile": True}, "--jit_compile: XLA would compile faster_rcnn_vgg11 anew"),
     ],
 )
 def test_impossible_experiments(changes, message):
@@ -126,8 +138,11 @@ def test_user_errors_are_one_line_and_exit_with_1(capsys):
     assert capsys.readouterr().err == "train.py: error: the file is missing\n"
 
 
+WEIGHING = ("imitation_weight", "imitation_warmup_steps")
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "configs"
-CONFIGS = sorted(path for name in ("kitti", "quickstart") for path in (CONFIG_FOLDER / name).glob("*.cfg"))
+CONFIGS = sorted(
+    path for name in ("kitti", "quickstart", "voc") for path in (CONFIG_FOLDER / name).glob("*.cfg")
+)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -144,3 +159,26 @@ def test_published_rows_differ_where_they_should():
         f.name for f in dataclasses.fields(plain) if getattr(plain, f.name) != getattr(imitating, f.name)
     }
     assert differing == {"imitation", "teacher_checkpoint", "imitation_normalization", "output_dir"}
+
+
+def test_published_voc_rows():
+    folder = CONFIG_FOLDER / "voc"
+    student, control, alone, teacher = (
+        parse(f"--flagfile={folder}/{name}.cfg")
+        for name in ("vgg11_imitation", "vgg11_no_imitation", "vgg11", "vgg16")
+    )
+    differing = {
+        f.name for f in dataclasses.fields(student) if getattr(student, f.name) != getattr(control, f.name)
+    }
+    assert differing == {"imitation", "teacher_checkpoint", "teacher_model", *WEIGHING, "output_dir"}
+    # batch, rate, and epochs of 2 x 5,011 images: published 16 x 3e-3 x 15, 4 x 3e-3 x 15, 1 x 1e-3 x 7
+    for config, batch, rate, epochs, decay_epoch in (
+        (student, 16, 3e-3, 15, 9),
+        (alone, 4, 3e-3, 15, 9),
+        (teacher, 1, 1e-3, 7, 6),
+    ):
+        epoch = 10022 // batch
+        assert (config.batch_size, config.learning_rate, config.steps) == (batch, rate, epochs * epoch)
+        assert config.lr_boundaries == ((decay_epoch - 1) * epoch,)
+        assert (config.clip_norm, config.momentum, config.decay_rate) == (10.0, 0.9, 0.0005)
+    assert (student.imitation_weight, student.imitation_warmup_steps, student.psi) == (0.01, 400, 0.5)

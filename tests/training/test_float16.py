@@ -148,9 +148,8 @@ def overflow_at_fixture(monkeypatch):
     def at(steps, factor=Overflowing.factor):
         monkeypatch.setattr(Overflowing, "steps", steps)
         monkeypatch.setattr(Overflowing, "factor", factor)
-        monkeypatch.setitem(
-            registry._BUILDERS, "tiny", lambda **options: Overflowing(**{"dropout": 0.3, **options})
-        )
+        entry = registry.Entry(Overflowing, lambda **options: Overflowing(**{"dropout": 0.3, **options}))
+        monkeypatch.setitem(registry._ENTRIES, "tiny", entry)
 
     return at
 

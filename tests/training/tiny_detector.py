@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from PIL import Image
 from fgfi_tf import boxes as box_ops
 from fgfi_tf.models import registry
 from fgfi_tf.models.detector import Detector
+from fgfi_tf.models.dropout import stateless_dropout
 from fgfi_tf.models.normalization import BatchNorm
-from fgfi_tf.models.shuffledet.model import stateless_dropout
 from fgfi_tf.replica import global_counts
 
 STRIDE = 16
@@ -24,6 +25,7 @@ class TinyDetector(Detector):
     """One strided convolution, batch norm, one head: a class and a box for each cell of 16 pixels."""
 
     loss_names = ("class_loss", "box_loss", "confidence_loss", "weight_decay")
+    user_options = ("dropout",)
 
     def __init__(self, channels=8, *, input_size, class_names, weight_decay=0.001, dropout=0.0, name="tiny"):
         super().__init__(name=name)
@@ -105,9 +107,14 @@ class TinyDetector(Detector):
 
 def register() -> None:
     """Adds ``tiny`` (with dropout) and ``tiny_teacher`` (wider) to the known detectors."""
-    registry._BUILDERS["tiny"] = lambda **options: TinyDetector(8, **{"dropout": 0.3, **options})
-    registry._BUILDERS["tiny_plain"] = lambda **options: TinyDetector(8, **options)
-    registry._BUILDERS["tiny_teacher"] = lambda **options: TinyDetector(12, **options)
+    build = {
+        "tiny": lambda **options: TinyDetector(8, **{"dropout": 0.3, **options}),
+        "tiny_plain": functools.partial(TinyDetector, 8),
+        "tiny_teacher": functools.partial(TinyDetector, 12),
+    }
+    registry._ENTRIES.update(
+        {name: registry.Entry(TinyDetector, function) for name, function in build.items()}
+    )
 
 
 def write_kitti(root: Path, frames: int = 12, empty: tuple[int, ...] = (3, 7)) -> Path:

@@ -74,9 +74,15 @@ class FasterRCNNConfig:
             raise UserError(f"width must be above 0, not {self.width}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must be in [0, 1), not {self.dropout}")
-        if self.short_side < 2 * STRIDE or 0 < self.long_side_cap < self.short_side:
-            raise UserError(
-                f"images cannot be resized to a short side of {self.short_side} (at least {2 * STRIDE}) "
-                f"and a long side of at most {self.long_side_cap}"
-            )
+        check_input_size((self.short_side, self.long_side_cap))
         object.__setattr__(self, "class_names", tuple(self.class_names))
+
+
+def check_input_size(size: tuple[int, int]) -> None:
+    """Raises UserError unless images can be resized to (short side, largest long side or 0)."""
+    short, cap = size
+    if short < 2 * STRIDE or 0 < cap < short:
+        raise UserError(
+            f"{short}x{cap}: expected are a short side of at least {2 * STRIDE} pixels and a limit of the "
+            "long side that is not below it, or 0 for none"
+        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf.models.dropout import stateless_dropout
+
 
 class BoxHead(keras.layers.Layer):
     """Pooled RoIs [B,R,n,n,C] to class scores [B,R,1 + classes] and deltas [B,R,4 (1 + classes)].
@@ -37,7 +39,7 @@ class BoxHead(keras.layers.Layer):
             hidden = layer(hidden)
             if dropout_seed is not None and self.dropout > 0:
                 seed = dropout_seed + tf.constant([index, 0])
-                hidden = tf.nn.experimental.stateless_dropout(hidden, self.dropout, seed=seed)
+                hidden = stateless_dropout(hidden, self.dropout, seed)
         heads = (self.scores(hidden), self.deltas(hidden))
         return tuple(tf.reshape(h, [shape[0], shape[1], h.shape[-1]]) for h in heads)
 

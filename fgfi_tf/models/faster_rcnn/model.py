@@ -9,7 +9,7 @@ from fgfi_tf.models.detector import Batch, Detector, Outputs
 from fgfi_tf.models.faster_rcnn import anchors as anchor_lib
 from fgfi_tf.models.faster_rcnn import box_coding, losses, proposal_targets, proposals, roi_align, rpn_targets
 from fgfi_tf.models.faster_rcnn.backbone import STRIDE, VGGBase, scaled
-from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig
+from fgfi_tf.models.faster_rcnn.config import VOC_CLASSES, FasterRCNNConfig, check_input_size
 from fgfi_tf.models.faster_rcnn.head import BoxHead
 from fgfi_tf.models.faster_rcnn.initializers import FoldedNormal
 from fgfi_tf.models.faster_rcnn.rpn import RPNHead
@@ -32,6 +32,11 @@ class FasterRCNN(Detector):
 
     box_resize = "corners"
     loss_names = ("rpn_class", "rpn_box", "rcnn_class", "rcnn_box")
+    keeps_shape = True
+    user_options = ("width", "roi_pooling", "dropout")
+    default_input_size = (600, 0)
+    default_class_names = VOC_CLASSES
+    default_dataset = "voc"
 
     def __init__(self, config: FasterRCNNConfig | None = None, name: str | None = None):
         config = config or FasterRCNNConfig()
@@ -45,6 +50,11 @@ class FasterRCNN(Detector):
         self(tf.zeros([1, 2 * STRIDE, 2 * STRIDE, 3]))
         self.head(tf.zeros([1, 1, POOLED_SIZE, POOLED_SIZE, self.base.channels]))
 
+    @classmethod
+    def check_input_size(cls, size: tuple[int, int]) -> None:
+        """See ``input_size``."""
+        check_input_size(size)
+
     @property
     def input_size(self) -> tuple[int, int]:
         """(short side, largest long side or 0) of a resized image; see ``inference_size``."""
@@ -54,7 +64,7 @@ class FasterRCNN(Detector):
         """RGB [B,H,W,3], 0..255, to BGR minus the ImageNet means."""
         return tf.cast(images, tf.float32)[..., ::-1] - tf.constant(BGR_MEANS)
 
-    def prepare_batch(self, batch: Batch) -> Batch:
+    def prepare_images(self, batch: Batch) -> Batch:
         """Paints the padding in the mean colour, so that the network is given zeros there."""
         height, width = tf.unstack(tf.shape(batch["image"])[1:3])
         inside = _within(batch["content_size"], height, width, 1)[..., None]  # B x H x W x 1
@@ -189,8 +199,8 @@ class FasterRCNN(Detector):
         """For each feature map, which of its cells hold picture and not padding: bool [B,h,w]."""
         return (_within(batch["content_size"], height // STRIDE, width // STRIDE, STRIDE),)
 
-    def imitation_initializers(self) -> dict[str, keras.initializers.Initializer]:
-        """How the published student starts the adaptation convolution.
+    def imitation_options(self) -> dict[str, keras.initializers.Initializer]:
+        """How the published student starts the adaptation convolution; it decays as ``decay_rate`` says.
 
         The bias keeps PyTorch's default, uniform within 1 / sqrt(fan in of the full-width network).
         """
@@ -204,17 +214,23 @@ class FasterRCNN(Detector):
         """2 for biases, 1 for weights: the factor on the learning rate in the published recipe."""
         return 2.0 if is_bias(variable) else 1.0
 
-    def weight_decay(self, variable: tf.Variable) -> float:
-        """0 for biases, else ``config.weight_decay``: times the variable, added to the clipped gradient."""
+    def decay_rate(self, variable: tf.Variable) -> float:
+        """0 for biases, else ``config.weight_decay``."""
         return 0.0 if is_bias(variable) else self.config.weight_decay
 
     def inference_size(self, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """(height, width), int32, that an image file is resized to: ``short_side`` is the shorter."""
+        scale = self.inference_scale(height, width)
+        size = tf.cast(tf.stack([height, width]), tf.float32) * scale
+        return tuple(tf.unstack(tf.maximum(tf.cast(tf.round(size), tf.int32), 1)))
+
+    def inference_scale(self, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+        """The same along y and x, not that of the rounded sides: float32 [2]."""
         height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
         scale = self.config.short_side / tf.minimum(height, width)
         if self.config.long_side_cap:
             scale = tf.minimum(scale, self.config.long_side_cap / tf.maximum(height, width))
-        return tf.cast(tf.round(height * scale), tf.int32), tf.cast(tf.round(width * scale), tf.int32)
+        return tf.stack([scale, scale])
 
     def _flat_anchors(self, outputs: Outputs) -> tf.Tensor:
         height, width = tf.unstack(tf.shape(outputs["rpn_scores"])[1:3])

@@ -1,17 +1,14 @@
-"""Faster R-CNN by name: backbone and channel multiplier."""
+"""Faster R-CNN by name."""
 
 from __future__ import annotations
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.models.faster_rcnn.backbone import BACKBONES
 from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig
 from fgfi_tf.models.faster_rcnn.model import FasterRCNN
 
-# The published networks, and narrow ones for small budgets.
-VARIANTS: dict[str, tuple[str, float]] = {
-    f"faster_rcnn_{backbone}{suffix}": (backbone, width)
-    for backbone in ("vgg11", "vgg16")
-    for suffix, width in (("", 1.0), ("_0.5x", 0.5), ("_0.25x", 0.25), ("_0.125x", 0.125))
-}
+#: The backbone of each.
+VARIANTS: dict[str, str] = {f"faster_rcnn_{backbone}": backbone for backbone in BACKBONES}
 
 
 def build(
@@ -31,14 +28,12 @@ def build(
     """
     if variant not in VARIANTS:
         raise UserError(f"unknown model {variant!r}; Faster R-CNN comes as {', '.join(VARIANTS)}")
-    backbone, width = VARIANTS[variant]
     short_side, long_side_cap = input_size
     config = FasterRCNNConfig(
-        backbone=backbone,
-        width=width,
+        backbone=VARIANTS[variant],
         class_names=tuple(class_names),
         short_side=short_side,
         long_side_cap=long_side_cap,
         **options,
     )
-    return FasterRCNN(config, name=variant.replace(".", "_"))
+    return FasterRCNN(config, name=variant)

@@ -9,6 +9,7 @@ from fgfi_tf import anchors as anchor_grids
 from fgfi_tf import boxes as box_ops
 from fgfi_tf.errors import UserError
 from fgfi_tf.models.detector import Batch, Detector, Outputs
+from fgfi_tf.models.dropout import stateless_dropout
 from fgfi_tf.models.shuffledet import coding, losses
 from fgfi_tf.models.shuffledet.network import VARIANTS, ShuffleBackbone
 from fgfi_tf.replica import global_counts
@@ -40,6 +41,10 @@ class ShuffleDet(Detector):
 
     box_resize = "edges"
     loss_names = ("class_loss", "confidence_loss", "box_loss", "weight_decay")
+    user_options = ("dropout",)
+    default_input_size = anchor_grids.SHUFFLEDET_INPUT
+    default_class_names = KITTI_CLASSES
+    default_dataset = "kitti"
 
     def __init__(
         self,
@@ -54,11 +59,10 @@ class ShuffleDet(Detector):
     ):
         if variant not in VARIANTS:
             raise UserError(f"unknown model {variant!r}; ShuffleDet comes as {', '.join(VARIANTS)}")
+        self.check_input_size(input_size)
+        if not 0 <= dropout < 1:
+            raise UserError(f"dropout must be in [0, 1), not {dropout}")
         height, width = input_size
-        if height % STRIDE or width % STRIDE or min(height, width) < STRIDE:
-            raise UserError(
-                f"the input size of {variant} must be multiples of {STRIDE}; got {height}x{width}"
-            )
         super().__init__(name=name or variant.replace(".", "_"))
         self.variant, self.input_size, self.class_names = variant, (height, width), tuple(class_names)
         self.weight_decay, self.dropout, self.folded = weight_decay, dropout, folded
@@ -75,6 +79,13 @@ class ShuffleDet(Detector):
         if folded:
             self.trainable = False
         self.feature_channels = (self.head.kernel.shape[2],)
+
+    @classmethod
+    def check_input_size(cls, size: tuple[int, int]) -> None:
+        """Height and width are those that images are resized to, multiples of the stride."""
+        height, width = size
+        if height % STRIDE or width % STRIDE or min(height, width) < STRIDE:
+            raise UserError(f"{height}x{width}: height and width must be divisible by {STRIDE}")
 
     @property
     def num_classes(self) -> int:
@@ -130,6 +141,10 @@ class ShuffleDet(Detector):
             return {}
         return {"weight_decay": self.weight_decay * tf.nn.l2_loss(tf.cast(self.head.kernel, tf.float32))}
 
+    def imitation_options(self) -> dict[str, object]:
+        """The adaptation's kernel decays like the predicting one."""
+        return {"weight_decay": self.weight_decay}
+
     def decode(self, outputs: Outputs) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """All anchors' boxes [B, A, 4] (cx, cy, w, h; input pixels), scores and classes [B, A].
 
@@ -183,17 +198,6 @@ class ShuffleDet(Detector):
             target.fold_from(sources[key])
         copy.head.set_weights(self.head.get_weights())
         return copy
-
-
-def stateless_dropout(x: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
-    """Inverted dropout as a function of ``seed`` (int32 [2]), other for each replica."""
-    context = tf.distribute.get_replica_context()
-    if context is not None and context.num_replicas_in_sync > 1:
-        seed = seed + tf.stack([0, tf.cast(context.replica_id_in_sync_group, seed.dtype)])
-    # Philox's bits are the same with XLA and without; floats made of them are not.
-    bits = tf.random.stateless_uniform(tf.shape(x), seed, None, None, tf.int32, alg="philox")
-    keep = bits >= int(rate * 2**32) - 2**31
-    return tf.where(keep, x / tf.cast(1.0 - rate, x.dtype), tf.zeros([], x.dtype))
 
 
 def make_targets(

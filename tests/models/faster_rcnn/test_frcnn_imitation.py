@@ -98,7 +98,7 @@ def test_adaptation_starts_as_published(detector):
     assert np.abs(values).max() < 2e-4
     # |z| mod 2 has more mass near 0 than a truncated normal: P(|v| < 0.1) = P(|z| < 0.1 or 2 <= |z| < 2.1)
     np.testing.assert_allclose(np.mean(np.abs(values) < 1e-5), 0.0797 + 0.0098, atol=3e-3)
-    initializers = detector.imitation_initializers()
+    initializers = detector.imitation_options()
     bias = initializers["bias_initializer"]([10_000]).numpy()
     bound = (9 * detector.feature_channels[0]) ** -0.5
     assert bound * 0.99 < bias.max() < bound and -bound < bias.min() < -bound * 0.99

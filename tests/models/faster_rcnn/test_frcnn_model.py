@@ -258,7 +258,7 @@ def test_biases_learn_twice_as_fast_and_do_not_decay(detector):
     for variable in detector.trainable_variables:
         bias = variable.shape.rank == 1
         assert detector.learning_rate_multiplier(variable) == (2 if bias else 1)
-        assert detector.weight_decay(variable) == (0 if bias else 0.0005)
+        assert detector.decay_rate(variable) == (0 if bias else 0.0005)
 
 
 def test_frozen_convolutions(detector):
@@ -285,8 +285,8 @@ def test_short_side_and_cap():
         ({"nms": "soft"}, "nms 'soft' is unknown"),
         ({"width": 0.0}, "width must be above 0, not 0.0"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), not 1.0"),
-        ({"short_side": 20}, "cannot be resized to a short side of 20"),
-        ({"long_side_cap": 500}, "a short side of 600 .at least 32. and a long side of at most 500"),
+        ({"short_side": 20}, "20x0: expected are a short side of at least 32 pixels"),
+        ({"long_side_cap": 500}, "600x500: .* a limit of the long side that is not below it"),
     ],
 )
 def test_impossible_options(options, message):
@@ -296,7 +296,7 @@ def test_impossible_options(options, message):
 
 def test_variants_by_name():
     detector = build(
-        "faster_rcnn_vgg16_0.125x", input_size=(300, 500), class_names=("cat", "dog"), dropout=0.0
+        "faster_rcnn_vgg16", input_size=(300, 500), class_names=("cat", "dog"), width=0.125, dropout=0.0
     )
     assert detector.config.backbone == "vgg16" and detector.feature_channels == (64,)
     assert detector.input_size == (300, 500) and detector.class_names == ("cat", "dog")

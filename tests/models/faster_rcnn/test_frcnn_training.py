@@ -38,7 +38,7 @@ def test_student_learns_and_imitates():
     classes = ("red", "blue")
     student = FasterRCNN(FasterRCNNConfig(class_names=classes, dropout=0.0, **SMALL))
     teacher = FasterRCNN(FasterRCNNConfig(backbone="vgg16", class_names=classes, **SMALL))
-    imitation = ImitationLoss(teacher.feature_channels, **student.imitation_initializers())
+    imitation = ImitationLoss(teacher.feature_channels, **student.imitation_options())
     distiller = Distiller(student, teacher, imitation, imitation_weight=0.2, seed=1, clip_norm=10.0)
     distiller.compile(keras.optimizers.legacy.SGD(0.01, momentum=0.9))
     batch = _batch()

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from voc_fixtures import write_devkit, write_image, write_list
 
-from fgfi_tf.data import voc, voc_pipeline, voc_shapes
-from fgfi_tf.data.voc_shapes import ShapeRule
+from fgfi_tf.data import shape_pipeline, shapes, voc
+from fgfi_tf.data.shapes import ShapeRule
 from fgfi_tf.errors import UserError
 
 SMALL = ShapeRule(short_side=48)
@@ -18,7 +18,7 @@ def _dataset(tmp_path_factory):
 
 
 def _take(dataset, count, **options):
-    batches = voc_pipeline.training_batches(dataset, shape=options.pop("shape", SMALL), **options)
+    batches = shape_pipeline.training_batches(dataset, shape=options.pop("shape", SMALL), **options)
     return list(batches.take(count).as_numpy_iterator())
 
 
@@ -129,7 +129,7 @@ def _drawn_starts(boxes, count):
     keys = tf.stack([tf.ones(count, tf.int32), tf.range(count)], axis=1)
     sizes = tf.constant([40, 200]), tf.constant([40, 80])
     draw = tf.function(
-        lambda: tf.map_fn(lambda key: voc_shapes.crop_start(tf.constant(boxes), *sizes, key), keys)
+        lambda: tf.map_fn(lambda key: shapes.crop_start(tf.constant(boxes), *sizes, key), keys)
     )
     starts = draw()
     assert np.all(starts[:, 0] == 0)
@@ -143,13 +143,13 @@ def test_crop_start_keeps_all_boxes_where_they_fit():
     assert _drawn_starts([[5.0, 5.0, 194.0, 20.0]], 600) == set(range(5, 60))
     assert _drawn_starts([[0.0, 5.0, 60.0, 20.0]], 9) == {0}
     boxes = tf.constant([[5.0, 30.0, 20.0, 60.4]])
-    start = voc_shapes.crop_start(boxes, tf.constant([200, 40]), tf.constant([80, 40]), tf.constant([1, 2]))
+    start = shapes.crop_start(boxes, tf.constant([200, 40]), tf.constant([80, 40]), tf.constant([1, 2]))
     assert start[1] == 0 and 0 <= start[0] < 30
 
 
 def test_cut_boxes_are_limited_along_the_cut_only():
     boxes = tf.constant([[10.0, 5.0, 99.6, 40.2]])
-    cut = voc_shapes.cut_boxes(boxes, tf.constant([0, 20]), tf.constant([40, 200]), tf.constant([40, 50]))
+    cut = shapes.cut_boxes(boxes, tf.constant([0, 20]), tf.constant([40, 200]), tf.constant([40, 50]))
     np.testing.assert_allclose(cut, [[0, 5, 49, 40.2]])
 
 
@@ -176,14 +176,14 @@ def test_boxes_beyond_the_limit_are_a_random_choice(tmp_path):
 
 
 def test_evaluation_sees_every_image_once(dataset):
-    singles = list(voc_pipeline.evaluation_batches(dataset, shape=SMALL).as_numpy_iterator())
+    singles = list(shape_pipeline.evaluation_batches(dataset, shape=SMALL).as_numpy_iterator())
     assert [b["image_id"][0].decode() for b in singles] == list(dataset.image_ids)
     by_name = {b["image_id"][0]: b for b in singles}
     assert by_name[b"2008_000003"]["image"].shape == (1, 48, 144, 3)  # not cut
     assert not by_name[b"2008_000004"]["valid"].any()
     for remainder, sizes in (("keep", [4, 2]), ("pad", [4, 4]), ("drop", [4])):
         batches = list(
-            voc_pipeline.evaluation_batches(
+            shape_pipeline.evaluation_batches(
                 dataset, batch_size=4, shape=SMALL, remainder=remainder
             ).as_numpy_iterator()
         )
@@ -200,7 +200,7 @@ def test_evaluation_sees_every_image_once(dataset):
 
 
 def test_prepare_is_applied(dataset):
-    batches = voc_pipeline.training_batches(
+    batches = shape_pipeline.training_batches(
         dataset, batch_size=2, seed=1, shape=SMALL, prepare=lambda b: {**b, "extra": tf.shape(b["image"])[0]}
     )
     assert next(iter(batches))["extra"] == 2
@@ -214,7 +214,7 @@ def test_what_cannot_work(dataset, tmp_path):
     with pytest.raises(UserError, match="a batch size of 3 cannot be shared equally by 2 workers"):
         _take(dataset, 1, batch_size=3, seed=1, shard=(0, 2))
     with pytest.raises(ValueError, match="remainder is 'x'"):
-        voc_pipeline.evaluation_batches(dataset, remainder="x")
+        shape_pipeline.evaluation_batches(dataset, remainder="x")
     for options, message in (
         ({"short_side": 8}, "the short side must be at least 32 pixels, not 8"),
         ({"long_side_cap": 500}, "the cap of the long side, 500, is below the short side, 600"),

@@ -11,10 +11,10 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from fgfi_tf.data import transforms, voc_shapes
+from fgfi_tf.data import shapes, transforms
 from fgfi_tf.data.pipeline import Batch, PrepareBatch
 from fgfi_tf.data.records import PreparedDataset
-from fgfi_tf.data.voc_shapes import ShapeRule
+from fgfi_tf.data.shapes import ShapeRule
 from fgfi_tf.errors import UserError
 
 
@@ -36,7 +36,7 @@ def training_batches(
     Images without an object to train on are left out. Boxes follow by their corners.
 
     Args:
-        dataset: what to read; its labels hold ``image_size``.
+        dataset: what to read.
         batch_size: examples of the *global* batch.
         seed: the stream is a function of it alone.
         shape: how images become network inputs.
@@ -112,15 +112,12 @@ def evaluation_batches(
         index = tf.gather(order, position)
         example = dataset.sample(index)
         image = _resized(transforms.decode_image(example["image"]), table(index))
-        boxes = transforms.resize_boxes(example["boxes"], table(index)["scale"], "corners")
+        boxes, classes = transforms.training_objects(
+            example["boxes"], example["classes"], example["ignore"], dataset.num_training_classes
+        )
+        boxes = transforms.resize_boxes(boxes, table(index)["scale"], "corners")
         row = _row(
-            example,
-            image,
-            boxes,
-            example["classes"],
-            table(index),
-            tf.gather(padded, position),
-            dataset.max_boxes,
+            example, image, boxes, classes, table(index), tf.gather(padded, position), dataset.max_boxes
         )
         row["image_id"] = tf.where(position < count, row["image_id"], "")
         return row
@@ -213,9 +210,9 @@ def _training_row(dataset, index, mirrored, table, padded_size, key, max_boxes) 
     boxes = tf.where(mirrored, transforms.flip_boxes(boxes, width), boxes)
     image = _resized(image, table)
     boxes = transforms.resize_boxes(boxes, table["scale"], "corners")
-    start = voc_shapes.crop_start(boxes, table["resized"], table["content"], crop_key)  # (y, x)
+    start = shapes.crop_start(boxes, table["resized"], table["content"], crop_key)  # (y, x)
     image = tf.slice(image, tf.concat([start, [0]], 0), tf.concat([table["content"], [3]], 0))
-    boxes = voc_shapes.cut_boxes(boxes, start, table["resized"], table["content"])
+    boxes = shapes.cut_boxes(boxes, start, table["resized"], table["content"])
     has_area = tf.reduce_all(boxes[:, :2] != boxes[:, 2:], axis=-1)
     boxes, classes = tf.boolean_mask(boxes, has_area), tf.boolean_mask(classes, has_area)
     order = tf.argsort(tf.random.stateless_uniform(tf.shape(classes), box_key))[:max_boxes]
@@ -246,10 +243,10 @@ def _row(example, image, boxes, classes, table, padded_size, max_boxes) -> Batch
 
 def _image_sizes(dataset: PreparedDataset) -> np.ndarray:
     """(H, W) of every image, int64 [N,2]."""
-    frames = dataset.labels()
-    if not frames:
+    sizes = dataset.image_sizes()
+    if not len(sizes):
         raise UserError(f"{dataset.name}: the split is empty")
-    return np.array([frame["image_size"] for frame in frames], np.int64)
+    return sizes
 
 
 def _finished(batches: tf.data.Dataset, prepare: PrepareBatch | None) -> tf.data.Dataset:

@@ -1,0 +1,87 @@
+"""PASCAL VOC's protocol for the scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation import voc, voc_io, voc_tables
+from fgfi_tf.evaluation.protocol import Protocol
+from fgfi_tf.evaluation.voc_types import Detections, Truths
+
+#: The split that the published rows are of.
+_PUBLISHED_SPLIT = "2007_test"
+
+
+class VocProtocol(Protocol):
+    """AP of every class; see ``voc``.
+
+    ``reference`` ranks by scores of three decimals, as the published figures were computed from result
+    files; ``official`` by the scores as they are.
+    """
+
+    published_rows = tuple(voc_tables.PUBLISHED_MEAN)
+
+    def truths(self, frames, class_names) -> Truths:
+        """See ``Protocol``."""
+        return Truths.from_frames(frames, class_names)
+
+    def detections(self, frames, class_names) -> Detections:
+        """See ``Protocol``."""
+        return Detections.from_frames(frames, class_names)
+
+    def evaluate(self, detections: Detections, truths: Truths) -> voc.Evaluation:
+        """See ``Protocol``."""
+        return voc.evaluate(detections.rounded() if self.variant == "reference" else detections, truths)
+
+    def table(self, results, published: str = "", split: str = "") -> str:
+        """One column for each result; of VOC 2007 test all published classes, unless one row is named."""
+        rows = (published,) if published else ()
+        if not rows and split == _PUBLISHED_SPLIT:
+            rows = tuple(voc_tables.PUBLISHED)
+        images = next(iter(results.values())).n_images
+        heading = f"PASCAL VOC, AP at 11 points, {images} images, percent"
+        columns = {name or "AP": result for name, result in results.items()}
+        return f"{heading}\n{voc_tables.ap_table(columns, rows)}"
+
+    def figures(self, result: voc.Evaluation) -> dict[str, float]:
+        """The mean over the classes that have objects, at 11 points and of the area, then each class."""
+        classes = {name: one.ap_11point for name, one in result if one.positives}
+        return {
+            "mAP11": result.mean_ap("11point", present_only=True),
+            "mAP_area": result.mean_ap("area", present_only=True),
+            **classes,
+        }
+
+    def read_truths(self, labels: str, split: str) -> Truths:
+        """Annotations <image>.xml; ``split`` is a list of ``ImageSets/Main``."""
+        if split:
+            images = voc_io.read_image_set(split)
+        else:
+            images = tuple(sorted(path.stem for path in Path(labels).glob("*.xml")))
+            if not images:
+                raise UserError(f"{labels}: no annotation files (.xml) there")
+        return voc_io.read_truths(labels, images)
+
+    def read_detections(self, folder: str, truths: Truths, split: str, allow_missing: bool) -> Detections:
+        """Result files of one image set, whatever its name."""
+        sets = voc_io.image_sets(folder, truths.class_names)
+        if len(sets) != 1:
+            found = f"of the sets {', '.join(sets)}" if sets else "none"
+            raise UserError(f"{folder}: result files comp4_det_<set>_<class>.txt of one set wanted; {found}")
+        return voc_io.read_detections(folder, sets[0], truths.image_ids, truths.class_names, allow_missing)
+
+    def write_detections(self, folder, detections: Detections, split: str) -> None:
+        """comp4 files with every digit; the set is the split without its year, as the devkit names it."""
+        name = split.partition("_")[2] or split or "images"
+        voc_io.write_detections(folder, name, detections, full_precision=self.variant == "official")
+
+    def report(self, detections, results, truths, images, published):
+        """See ``Protocol``."""
+        from fgfi_tf.evaluation import report_voc  # plotting takes a second to import
+
+        runs = [
+            report_voc.Run(name, detections[name], result, published.get(name, ""))
+            for name, result in results.items()
+        ]
+        return report_voc.build(runs, truths, images)

@@ -1,0 +1,45 @@
+"""``model.json``: what a checkpoint or an exported model is of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from fgfi_tf.errors import UserError
+
+MODEL_FILE = "model.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """The arguments of ``registry.build``, and the data set a model was trained on ("" where not known)."""
+
+    model: str
+    input_size: tuple[int, int]
+    class_names: tuple[str, ...]
+    options: dict[str, object] = dataclasses.field(default_factory=dict)
+    dataset: str = ""
+
+    def write(self, folder: Path) -> None:
+        """Writes ``model.json`` into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MODEL_FILE).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> ModelCard | None:
+        """The folder's card; None where it has none. Raises UserError for a malformed one."""
+        path = folder / MODEL_FILE
+        if not path.is_file():
+            return None
+        try:
+            fields = json.loads(path.read_text())
+            return cls(
+                fields["model"],
+                tuple(fields["input_size"]),
+                tuple(fields["class_names"]),
+                dict(fields.get("options", {})),
+                fields.get("dataset", ""),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is malformed: {error}") from error

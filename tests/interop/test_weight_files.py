@@ -1,0 +1,78 @@
+"""Which file of another framework goes where, and what is refused."""
+
+import pytest
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.interop import weight_files
+from fgfi_tf.models import registry
+from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from fgfi_tf.training import checkpoints
+
+torch = pytest.importorskip("torch", reason="reading .pth files needs the extra [torch]")
+
+
+class FullWidth(FasterRCNN):
+    """A narrow network that says it is a whole one: the real one has 137 million weights."""
+
+    def __init__(self):
+        super().__init__(FasterRCNNConfig(backbone="vgg16", width=1 / 64))
+        self.config = FasterRCNNConfig(backbone="vgg16")
+
+
+@pytest.fixture(name="called")
+def called_fixture(monkeypatch):
+    """Names of the readers that are called, with the pixels."""
+    calls = []
+    for module, name in (
+        (weight_files.torch_weights, "load_reference_checkpoint"),
+        (weight_files.torch_weights, "load_imagenet"),
+        (weight_files.keras_weights, "load_imagenet"),
+    ):
+        label = f"{module.__name__.rsplit('.', 1)[1]}.{name}"
+        monkeypatch.setattr(module, name, lambda *args, label=label: calls.append((label, *args[2:])))
+    return calls
+
+
+def write(path, *keys):
+    torch.save({key: torch.zeros(1) for key in keys}, path)
+    return path
+
+
+def test_each_file_goes_to_its_reader(tmp_path, called):
+    detector = FullWidth()
+    for name, key, pixels, expected in (
+        (
+            "faster_rcnn_1_7_10021.pth",
+            "RCNN_base.0.weight",
+            "auto",
+            ("torch_weights.load_reference_checkpoint",),
+        ),
+        ("vgg16_caffe.pth", "features.0.weight", "auto", ("torch_weights.load_imagenet", "caffe")),
+        ("vgg16-397923af.pth", "features.0.weight", "auto", ("torch_weights.load_imagenet", "torchvision")),
+        ("mine.pth", "features.0.weight", "caffe", ("torch_weights.load_imagenet", "caffe")),
+        ("vgg16.h5", "", "auto", ("keras_weights.load_imagenet",)),
+    ):
+        path = write(tmp_path / name, key) if key else tmp_path / name
+        path.touch()
+        called.clear()
+        checkpoints.load_initial_weights(detector, path, pixels)
+        assert called == [expected]
+
+
+def test_files_that_are_refused(tmp_path):
+    detector = FullWidth()
+    imagenet = write(tmp_path / "mine.pth", "features.0.weight")
+    with pytest.raises(UserError, match="pass --init_pixels=caffe or --init_pixels=torchvision"):
+        checkpoints.load_initial_weights(detector, imagenet)
+    with pytest.raises(
+        UserError, match="mine.pth: not a reference vgg16 .*: it lacks RCNN_rpn.RPN_Conv.weight"
+    ):
+        checkpoints.load_weights(detector, imagenet)  # an ImageNet file is no teacher
+    (tmp_path / "vgg16.h5").touch()
+    with pytest.raises(UserError, match="vgg16.h5: holds ImageNet weights, not a trained detector"):
+        checkpoints.load_weights(detector, tmp_path / "vgg16.h5")
+    shuffledet = registry.build("shuffledet_0.25x", input_size=(32, 48), class_names=("a",))
+    with pytest.raises(UserError, match="mine.pth: shuffledet_0_25x has no weights in files of this kind"):
+        checkpoints.load_initial_weights(shuffledet, imagenet)
+    with pytest.raises(UserError, match=r"mine.pth: say which model it is \(--model\)"):
+        checkpoints.load_detector(imagenet)
