@@ -27,18 +27,22 @@ from fgfi_tf.training.strategy import build_strategy
 
 SIZE, BATCH, BOXES = (64, 96), 8, 4
 CLASSES = tiny_detector.CLASSES
+# Anchors of Faster R-CNN fit into nothing smaller than this.
+FRCNN_SIZE = (160, 240)
+FRCNN_OPTIONS = {"width": 0.05, "dropout": 0.0, "train_pre_nms": 600, "train_post_nms": 100, "rpn_batch": 16}
 
 
-def examples(count: int) -> dict[str, np.ndarray]:
-    generator = np.random.default_rng(3)
-    corner = generator.uniform(0, [56, 24], (count, BOXES, 2))
-    size = generator.uniform(20, 40, (count, BOXES, 2))
+def examples(count: int, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
+    generator, factor = np.random.default_rng(3), image_size[0] / SIZE[0]
+    corner = factor * generator.uniform(0, [56, 24], (count, BOXES, 2))
+    size = factor * generator.uniform(20, 40, (count, BOXES, 2))
     valid = np.arange(BOXES) < generator.integers(1, BOXES + 1, (count, 1))
     position = np.arange(count)
     valid[(position % BATCH < 2) | (position // BATCH == 3)] = False
     boxes = np.concatenate([corner, corner + size], -1) * valid[..., None]
     return {
-        "image": generator.uniform(0, 255, (count, *SIZE, 3)).astype(np.float32),
+        "image": generator.uniform(0, 255, (count, *image_size, 3)).astype(np.float32),
+        "content_size": np.tile(np.float32(image_size), (count, 1)),
         "boxes": boxes.astype(np.float32),
         "classes": (generator.integers(0, 3, (count, BOXES)) * valid).astype(np.int32),
         "valid": valid,
@@ -84,23 +88,27 @@ def train(
     keras.utils.set_random_seed(3)
     if batch_norm == "inference":
         normalise_by_moving_statistics()
-    tiny = model.startswith("tiny")
-    if not tiny:
+    two_stage = model.startswith("faster_rcnn")
+    image_size, input_size, options = SIZE, SIZE, {}
+    if two_stage:
+        image_size, input_size, options = FRCNN_SIZE, (FRCNN_SIZE[0], 0), FRCNN_OPTIONS
+    if model.startswith("shuffledet"):
         # A ReLU has either slope where rounding decides its input's sign. One such unit among the hundreds of
         # thousands changes the gradients below it by up to 1e-4 of the largest; a smooth function has none.
         tf.nn.relu = tf.nn.silu
     if precision != "none":
         keras.mixed_precision.set_global_policy(f"mixed_{precision}")
     with over.scope():
-        student = registry.build(model, input_size=SIZE, class_names=CLASSES)
-        student.dropout = 0.0
+        student = registry.build(model, input_size=input_size, class_names=CLASSES, **options)
+        if not two_stage:
+            student.dropout = 0.0
         guide = imitation = None
         if teacher != "none":
-            guide = registry.build(teacher, input_size=SIZE, class_names=CLASSES)
+            guide = registry.build(teacher, input_size=input_size, class_names=CLASSES, **options)
             imitation = ImitationLoss(guide.feature_channels, weight_decay=0.0005)
         # In a deep network with random weights, and a teacher whose statistics are not its own, rounding
         # errors grow tenfold in a step of useful length.
-        rate, weight = (0.01, 1.0) if tiny else (1e-5, 1e-3)
+        rate, weight = (0.01, 1.0) if model.startswith("tiny") else (1e-5, 1e-3)
         distiller = Distiller(
             student, guide, imitation, imitation_weight=weight, gradient_accumulation=int(parts)
         )
@@ -110,7 +118,9 @@ def train(
             optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer, initial_scale=2.0**20)
         distiller.compile(optimizer=optimizer)
     batches = (
-        tf.data.Dataset.from_tensor_slices(examples(int(images))).batch(BATCH).map(student.prepare_batch)
+        tf.data.Dataset.from_tensor_slices(examples(int(images), image_size))
+        .batch(BATCH)
+        .map(student.prepare_batch)
     )
     record = Record()
     distiller.fit(batches, verbose=0, callbacks=[record])

@@ -88,3 +88,12 @@ def test_float16_on_2_devices(tmp_path):
 def test_shuffledet_imitation_on_1_and_4_devices(tmp_path):
     names = ("model=shuffledet_0.25x", "teacher=shuffledet_0.5x")
     assert_same_training(*(trained(tmp_path, *names, f"replicas={count}") for count in (1, 4)))
+
+
+@pytest.mark.slow
+def test_faster_rcnn_imitation_on_1_and_2_devices(tmp_path):
+    names = ("model=faster_rcnn_vgg11", "teacher=faster_rcnn_vgg16", "images=80")
+    alone, shared = (trained(tmp_path, *names, f"replicas={count}") for count in (1, 2))
+    assert alone["losses"].shape == (10, 7)  # the sum, four of detection, imitation, decay of the adaptation
+    assert (alone["losses"][0] > 0).all()
+    assert_same_training(alone, shared)
