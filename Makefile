@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 QUICKSTART_DIR ?= quickstart
-PYTEST_ARGS ?=
+# Two processes, a file to each: most of the time is spent in tracing, which one core does.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 BIN = $(VENV)/bin
 RUFF_RULES = --line-length 110
 SOURCES = fgfi_tf scripts tests

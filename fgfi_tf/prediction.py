@@ -60,7 +60,9 @@ class Predictor:
     def of_detector(cls, detector: Detector, name: str = "detector") -> Predictor:
         """From a detector in this process. One trace serves images of every size."""
         signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)]
-        function = tf.function(lambda images: detect_images(detector, images), input_signature=signature)
+        function = tf.function(
+            lambda images: detect_images(detector, images), input_signature=signature, autograph=False
+        )
         return cls(function, detector.class_names, name, detector.card.dataset if detector.card else "")
 
     @classmethod

@@ -220,7 +220,9 @@ class Distiller(keras.Model):
         else:
             self.optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
 
-    def _update(self, gradient: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
+    def _update(self, gradient: tf.Tensor | None, variable: tf.Variable) -> tf.Tensor | None:
+        if gradient is None:  # no term of the loss depends on the variable
+            return gradient
         decay, multiplier = self.student.decay_rate(variable), self.student.learning_rate_multiplier(variable)
         if decay:
             gradient += decay * tf.cast(variable, gradient.dtype)

@@ -22,7 +22,9 @@ class ServingModel(tf.Module):
         self.detector = getattr(detector, "folded_copy", lambda: detector)()
         self.class_file = tf.saved_model.Asset(class_file)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
+    @tf.function(
+        autograph=False, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")]
+    )
     def serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Images [B, H, W, 3] RGB to ``boxes``, ``scores``, ``classes`` and ``count``."""
         return detect_images(self.detector, images)

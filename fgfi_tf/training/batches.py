@@ -27,6 +27,7 @@ def training_batches(
     ``shard`` (i, n): worker i's part of n of every global batch. Raises UserError as the pipelines do.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def prepare(batch: Batch) -> Batch:
         prepared = student.prepare_batch(batch)
         del prepared["image_id"]  # no loss needs it, and XLA takes no strings

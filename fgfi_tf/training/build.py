@@ -108,7 +108,7 @@ def picture_drawer(distiller: Distiller, dataset: PreparedDataset) -> Callable[[
     batch["image_size"] = tf.cast(batch["content_size"], tf.int32)
     images = batch["image"].numpy()
 
-    @tf.function
+    @tf.function(autograph=False)
     def detect():
         return student.detect(student(student.preprocess(batch["image"]), training=False), batch)
 

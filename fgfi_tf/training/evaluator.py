@@ -28,7 +28,7 @@ def batched_detector(detector: Detector) -> Callable[[PreparedDataset, int], Fra
     A batch size of 0 leaves it to the detector.
     """
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def detect(batch):
         return detector.detect(detector(detector.preprocess(batch["image"]), training=False), batch)
 

@@ -121,7 +121,7 @@ class ShuffleDet(Detector):
         """``class_loss``, ``confidence_loss`` and ``box_loss``; see ``losses.detection_losses``."""
         if "targets" not in batch:
             batch = self.prepare_batch(batch)
-        objects, images = global_counts(batch)
+        objects, images = global_counts({**batch, "valid": batch["targets"]["valid"]})
         return losses.detection_losses(
             self.split(outputs),
             batch["targets"],
