@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -78,19 +80,51 @@ class BatchNorm(keras.layers.Layer):
         return outputs
 
     def _synchronised(self, inputs, gamma, beta, context):
-        x = tf.cast(inputs, tf.float32)
-        count = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
-        # The replicas may hold shares of different size, so sums are exchanged, not means. Two
-        # passes: the squares of centred values, as in the fused kernel, do not cancel.
-        total = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
-        mean = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(x, axis=(0, 1, 2))) / total
-        centred = x - mean
-        variance = (
-            context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(centred * centred, axis=(0, 1, 2)))
-            / total
+        """Normalised inputs, mean and variance of the global batch, by the fused kernels and two exchanges."""
+        sum_over_replicas = functools.partial(context.all_reduce, tf.distribute.ReduceOp.SUM)
+        count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
+        _, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            tf.stop_gradient(inputs), gamma, beta, epsilon=self.epsilon, is_training=True
         )
-        outputs = centred * (gamma * tf.math.rsqrt(variance + self.epsilon)) + beta
-        return tf.cast(outputs, inputs.dtype), mean, variance
+        # A replica without images has no statistics; the kernel's is unbiased.
+        mean = tf.where(count > 0.0, mean, 0.0)
+        squares = tf.where(count > 0.0, variance * (count - 1.0), 0.0)
+        # The replicas may hold shares of different size, so sums are exchanged, not means; and twice,
+        # since the squares of values that are not centred would cancel.
+        total, summed = sum_over_replicas([count, count * mean])
+        global_mean = summed / total
+        global_variance = sum_over_replicas(squares + count * tf.square(mean - global_mean)) / total
+
+        @tf.custom_gradient
+        def normalise(x, gamma, beta):
+            outputs = tf.compat.v1.nn.fused_batch_norm(
+                x, gamma, beta, global_mean, global_variance, epsilon=self.epsilon, is_training=False
+            )[0]
+
+            def gradient(upstream):
+                of_x, of_gamma, of_beta, *_ = tf.raw_ops.FusedBatchNormGradV3(
+                    y_backprop=upstream,
+                    x=x,
+                    scale=gamma,
+                    reserve_space_1=global_mean,
+                    reserve_space_2=global_variance,
+                    reserve_space_3=tf.zeros([0]),
+                    epsilon=self.epsilon,
+                    is_training=False,
+                )  # as if the statistics were constants
+                of_gamma, of_beta = (tf.where(count > 0.0, value, 0.0) for value in (of_gamma, of_beta))
+                all_gamma, all_beta = sum_over_replicas([of_gamma, of_beta])
+                # What flows through mean and variance: slope * x + constant for each channel.
+                inverse = tf.math.rsqrt(global_variance + self.epsilon)
+                slope = gamma * tf.square(inverse) * all_gamma / total
+                constant = gamma * inverse * all_beta / total - slope * global_mean
+                through = tf.cast(x, tf.float32) * slope + constant
+                return of_x - tf.cast(through, of_x.dtype), of_gamma, of_beta
+
+            return outputs, gradient
+
+        outputs = normalise(inputs, tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta))
+        return outputs, global_mean, global_variance
 
     def get_config(self) -> dict:
         """Every constructor argument."""
