@@ -80,7 +80,7 @@ class BatchNorm(keras.layers.Layer):
         return outputs
 
     def _synchronised(self, inputs, gamma, beta, context):
-        """Normalised inputs, mean and variance of the global batch, by the fused kernels and two exchanges."""
+        """Normalised inputs, mean and variance of the global batch: the fused kernels and two exchanges."""
         sum_over_replicas = functools.partial(context.all_reduce, tf.distribute.ReduceOp.SUM)
         count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
         _, mean, variance = tf.compat.v1.nn.fused_batch_norm(
