@@ -80,7 +80,7 @@ def training_batches(
         stream = stream.filter(lambda position, _: position % batch_size // local == worker)
     batches = stream.map(load, num_parallel_calls=num_parallel_calls, deterministic=True)
     batches = batches.batch(local, drop_remainder=True)
-    return _prepared(batches, prepare)
+    return prepared_batches(batches, prepare)
 
 
 def evaluation_batches(
@@ -123,7 +123,7 @@ def evaluation_batches(
         load, num_parallel_calls=num_parallel_calls, deterministic=True
     )
     batches = batches.batch(batch_size, drop_remainder=remainder != "keep")
-    return _prepared(batches, prepare)
+    return prepared_batches(batches, prepare)
 
 
 def example_positions(num_examples: int, seed: int, start: int) -> tf.data.Dataset:
@@ -183,7 +183,8 @@ def _check(dataset: PreparedDataset, batch_size: int, workers: int) -> None:
         raise UserError(f"a batch size of {batch_size} cannot be shared equally by {workers} workers")
 
 
-def _prepared(batches: tf.data.Dataset, prepare: PrepareBatch | None) -> tf.data.Dataset:
+def prepared_batches(batches: tf.data.Dataset, prepare: PrepareBatch | None) -> tf.data.Dataset:
+    """The end of both pipelines: ``prepare`` on each batch, the options, a batch ahead of the step."""
     if prepare is not None:
         batches = batches.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     options = tf.data.Options()

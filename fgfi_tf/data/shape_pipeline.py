@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from fgfi_tf.data import shapes, transforms
-from fgfi_tf.data.pipeline import Batch, PrepareBatch
+from fgfi_tf.data.pipeline import Batch, PrepareBatch, prepared_batches
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.data.shapes import ShapeRule
 from fgfi_tf.errors import UserError
@@ -69,7 +69,7 @@ def training_batches(
     if workers > 1:
         stream = stream.filter(lambda position, *_: position % batch_size // local == worker)
     batches = stream.map(load, num_parallel_calls=num_parallel_calls, deterministic=True)
-    return _finished(batches.batch(local, drop_remainder=True), prepare)
+    return prepared_batches(batches.batch(local, drop_remainder=True), prepare)
 
 
 def evaluation_batches(
@@ -124,7 +124,7 @@ def evaluation_batches(
 
     batches = tf.data.Dataset.range(int(order.shape[0]))
     batches = batches.map(load, num_parallel_calls=num_parallel_calls, deterministic=True)
-    return _finished(batches.batch(batch_size), prepare)
+    return prepared_batches(batches.batch(batch_size), prepare)
 
 
 class _Table:
@@ -247,12 +247,3 @@ def _image_sizes(dataset: PreparedDataset) -> np.ndarray:
     if not len(sizes):
         raise UserError(f"{dataset.name}: the split is empty")
     return sizes
-
-
-def _finished(batches: tf.data.Dataset, prepare: PrepareBatch | None) -> tf.data.Dataset:
-    if prepare is not None:
-        batches = batches.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    options = tf.data.Options()
-    # the pipeline shares out examples itself, see shard
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return batches.with_options(options).prefetch(tf.data.AUTOTUNE)
