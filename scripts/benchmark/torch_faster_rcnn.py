@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmark import torch_boxes
-from benchmark.torch_shuffledet import imitation_mask
+from benchmark.torch_shuffledet import TorchStep, imitation_mask
 from benchmark.workload import LEARNING_RATE, MOMENTUM
 from fgfi_tf.models.faster_rcnn.anchors import anchor_grid
 from fgfi_tf.models.faster_rcnn.model import POOLED_SIZE, STRIDE, FasterRCNN
@@ -146,7 +146,7 @@ def to_torch_images(detector: FasterRCNN, images: np.ndarray) -> torch.Tensor:
     return preprocessed.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
 
-class TorchFasterRCNNStep:
+class TorchFasterRCNNStep(TorchStep):
     """The training step of a student, imitating where a teacher is given.
 
     Args:
@@ -241,14 +241,6 @@ class TorchFasterRCNNStep:
         gradients = {name: value.copy() for name, value in gradients.items()}
         self.optimizer.zero_grad(set_to_none=True)
         return {name: float(value.detach()) for name, value in terms.items()}, gradients
-
-    def step(self) -> float:
-        """One update; returns the loss before it."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = sum(self.losses().values())
-        loss.backward()
-        self.optimizer.step()
-        return float(loss.detach())
 
 
 def _rpn_losses(scores: torch.Tensor, deltas: torch.Tensor, anchors: list) -> dict[str, torch.Tensor]:

@@ -214,7 +214,19 @@ def imitation_mask(anchors: torch.Tensor, boxes: torch.Tensor, valid: torch.Tens
     return torch.stack(masks)
 
 
-class TorchImitationStep:
+class TorchStep:
+    """An update from the subclass's ``losses()``, a dict of scalars, by its ``optimizer``."""
+
+    def step(self) -> float:
+        """One update; returns the loss before it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = sum(self.losses().values())
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.detach())
+
+
+class TorchImitationStep(TorchStep):
     """The training step of a student, imitating where a teacher is given.
 
     Args:
@@ -279,14 +291,6 @@ class TorchImitationStep:
         self.student.load_state_dict(state)
         self.optimizer.zero_grad(set_to_none=True)
         return {name: float(value.detach()) for name, value in terms.items()}, gradients
-
-    def step(self) -> float:
-        """One update; returns the loss before it."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = sum(self.losses().values())
-        loss.backward()
-        self.optimizer.step()
-        return float(loss.detach())
 
 
 def compiled(step: TorchImitationStep) -> TorchImitationStep:
