@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import tensorflow as tf
 import tf_keras as keras
 
@@ -80,20 +78,23 @@ class BatchNorm(keras.layers.Layer):
         return outputs
 
     def _synchronised(self, inputs, gamma, beta, context):
-        """Normalised inputs, mean and variance of the global batch: the fused kernels and two exchanges."""
-        sum_over_replicas = functools.partial(context.all_reduce, tf.distribute.ReduceOp.SUM)
+        """Normalised inputs, mean and variance of the global batch: the fused kernels and one exchange.
+
+        The gradient takes a second one. The replicas may hold shares of different size.
+        """
         count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
         _, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             tf.stop_gradient(inputs), gamma, beta, epsilon=self.epsilon, is_training=True
         )
-        # A replica without images has no statistics; the kernel's is unbiased.
+        # A replica without images has no statistics; the kernel's variance is unbiased.
         mean = tf.where(count > 0.0, mean, 0.0)
         squares = tf.where(count > 0.0, variance * (count - 1.0), 0.0)
-        # The replicas may hold shares of different size, so sums are exchanged, not means; and twice,
-        # since the squares of values that are not centred would cancel.
-        total, summed = sum_over_replicas([count, count * mean])
-        global_mean = summed / total
-        global_variance = sum_over_replicas(squares + count * tf.square(mean - global_mean)) / total
+        # Sums of squares that are not centred would cancel, so every replica gets all centred ones.
+        each = _of_every_replica(tf.stack([tf.fill(tf.shape(mean), count), mean, squares]), context)
+        counts, means, squares = tf.unstack(each, axis=1)  # [replicas, C] each
+        total = tf.reduce_sum(counts[:, 0])
+        global_mean = tf.reduce_sum(counts * means, axis=0) / total
+        global_variance = tf.reduce_sum(squares + counts * tf.square(means - global_mean), axis=0) / total
 
         @tf.custom_gradient
         def normalise(x, gamma, beta):
@@ -113,7 +114,7 @@ class BatchNorm(keras.layers.Layer):
                     is_training=False,
                 )  # as if the statistics were constants
                 of_gamma, of_beta = (tf.where(count > 0.0, value, 0.0) for value in (of_gamma, of_beta))
-                all_gamma, all_beta = sum_over_replicas([of_gamma, of_beta])
+                all_gamma, all_beta = context.all_reduce(tf.distribute.ReduceOp.SUM, [of_gamma, of_beta])
                 # What flows through mean and variance: slope * x + constant for each channel.
                 inverse = tf.math.rsqrt(global_variance + self.epsilon)
                 slope = gamma * tf.square(inverse) * all_gamma / total
@@ -129,3 +130,9 @@ class BatchNorm(keras.layers.Layer):
     def get_config(self) -> dict:
         """Every constructor argument."""
         return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}
+
+
+def _of_every_replica(value: tf.Tensor, context: tf.distribute.ReplicaContext) -> tf.Tensor:
+    """[replicas, ...]: ``value`` of each, by a sum, which every kind of strategy packs and orders well."""
+    own = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=value.dtype)
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.tensordot(own, value, axes=0))

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from benchmark import workload
 from benchmark.options import Options
 from benchmark.timing import Table
 from fgfi_tf.errors import UserError
@@ -66,10 +67,12 @@ def fast_step(options: Options) -> Iterator[Table]:
 def scaling(options: Options) -> Iterator[Table]:
     """One device, two virtual CPUs, two workers on this machine, all at the same global batch."""
     job = _job(options)
+    half = max(1, (options.threads or workload.cores()) // 2)
     jobs = {
         "1 device (1 worker)": [job],
         "2 virtual devices": [dataclasses.replace(job, virtual_cpus=2)],
         "2 workers": [job, job],
+        "2 workers, half of the threads each": [dataclasses.replace(job, threads=half)] * 2,
     }
     rows = _rows(_alternate(jobs, options), options.global_batch)
     for row in rows:
