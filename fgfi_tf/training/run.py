@@ -17,7 +17,7 @@ from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.imitation.distiller import Distiller
-from fgfi_tf.training import build, callbacks, strategy
+from fgfi_tf.training import build, callbacks, progress, strategy
 from fgfi_tf.training.checkpoints import (
     CheckpointKeeper,
     averaged_weights,
@@ -203,11 +203,11 @@ def _callbacks(
     chief, workers = strategy.is_chief(over), strategy.worker_index(over)[1]
     schedule = build_schedule(config)
     validation = _validation_split(config, dataset)
-    bar = chief and callbacks.on_terminal()
+    bar = chief and progress.on_terminal()
     hooks = [
         callbacks.StepCounter(start, keeper.step),
         callbacks.StopOnNonFinite(start, folder.checkpoints),
-        callbacks.Summaries(
+        progress.Summaries(
             start,
             folder.summaries / "train" if chief else None,
             config.summary_every,
@@ -221,11 +221,11 @@ def _callbacks(
         ),
     ]
     if bar:
-        hooks.insert(2, callbacks.ProgressBar(start, config.steps))
+        hooks.insert(2, progress.ProgressBar(start, config.steps))
     if config.picture_every:
         draw = build.picture_drawer(distiller, validation or dataset)
         hooks.append(
-            callbacks.Pictures(
+            progress.Pictures(
                 start, folder.summaries / "train" if chief else None, config.picture_every, draw
             )
         )

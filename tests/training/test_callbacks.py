@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from fgfi_tf.training import callbacks
+from fgfi_tf.training import progress
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from fgfi_tf.training import callbacks
 )
 def test_bar_keeps_to_its_line(monkeypatch, capsys, columns, shown):
     monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((columns, 24)))
-    bar = callbacks.ProgressBar(17, 40000)
+    bar = progress.ProgressBar(17, 40000)
     bar.on_train_batch_end(0, {"loss": 31.12345, "class_loss": 1.2e-06, "box": 5.0})
     line = re.split("[\b\r]", capsys.readouterr().out)[-1]
     assert "18/40000" in line and len(line.rstrip("\n")) < columns
@@ -25,5 +25,5 @@ def test_bar_keeps_to_its_line(monkeypatch, capsys, columns, shown):
 
 
 def test_duration():
-    assert callbacks.duration(3661.9) == "1:01:01"
-    assert callbacks.duration(-1) == "0:00:00"
+    assert progress.duration(3661.9) == "1:01:01"
+    assert progress.duration(-1) == "0:00:00"
