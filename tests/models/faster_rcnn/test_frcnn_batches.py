@@ -8,21 +8,26 @@ from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig, rpn_targets
 from fgfi_tf.models.faster_rcnn.anchors import anchor_grid
+from fgfi_tf.training.optimizers import MomentumSGD
 
 HEIGHT, WIDTH = 208, 272
 # (height, width) of each picture in the padded batch; the third has no object
 PICTURES = np.array([[208, 200], [150, 272], [208, 272], [206, 270]], np.float32)
-STEP = tf.constant(7, tf.int64)
+START = tf.constant(0, tf.int64)
 SMALL = {"width": 0.05, "dropout": 0.0, "train_pre_nms": 600, "train_post_nms": 60, "roi_batch": 32}
 
 
-def _distiller():
+def _distiller(parts=1):
     keras.utils.set_random_seed(2)
     student, teacher = (
         FasterRCNN(FasterRCNNConfig(backbone=name, rpn_batch=48, **SMALL)) for name in ("vgg11", "vgg16")
     )
     imitation = ImitationLoss(teacher.feature_channels, **student.imitation_options())
-    return Distiller(student, teacher, imitation, imitation_weight=0.01, seed=5)
+    distiller = Distiller(
+        student, teacher, imitation, imitation_weight=0.01, seed=5, gradient_accumulation=parts
+    )
+    distiller.compile(optimizer=MomentumSGD(0.0))
+    return distiller
 
 
 def _batch(student):
@@ -64,24 +69,35 @@ def _counts(distiller, batch):
     }
 
 
-def _whole(distiller, batch):
+def _piece_by_piece(distiller, batch, size, weights):
+    """Terms of the loss and gradients from pieces of ``size`` images; ``weights``: each piece's share."""
+    terms = dict.fromkeys(weights, 0.0)
     with tf.GradientTape() as tape:
-        terms = distiller.losses_of(batch, STEP)
-        total = tf.add_n(list(terms.values()))
-    return terms, tape.gradient(total, distiller.trained_variables)
-
-
-def _image_by_image(distiller, batch, counts):
-    """The same from four batches of one, each term weighted by the image's part of what is counted."""
-    terms = dict.fromkeys(counts, 0.0)
-    with tf.GradientTape() as tape:
-        for image in range(4):
-            alone = distiller.losses_of({key: value[image : image + 1] for key, value in batch.items()}, STEP)
-            assert alone.keys() == counts.keys()
+        for piece in range(4 // size):
+            rows = {key: value[piece * size :][:size] for key, value in batch.items()}
+            part = piece if distiller.gradient_accumulation > 1 else 0
+            alone = distiller.losses_of(rows, START, part)
+            assert alone.keys() == terms.keys()
             for name, value in alone.items():
-                terms[name] += value * float(counts[name][image] / np.sum(counts[name]))
+                terms[name] += value * float(weights[name][piece])
         total = tf.add_n(list(terms.values()))
     return terms, tape.gradient(total, distiller.trained_variables)
+
+
+def _assert_step(distiller, batch, run_mode, expected, expected_gradients):
+    """A step has these losses; its velocities are these gradients, those of biases doubled, with decay."""
+    logs = run_mode(distiller.train_step)(batch)
+    assert logs.keys() == expected.keys() | {"loss"}
+    for name, value in expected.items():
+        assert value > 0 and logs[name].dtype == tf.float32
+        np.testing.assert_allclose(logs[name], value, rtol=1e-5, err_msg=name)
+    largest = max(np.abs(g).max() for g in expected_gradients)
+    student = distiller.student
+    for variable, wanted in zip(distiller.trained_variables, expected_gradients, strict=True):
+        velocity = distiller.optimizer.get_slot(variable, "momentum").numpy()
+        found = velocity / student.learning_rate_multiplier(variable)
+        found -= student.decay_rate(variable) * variable.numpy()
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5 * largest, err_msg=variable.name)
 
 
 def test_batch_of_four_is_four_batches_of_one(run_mode):
@@ -91,14 +107,15 @@ def test_batch_of_four_is_four_batches_of_one(run_mode):
     # or the weights would not be told from a plain mean
     assert len(set(counts["rpn_class"])) > 1 and len(set(counts["imitation_loss"])) == 4
     assert counts["imitation_loss"][2] == 0
-    expected, expected_gradients = _image_by_image(distiller, batch, counts)
-    found, gradients = run_mode(_whole)(distiller, batch)
-    assert found.keys() == expected.keys() == counts.keys()
-    for name, value in found.items():
-        assert value > 0 and value.dtype == tf.float32
-        np.testing.assert_allclose(value, expected[name], rtol=1e-5, err_msg=name)
-    largest = max(np.abs(g).max() for g in expected_gradients)
-    for variable, gradient, wanted in zip(
-        distiller.trained_variables, gradients, expected_gradients, strict=True
-    ):
-        np.testing.assert_allclose(gradient, wanted, rtol=1e-3, atol=1e-5 * largest, err_msg=variable.name)
+    weights = {name: count / np.sum(count) for name, count in counts.items()}
+    _assert_step(distiller, batch, run_mode, *_piece_by_piece(distiller, batch, 1, weights))
+
+
+def test_accumulating_is_the_mean_of_the_parts_and_counts_positions_over_all(run_mode):
+    distiller = _distiller(parts=2)
+    batch = _batch(distiller.student)
+    positions = _counts(distiller, batch)["imitation_loss"].reshape(2, 2).sum(axis=1)
+    weights = dict.fromkeys(distiller.student.loss_names, (0.5, 0.5))
+    weights["imitation_loss"] = positions / np.sum(positions)
+    assert positions[0] != positions[1]
+    _assert_step(distiller, batch, run_mode, *_piece_by_piece(distiller, batch, 2, weights))
