@@ -13,7 +13,7 @@ from places import REPOSITORY
 from test_run import assert_same, scalars, stop_at, weights
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "data"))
-from voc_fixtures import write_devkit
+from voc_fixtures import write_devkit, write_list
 
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.errors import UserError
@@ -165,6 +165,25 @@ def _predict(tmp_path, data):
     lines = (tmp_path / "found/comp4_det_images_dog.txt").read_text().splitlines()
     assert {line.split()[0] for line in lines} <= {path.stem for path in images.iterdir()}
     assert (tmp_path / "found/2008_000005.png").is_file()
+
+
+@pytest.mark.slow
+def test_both_published_students_stand_beside_voc_2007_test(teacher, tmp_path, capsys):
+    data = write_devkit(tmp_path)
+    write_list(data / "VOCdevkit/VOC2007", "test", ["000007"])
+    evaluate_command.evaluate(
+        evaluate_command.EvaluateConfig(
+            checkpoint=teacher["teacher_checkpoint"],
+            data_dir=str(data),
+            val_split="2007_test",
+            report_dir=str(tmp_path / "report"),
+        )
+    )
+    printed = capsys.readouterr().out
+    assert "VGG11 (published)  VGG11-I (published)" in printed
+    assert printed.split("aeroplane")[1].split()[1:3] == ["67.3", "72.5"]
+    report = (tmp_path / "report/report.md").read_text()
+    assert "published VGG11 |" in report and "published VGG11-I |" in report
 
 
 @pytest.mark.slow
