@@ -113,14 +113,18 @@ def write_report(
     truths: Any,
     detections: dict[str, Any],
     results: dict[str, Any],
+    split: str = "",
 ) -> None:
-    """Writes the report of one or several models to ``config.report_dir`` and says where it is."""
+    """Writes the report of one or several models to ``config.report_dir`` and says where it is.
+
+    ``split``: the name of the data set's split, where it is one.
+    """
     from fgfi_tf.evaluation import report  # plotting takes a second to import
 
     if config.compare:  # a name that is a published row is shown beside it
-        rows = {name: name for name in results if name in protocol.published_rows}
+        rows = {name: (name,) for name in results if name in protocol.published_rows}
     else:
-        rows = {name: config.published for name in results}
+        rows = {name: protocol.rows_beside(config.published, split) for name in results}
     images = Path(config.images) if config.images else None
     path = report.write(protocol.report(detections, results, truths, images, rows), config.report_dir)
     print(f"\nreport: {path}")

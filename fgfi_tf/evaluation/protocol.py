@@ -72,10 +72,14 @@ class Protocol:
         results: Mapping[str, Any],
         truths: Any,
         images: Path | None,
-        published: Mapping[str, str],
+        published: Mapping[str, tuple[str, ...]],
     ) -> ReportData:
-        """The report of models by name; ``published`` names the row of some of them."""
+        """The report of models by name; ``published``: the rows to show beside some of them."""
         raise NotImplementedError("a subclass defines report")
+
+    def rows_beside(self, row: str, split: str) -> tuple[str, ...]:
+        """The published rows to show beside a result: the one named, or those that belong to the split."""
+        return (row,) if row else ()
 
     def check_published(self, row: str) -> None:
         """Raises UserError for a row that is not published."""

@@ -20,7 +20,8 @@ from fgfi_tf.evaluation import plots
 from fgfi_tf.evaluation.report_data import Figure, Gallery, ReportData, Table, format_value
 from fgfi_tf.evaluation.report_html import to_html
 
-_JPEG_QUALITY = 88
+# Full colour resolution: else thin coloured lines turn grey.
+_JPEG = {"format": "JPEG", "quality": 88, "subsampling": 0}
 
 
 def write(data: ReportData, folder: str | os.PathLike[str]) -> Path:
@@ -55,7 +56,7 @@ def render_pictures(data: ReportData) -> dict[str, bytes]:
             elif isinstance(part, Gallery):
                 for picture in part.pictures:
                     out = io.BytesIO()
-                    Image.fromarray(picture.image).save(out, format="JPEG", quality=_JPEG_QUALITY)
+                    Image.fromarray(picture.image).save(out, **_JPEG)
                     files[f"pictures/{picture.name}.jpg"] = out.getvalue()
     return files
 

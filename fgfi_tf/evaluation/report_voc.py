@@ -39,12 +39,12 @@ _METRIC_TITLES = {"11point": "11 points (VOC 2007)", "area": "Area under the cur
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One evaluated model: its name, detections, results, row of the published table (or none)."""
+    """One evaluated model: its name, detections, results, rows of the published table beside it."""
 
     name: str
     detections: Detections
     evaluation: Evaluation
-    published: str = ""
+    published: tuple[str, ...] = ()
 
 
 def build(runs: list[Run], truths: Truths, images: Path | None = None, title: str = "") -> ReportData:
@@ -59,10 +59,10 @@ def build(runs: list[Run], truths: Truths, images: Path | None = None, title: st
     Raises:
         UserError: an unknown published row; the image folder is absent or holds no image of these.
     """
-    for run in runs:
-        if run.published and run.published not in voc_tables.PUBLISHED_MEAN:
+    for row in itertools.chain(*(run.published for run in runs)):
+        if row not in voc_tables.PUBLISHED_MEAN:
             known = ", ".join(voc_tables.PUBLISHED_MEAN)
-            raise UserError(f"{run.published!r} is no published row: choose of {known}")
+            raise UserError(f"{row!r} is no published row: choose of {known}")
     folder = ImageFolder.of(images, truths.image_ids) if images else None
     analyses = {run.name: voc_analysis.analyse(run.detections, truths, run.evaluation) for run in runs}
     sections = [
@@ -101,7 +101,7 @@ def _numbers(run: Run, analyses: dict[str, voc_analysis.Analysis]) -> dict[str, 
         "images": run.evaluation.n_images,
         "results": run.evaluation.to_json(),
         "analysis": {name: part.counts() for name, part in analyses.items()},
-        "published": {run.published: voc_tables.PUBLISHED.get(run.published, {})} if run.published else {},
+        "published": {row: voc_tables.PUBLISHED.get(row, {}) for row in run.published},
     }
 
 
@@ -114,14 +114,11 @@ def _ap_table(runs: list[Run], metric: str) -> Table:
     for (base_name, base), (name, values) in itertools.combinations(columns[: len(runs)], 2):
         columns.append((f"{name} \N{MINUS SIGN} {base_name}", _difference(values, base)))
     for run in runs if metric == "11point" else ():
-        if run.published:
-            theirs = {
-                **voc_tables.PUBLISHED.get(run.published, {}),
-                "mean": voc_tables.PUBLISHED_MEAN[run.published],
-            }
-            columns.append((f"published {run.published}", theirs))
+        for row in run.published:
+            theirs = {**voc_tables.PUBLISHED.get(row, {}), "mean": voc_tables.PUBLISHED_MEAN[row]}
+            columns.append((f"published {row}", theirs))
             columns.append(
-                (f"{run.name} \N{MINUS SIGN} published", _difference(_percent(run, metric), theirs))
+                (f"{run.name} \N{MINUS SIGN} published {row}", _difference(_percent(run, metric), theirs))
             )
     names = [*runs[0].evaluation.results, "mean"]
     if not all(result.positives for _, result in runs[0].evaluation):
@@ -159,8 +156,10 @@ def _precision_figure(runs: list[Run]) -> Figure:
         for number, run in enumerate(runs):
             result = run.evaluation.results[name]
             envelope = np.maximum.accumulate(result.precision[::-1])[::-1]
-            last = result.recall[-1:]  # down to the axis where the detections end
-            x, y = np.concatenate([result.recall, last]), np.concatenate([envelope, np.zeros(len(last))])
+            # from the first axis, and down to the second where the detections end
+            start, last = np.zeros(len(result.recall[:1])), result.recall[-1:]
+            x = np.concatenate([start, result.recall, last])
+            y = np.concatenate([envelope[:1], envelope, np.zeros(len(last))])
             lines.append(Line(run.name, x, y, SERIES_COLORS[number % len(SERIES_COLORS)]))
         panels.append(Curves(name, tuple(lines), "recall", "precision"))
     return Figure(

@@ -36,13 +36,16 @@ class VocProtocol(Protocol):
 
     def table(self, results, published: str = "", split: str = "") -> str:
         """One column for each result; of VOC 2007 test all published classes, unless one row is named."""
-        rows = (published,) if published else ()
-        if not rows and split == _PUBLISHED_SPLIT:
-            rows = tuple(voc_tables.PUBLISHED)
         images = next(iter(results.values())).n_images
         heading = f"PASCAL VOC, AP at 11 points, {images} images, percent"
         columns = {name or "AP": result for name, result in results.items()}
-        return f"{heading}\n{voc_tables.ap_table(columns, rows)}"
+        return f"{heading}\n{voc_tables.ap_table(columns, self.rows_beside(published, split))}"
+
+    def rows_beside(self, row: str, split: str) -> tuple[str, ...]:
+        """See ``Protocol``; those with every class belong to VOC 2007 test."""
+        if not row and split == _PUBLISHED_SPLIT:
+            return tuple(voc_tables.PUBLISHED)
+        return super().rows_beside(row, split)
 
     def figures(self, result: voc.Evaluation) -> dict[str, float]:
         """The mean over the classes that have objects, at 11 points and of the area, then each class."""
@@ -81,7 +84,7 @@ class VocProtocol(Protocol):
         from fgfi_tf.evaluation import report_voc  # plotting takes a second to import
 
         runs = [
-            report_voc.Run(name, detections[name], result, published.get(name, ""))
+            report_voc.Run(name, detections[name], result, published.get(name, ()))
             for name, result in results.items()
         ]
         return report_voc.build(runs, truths, images)

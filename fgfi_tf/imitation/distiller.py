@@ -64,7 +64,8 @@ class Distiller(keras.Model):
         # The replicas' logs are equal; Keras's default would add up those of several machines.
         self.distribute_reduction_method = "first"
         names = ["loss", *student.loss_names]
-        names += ["imitation_loss", "adaptation_decay"] if imitation is not None else []
+        if imitation is not None:
+            names += ["imitation_loss", *(["adaptation_decay"] if imitation.weight_decay else [])]
         self._means = {name: GlobalMean(name=name) for name in names}
 
     def compile(self, optimizer="rmsprop", **kwargs) -> None:
@@ -172,7 +173,7 @@ class Distiller(keras.Model):
         return tape.gradient(scaled, variables), {"loss": loss, **terms}
 
     def _accumulated(self, batch: Batch, step: tf.Tensor, variables: list[tf.Variable]):
-        """Sums of the gradients and terms over the parts, in a loop that holds one part's activations."""
+        """Sums of the gradients and terms over the parts, holding the activations of one at a time."""
         parts = self.gradient_accumulation
         rows = batch["image"].shape[0] or tf.shape(batch["image"])[0]
         size = rows // parts
@@ -181,8 +182,9 @@ class Distiller(keras.Model):
             counts["global_positions"] = self.imitation.count_positions(*self._mask_arguments(batch))
 
         def add_part(i, gradients, terms):
-            # Not a slice: XLA needs to know its length.
-            part = tf.nest.map_structure(lambda x: tf.gather(x, i * size + tf.range(size)), batch)
+            with tf.control_dependencies(gradients):  # not before the part before it is done
+                # Not a slice: XLA needs to know its length.
+                part = tf.nest.map_structure(lambda x: tf.gather(x, i * size + tf.range(size)), batch)
             part["image"] = tf.ensure_shape(
                 part["image"], [batch["image"].shape[0] and size, *batch["image"].shape[1:]]
             )
@@ -191,15 +193,23 @@ class Distiller(keras.Model):
             gradients = [g if n is None else g + n for g, n in zip(gradients, new, strict=True)]
             return i + 1, gradients, {name: value + found.get(name, 0.0) for name, value in terms.items()}
 
-        start = (
-            tf.constant(0),
+        sums = (
             [tf.zeros_like(variable) for variable in variables],
             {name: tf.constant(0.0) for name in self._means},
         )
-        _, gradients, terms = tf.while_loop(
-            lambda i, *_: i < parts, add_part, start, parallel_iterations=1, maximum_iterations=parts
+        if num_replicas() > 1:
+            # Replicas cannot meet inside a loop of the graph, and statistics and counts are exchanged.
+            for i in range(parts):
+                _, *sums = add_part(i, *sums)
+            return sums
+        _, *sums = tf.while_loop(
+            lambda i, *_: i < parts,
+            add_part,
+            (tf.constant(0), *sums),
+            parallel_iterations=1,
+            maximum_iterations=parts,
         )
-        return gradients, terms
+        return sums
 
     @property
     def _scales_loss(self) -> bool:

@@ -1,4 +1,4 @@
-"""ImageNet weights of ``keras.applications`` VGG16 (the h5 file with the classifier)."""
+"""ImageNet weights of ``keras.applications`` VGG16 (its h5 files, with the classifier or without)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from absl import logging
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.interop import vgg_layers
@@ -13,6 +14,7 @@ from fgfi_tf.interop.vgg_layers import RGB_MEANS, Source
 from fgfi_tf.models.faster_rcnn import FasterRCNN
 from fgfi_tf.models.faster_rcnn.backbone import BACKBONES
 
+CLASSIFIER = ("fc1", "fc2")
 # what keras.applications subtracts; channels are BGR as ours
 _KERAS_RGB_MEANS = np.array([123.68, 116.779, 103.939])
 
@@ -20,26 +22,35 @@ _KERAS_RGB_MEANS = np.array([123.68, 116.779, 103.939])
 def load_imagenet(detector: FasterRCNN, path: str | Path) -> None:
     """Starts base, fc6 and fc7 from ``vgg16_weights_tf_dim_ordering_tf_kernels.h5`` or a model saved whole.
 
+    A file that ends with the convolutions (``..._notop.h5``) leaves fc6 and fc7 as they are and says so.
+
     Raises:
-        UserError: the detector is no VGG16; the file cannot be read or lacks layers (they are named; the file
-            without the classifier, ``notop``, lacks fc1 and fc2).
+        UserError: the detector is no VGG16; the file cannot be read or lacks layers (they are named).
     """
     if detector.config.backbone != "vgg16":
         raise UserError(f"{path}: keras.applications has VGG16 only, not {detector.config.backbone}")
     arrays = _read(Path(path))
-    fc6, fc7 = vgg_layers.box_layers(detector)
     names = [
         f"block{stage}_conv{index}"
         for stage, layers in enumerate(BACKBONES["vgg16"].stages, start=1)
         for index in range(1, len(layers) + 1)
     ]
-    layers = [*detector.base.convolutions, fc6, fc7]
+    layers = dict(zip(names, detector.base.convolutions, strict=True))
+    has_classifier = any(key.split("/")[0] in (*CLASSIFIER, "predictions") for key in arrays)
+    if has_classifier:
+        layers |= dict(zip(CLASSIFIER, vgg_layers.box_layers(detector), strict=True))
     sources = [
         Source(layer, f"{name}/kernel", f"{name}/bias", lambda kernel: kernel)
-        for layer, name in zip(layers, [*names, "fc1", "fc2"], strict=True)
+        for name, layer in layers.items()
     ]
-    vgg_layers.assign(sources, arrays, path, "a keras.applications VGG16 with classifier")
+    vgg_layers.assign(sources, arrays, path, "a keras.applications VGG16")
     vgg_layers.fold_preprocessing(detector, np.ones(3), (RGB_MEANS - _KERAS_RGB_MEANS)[::-1])
+    if not has_classifier:
+        logging.warning(
+            "%s: has no classifier (%s): the convolutions are loaded, fc6 and fc7 start at random",
+            path,
+            ", ".join(CLASSIFIER),
+        )
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

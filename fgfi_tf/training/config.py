@@ -54,7 +54,8 @@ class ExperimentConfig:
     init_checkpoint: str = _model(
         "",
         "Weights to start from: a run folder or checkpoint; a TF1 ShuffleDet or backbone checkpoint; for "
-        "Faster R-CNN a .pth file (faster_rcnn_*.pth, or an ImageNet VGG) or keras.applications VGG16 (.h5).",
+        "Faster R-CNN a .pth file (faster_rcnn_*.pth, or an ImageNet VGG) or keras.applications VGG16 (.h5; "
+        "of a notop file the convolutions).",
     )
     init_pixels: str = _model(
         "auto",

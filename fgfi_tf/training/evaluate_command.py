@@ -93,7 +93,8 @@ def _evaluate_model(config: EvaluateConfig) -> None:
     if config.report_dir:
         folder = datasets.entry(config.dataset).image_folder(config.data_dir, config.val_split)
         named = dataclasses.replace(config, images=config.images or str(folder or ""))
-        command.write_report(named, protocol, truths, {config.name: detections}, {config.name: result})
+        results = {config.name: result}
+        command.write_report(named, protocol, truths, {config.name: detections}, results, config.val_split)
 
 
 def _open(config: EvaluateConfig) -> tuple[PreparedDataset, Protocol]:

@@ -69,13 +69,15 @@ def test_report_of_two_models(tmp_path):
     nothing = Detections.from_frames({}, CLASSES)
     runs = [
         report_voc.Run("none", nothing, voc.evaluate(nothing, truths)),
-        report_voc.Run("some", detections, voc.evaluate(detections, truths), "VGG11-I"),
+        report_voc.Run("some", detections, voc.evaluate(detections, truths), ("VGG11", "VGG11-I")),
     ]
     data = report_voc.build(runs, truths, _image_folder(tmp_path))
     page = report.write(data, tmp_path / "report")
     text = (tmp_path / "report/report.md").read_text()
-    assert "| dog | 0.0 | 100.0 | 100.0 | 72.6 | 27.4 |" in text
-    assert "| cow | – | – | – | 73.5 | – |" in text
+    for row in ("VGG11", "VGG11-I"):
+        assert f"| published {row} | some \N{MINUS SIGN} published {row} |" in text
+    assert "| dog | 0.0 | 100.0 | 100.0 | 58.3 | 41.7 | 72.6 | 27.4 |" in text
+    assert "| cow | – | – | – | 63.2 | – | 73.5 | – |" in text
     assert "- Objects: 6 and 1 difficult" in text
     assert "a: 5 errors" in text and "b: 3 errors" in text
     assert page.stat().st_size > 20_000
@@ -84,10 +86,28 @@ def test_report_of_two_models(tmp_path):
     np.testing.assert_allclose(numbers["some"]["results"]["dog"]["AP11"], 1)
 
 
+def test_curves_begin_at_the_axis_and_end_where_the_detections_do():
+    # Two objects of three are found, after one wrong detection and before another.
+    boxes = np.array([[0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9]])
+    frame = {"image_id": "a", "boxes": boxes, "classes": [0, 0, 0], "difficult": [False] * 3}
+    truths = Truths.from_frames([frame], ("cat", "cow"))
+    found = {
+        "boxes": [[0, 50, 9, 59], boxes[0], boxes[1], [0, 70, 9, 79]],
+        "scores": [0.9, 0.8, 0.7, 0.6],
+        "classes": [0] * 4,
+    }
+    detections = Detections.from_frames({"a": found}, ("cat", "cow"))
+    data = report_voc.build([report_voc.Run("m", detections, voc.evaluate(detections, truths))], truths)
+    (panel,) = data.sections[1].parts[0].panels
+    (line,) = panel.lines
+    np.testing.assert_allclose(line.x, np.array([0, 0, 1, 2, 2, 2]) / 3)
+    np.testing.assert_allclose(line.y, np.array([2, 2, 2, 2, 1.5, 0]) / 3)
+
+
 def test_report_refusals(tmp_path):
     detections, truths = _scene()
     run = report_voc.Run("some", detections, voc.evaluate(detections, truths))
     with pytest.raises(UserError, match="no such image folder"):
         report_voc.build([run], truths, tmp_path / "nowhere")
     with pytest.raises(UserError, match="'VGG19' is no published row: choose of VGG16, VGG11, VGG11-I"):
-        report_voc.build([report_voc.Run("x", detections, run.evaluation, "VGG19")], truths)
+        report_voc.build([report_voc.Run("x", detections, run.evaluation, ("VGG19",))], truths)

@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pytest
+import tf_keras as keras
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.interop import keras_weights
@@ -53,6 +54,36 @@ def test_layers_are_loaded(tmp_path, root, style):
     np.testing.assert_allclose(detector.head.fc7.bias, weights["fc2"][1], rtol=1e-6)
 
 
+def test_file_without_classifier_leaves_the_box_head_and_says_so(tmp_path, caplog):
+    # What keras.applications.VGG16(include_top=False).save_weights writes, of fewer channels.
+    inputs = outputs = keras.Input([None, None, 3])
+    for stage, channels in STAGES.items():
+        for index, count in enumerate(channels, start=1):
+            outputs = keras.layers.Conv2D(count, 3, padding="same", name=f"block{stage}_conv{index}")(outputs)
+        outputs = keras.layers.MaxPooling2D(name=f"block{stage}_pool")(outputs)
+    model, path = keras.Model(inputs, outputs, name="vgg16"), tmp_path / "vgg16_notop.h5"
+    for layer in model.layers:
+        layer.set_weights([np.random.normal(size=weight.shape) for weight in layer.get_weights()])
+    model.save_weights(path)
+
+    detector = _detector()
+    before = [layer.get_weights() for layer in (detector.head.fc6, detector.head.fc7)]
+    with caplog.at_level("WARNING"):
+        keras_weights.load_imagenet(detector, path)
+    kernels = [w for w in model.get_weights() if w.ndim == 4]
+    biases = [w for w in model.get_weights() if w.ndim == 1]
+    assert len(kernels) == len(detector.base.convolutions) == 13
+    for number, layer in enumerate(detector.base.convolutions):
+        np.testing.assert_allclose(layer.kernel, kernels[number], rtol=1e-6)
+        if number:  # the first takes up the difference of the means
+            np.testing.assert_allclose(layer.bias, biases[number], rtol=1e-6)
+    for layer, weights in zip((detector.head.fc6, detector.head.fc7), before, strict=True):
+        np.testing.assert_array_equal(layer.kernel, weights[0])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: has no classifier (fc1, fc2): the convolutions are loaded, fc6 and fc7 start at random"
+    ]
+
+
 def test_bad_files(tmp_path):
     path = tmp_path / "vgg16.h5"
     with pytest.raises(UserError, match="vgg16.h5: no such file"):
@@ -60,8 +91,13 @@ def test_bad_files(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(UserError, match="vgg16.h5: damaged or not an h5 file"):
         keras_weights.load_imagenet(_detector(), path)
-    _write(path, without=("fc1", "fc2", "predictions"))
-    with pytest.raises(UserError, match="it lacks fc1/kernel, fc1/bias, fc2/kernel, fc2/bias"):
-        keras_weights.load_imagenet(_detector(), path)
+    for lacking, message in (
+        (("fc1", "fc2"), "it lacks fc1/kernel, fc1/bias, fc2/kernel, fc2/bias"),
+        (("fc2",), "vgg16.h5: not a keras.applications VGG16: it lacks fc2/kernel, fc2/bias"),
+        (("block3_conv2", "fc1", "fc2", "predictions"), "it lacks block3_conv2/kernel, block3_conv2/bias"),
+    ):
+        _write(path, without=lacking)
+        with pytest.raises(UserError, match=f"{message}$"):
+            keras_weights.load_imagenet(_detector(), path)
     with pytest.raises(UserError, match="keras.applications has VGG16 only, not vgg11"):
         keras_weights.load_imagenet(_detector("vgg11"), path)

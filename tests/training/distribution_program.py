@@ -1,12 +1,13 @@
 """Ten steps of a training on some virtual CPUs, in a process of its own.
 
 usage: distribution_program.py OUTPUT.npz model=NAME [teacher=NAME] [replicas=N] [images=N] [parts=N]
-           [precision=NAME] [batch_norm=inference]
+           [precision=NAME] [batch_norm=inference] [order=DIGITS]
 
 Virtual devices can only be made before TensorFlow starts, and one process serves one size of a
 group of replicas, so this is no part of the test process.
 The batches: 8 images each, and what IMAGES leaves in the last; images without objects stand first,
-so that the first replica often has none; the batch of step 4 has no object at all.
+so that the first replica often has none; the batch of step 4 has no object at all. ORDER: that of the images
+of each batch, for example 01452367.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ FRCNN_SIZE = (160, 240)
 FRCNN_OPTIONS = {"width": 0.05, "dropout": 0.0, "train_pre_nms": 600, "train_post_nms": 100, "rpn_batch": 16}
 
 
-def examples(count: int, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
+def examples(count: int, image_size: tuple[int, int], order: str = "01234567") -> dict[str, np.ndarray]:
     generator, factor = np.random.default_rng(3), image_size[0] / SIZE[0]
     corner = factor * generator.uniform(0, [56, 24], (count, BOXES, 2))
     size = factor * generator.uniform(20, 40, (count, BOXES, 2))
@@ -40,13 +41,17 @@ def examples(count: int, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
     position = np.arange(count)
     valid[(position % BATCH < 2) | (position // BATCH == 3)] = False
     boxes = np.concatenate([corner, corner + size], -1) * valid[..., None]
-    return {
+    arrays = {
         "image": generator.uniform(0, 255, (count, *image_size, 3)).astype(np.float32),
         "content_size": np.tile(np.float32(image_size), (count, 1)),
         "boxes": boxes.astype(np.float32),
         "classes": (generator.integers(0, 3, (count, BOXES)) * valid).astype(np.int32),
         "valid": valid,
     }
+    if count % BATCH:
+        return arrays
+    index = np.arange(count).reshape(-1, BATCH)[:, [int(digit) for digit in order]].ravel()
+    return {name: array[index] for name, array in arrays.items()}
 
 
 class Record(keras.callbacks.Callback):
@@ -83,6 +88,7 @@ def train(
     parts: str = "1",
     precision: str = "none",
     batch_norm: str = "training",
+    order: str = "01234567",
 ) -> dict[str, np.ndarray]:
     over = build_strategy(virtual_cpus=int(replicas))
     keras.utils.set_random_seed(3)
@@ -118,7 +124,7 @@ def train(
             optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer, initial_scale=2.0**20)
         distiller.compile(optimizer=optimizer)
     batches = (
-        tf.data.Dataset.from_tensor_slices(examples(int(images), image_size))
+        tf.data.Dataset.from_tensor_slices(examples(int(images), image_size, order))
         .batch(BATCH)
         .map(student.prepare_batch)
     )

@@ -49,6 +49,7 @@ def assert_same_training(alone, *others, atol=1e-5):
 
 
 TINY = ("model=tiny_plain", "teacher=tiny_teacher")
+FASTER_RCNN = ("model=faster_rcnn_vgg11", "teacher=faster_rcnn_vgg16")
 
 
 @pytest.mark.slow
@@ -73,6 +74,15 @@ def test_accumulating_on_2_devices_is_the_whole_batch_on_one(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("names", [TINY, FASTER_RCNN], ids=["batch_norm", "faster_rcnn"])
+def test_parts_on_2_devices_are_the_parts_on_one(tmp_path, names):
+    # What statistics and samples are of: images 0, 1 and 4, 5 are the first part of the two devices.
+    arguments = (*names, "images=80", "parts=2")
+    alone = trained(tmp_path, *arguments, "order=01452367")
+    assert_same_training(alone, trained(tmp_path, *arguments, "replicas=2"))
+
+
+@pytest.mark.slow
 def test_float16_on_2_devices(tmp_path):
     # Whether a scale near the limit overflows depends on how the batch is split: no weights are compared.
     result = trained(tmp_path, *TINY, "precision=float16", "replicas=2")
@@ -92,7 +102,7 @@ def test_shuffledet_imitation_on_1_and_4_devices(tmp_path):
 
 @pytest.mark.slow
 def test_faster_rcnn_imitation_on_1_and_2_devices(tmp_path):
-    names = ("model=faster_rcnn_vgg11", "teacher=faster_rcnn_vgg16", "images=80")
+    names = (*FASTER_RCNN, "images=80")
     alone, shared = (trained(tmp_path, *names, f"replicas={count}") for count in (1, 2))
     assert alone["losses"].shape == (10, 7)  # the sum, four of detection, imitation, decay of the adaptation
     assert (alone["losses"][0] > 0).all()

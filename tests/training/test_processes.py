@@ -14,6 +14,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_detector
+from places import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "tests" / "data"))
+from voc_fixtures import write_devkit
 
 from fgfi_tf.training.checkpoints import list_checkpoints
 
@@ -212,6 +216,39 @@ def test_two_workers_train_as_one_process_with_two_replicas(kitti, tmp_path, tea
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, atol=1e-6, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.slow
+def test_two_workers_train_faster_rcnn_on_images_of_many_shapes_as_one_process(tmp_path):
+    data = write_devkit(tmp_path / "voc")
+    flags = {
+        "model": "faster_rcnn_vgg11",
+        "input_size": "160x0",
+        "width": 0.05,
+        "drift": "150x100",  # the default: images keep their shape
+        "dataset": "voc",
+        "train_split": "2012_train",
+        "learning_rate": 0.003,
+        "clip_norm": 10,
+    }
+    guide = Run(data, tmp_path / "guide", **{**flags, "model": "faster_rcnn_vgg16", "steps": 1})
+    guide.finish()
+    flags |= {
+        "imitation": "true",
+        "teacher_model": "faster_rcnn_vgg16",
+        "teacher_checkpoint": guide.folder,
+        "imitation_weight": 0.01,
+        "steps": 5,
+    }
+    together = Run(data, tmp_path / "one", virtual_cpus=2, **flags)
+    together.finish()
+    run = Run(data, tmp_path / "two", **flags)
+    for worker in [run.start(**environment) for environment in cluster(2)]:
+        run.finish(worker)
+    expected, found = together.weights(5), run.weights(5)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-5, rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.slow

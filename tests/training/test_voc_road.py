@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -12,7 +13,7 @@ from places import REPOSITORY
 from test_run import assert_same, scalars, stop_at, weights
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "data"))
-from voc_fixtures import write_devkit
+from voc_fixtures import write_devkit, write_list
 
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.errors import UserError
@@ -164,6 +165,51 @@ def _predict(tmp_path, data):
     lines = (tmp_path / "found/comp4_det_images_dog.txt").read_text().splitlines()
     assert {line.split()[0] for line in lines} <= {path.stem for path in images.iterdir()}
     assert (tmp_path / "found/2008_000005.png").is_file()
+
+
+@pytest.mark.slow
+def test_both_published_students_stand_beside_voc_2007_test(teacher, tmp_path, capsys):
+    data = write_devkit(tmp_path)
+    write_list(data / "VOCdevkit/VOC2007", "test", ["000007"])
+    evaluate_command.evaluate(
+        evaluate_command.EvaluateConfig(
+            checkpoint=teacher["teacher_checkpoint"],
+            data_dir=str(data),
+            val_split="2007_test",
+            report_dir=str(tmp_path / "report"),
+        )
+    )
+    printed = capsys.readouterr().out
+    assert "VGG11 (published)  VGG11-I (published)" in printed
+    assert printed.split("aeroplane")[1].split()[1:3] == ["67.3", "72.5"]
+    report = (tmp_path / "report/report.md").read_text()
+    assert "published VGG11 |" in report and "published VGG11-I |" in report
+
+
+@pytest.mark.slow
+def test_watch_evaluates_a_run_and_keeps_the_best(data, teacher, tmp_path, capsys):
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(teacher["teacher_checkpoint"], folder.root)
+    evaluate_command.evaluate(
+        evaluate_command.EvaluateConfig(checkpoint=str(folder.root), data_dir=str(data), watch=True)
+    )
+    printed = capsys.readouterr().out
+    # the split is the run's own
+    assert "PASCAL VOC, AP at 11 points, 1 images" in printed and "best so far, kept in" in printed
+    assert "training has ended; best: step 1, mAP11" in printed
+    assert list(ResultLog(folder).results()) == [1]
+    assert scalars(folder.summaries)["evaluation/mAP11"] == [1]
+    assert [path.name for path in checkpoints.list_checkpoints(folder.best)] == ["ckpt-1"]
+
+
+@pytest.mark.slow
+def test_accumulating_run_imitates_and_resumes_exactly(data, teacher, tmp_path):
+    options = {**teacher, "batch_size": 4, "gradient_accumulation": 2}
+    whole, parts = (experiment(data, tmp_path / name, **options) for name in ("whole", "parts"))
+    assert run.train(whole).finished
+    stop_at(3, lambda: run.train(parts))
+    assert run.train(parts).finished
+    assert_same(tmp_path / "whole/checkpoints/ckpt-4", tmp_path / "parts/checkpoints/ckpt-4")
 
 
 @pytest.mark.slow
