@@ -149,7 +149,11 @@ class ImitationLoss(keras.layers.Layer):
         Returns:
             float32 scalar.
         """
-        squared_error, positions = self.sums(
+        # In a graph the operations become part of it, without a function around them. XLA needs shapes as
+        # constants, the gradient of a nested function takes shapes out of its forward part, and so XLA
+        # makes constants of all that goes into that: the features and, behind them, every weight.
+        sums = self._traced_sums if tf.executing_eagerly() else self.sums
+        squared_error, positions = sums(
             tuple(student_features),
             tuple(teacher_features),
             tuple(anchors),
@@ -173,7 +177,7 @@ class ImitationLoss(keras.layers.Layer):
         """Mask positions of the global batch (float32 scalar). Arguments as for :meth:`call`."""
         return global_sum(_count(self.masks(anchors, boxes, valid, area)))
 
-    @tf.function(reduce_retracing=True, autograph=False)
+    @tf.autograph.experimental.do_not_convert
     def sums(
         self, student_features, teacher_features, anchors, boxes, valid, area=None
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -190,6 +194,8 @@ class ImitationLoss(keras.layers.Layer):
                 student, teacher, mask, tf.cast(kernel, tf.float32), tf.cast(bias, tf.float32)
             )
         return total, _count(region)
+
+    _traced_sums = tf.function(sums, reduce_retracing=True, autograph=False)
 
     def _dense(self) -> bool:
         if self.compute == "auto":

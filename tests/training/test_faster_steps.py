@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras as keras
 from test_run import assert_same, scalars, stop_at, weights
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.imitation.distiller import Distiller
+from fgfi_tf.imitation.layer import ImitationLoss
+from fgfi_tf.models.shuffledet import ShuffleDet
 from fgfi_tf.training import run
 from fgfi_tf.training.checkpoints import list_checkpoints
 from fgfi_tf.training.evaluator import ResultLog
+from fgfi_tf.training.optimizers import MomentumSGD
 
 
 @pytest.fixture(scope="module", name="known")
@@ -61,6 +67,47 @@ def test_several_steps_in_one_execution_are_the_same_steps(after_7_steps):
 )
 def test_xla_computes_the_same_steps(after_7_steps, options):
     assert_near(after_7_steps(**options), after_7_steps(**options, jit_compile=True), atol=1e-4)
+
+
+def street_batch(student, seed):
+    """Two noise images of 64 x 96 with three objects each, the last of the second one padding."""
+    random = np.random.default_rng(seed)
+    first, size = random.uniform(0.0, 40.0, (2, 3, 2)), random.uniform(12.0, 23.0, (2, 3, 2))
+    batch = {
+        "image": random.uniform(0.0, 255.0, (2, 64, 96, 3)).astype(np.float32),
+        "boxes": np.concatenate([first, first + size], axis=-1).astype(np.float32),
+        "classes": random.integers(0, 3, (2, 3)).astype(np.int32),
+        "valid": np.array([[True, True, True], [True, True, False]]),
+    }
+    return student.prepare_batch(tf.nest.map_structure(tf.constant, batch))
+
+
+@pytest.mark.slow
+def test_xla_computes_the_same_imitating_steps_of_shuffledet_and_compiles_once():
+    """Three steps on three batches, dropout on; steps so small that rounding does not grow in them."""
+    logs, moved, statistics, seconds = {}, {}, {}, []
+    for compiled in (False, True):
+        keras.utils.set_random_seed(0)
+        student, teacher = (ShuffleDet(f"shuffledet_{x}x", input_size=(64, 96)) for x in ("0.25", "0.5"))
+        distiller = Distiller(student, teacher.folded_copy(), ImitationLoss(teacher.feature_channels))
+        distiller.compile(MomentumSGD(1e-6, 0.9))
+        start = [v.numpy() for v in distiller.trained_variables]
+        step = tf.function(distiller.train_step, jit_compile=compiled, autograph=False)
+        for seed in range(3):
+            batch, began = street_batch(student, seed), time.perf_counter()
+            logs[compiled] = {name: float(value) for name, value in step(batch).items()}
+            seconds.append(time.perf_counter() - began)
+        end = [v.numpy() for v in distiller.trained_variables]
+        moved[compiled] = np.concatenate([np.ravel(e - s) for e, s in zip(end, start, strict=True)])
+        statistics[compiled] = [v.numpy() for v in student.non_trainable_variables]
+    assert logs[False]["imitation_loss"] > 0.01
+    assert logs[True] == pytest.approx(logs[False], rel=1e-4)
+    distance = np.linalg.norm(moved[False])
+    assert distance > 1e-4
+    assert np.linalg.norm(moved[True] - moved[False]) < 0.01 * distance
+    for expected, value in zip(statistics[False], statistics[True], strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-4)
+    assert max(seconds[4:]) < seconds[3] / 3  # only the first of its steps compiles
 
 
 def test_several_accumulated_steps_in_one_execution(after_7_steps):
