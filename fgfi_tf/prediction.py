@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from fgfi_tf.drawing import draw_boxes
-from fgfi_tf.errors import UserError
+from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.models.card import MODEL_FILE, ModelCard
 from fgfi_tf.models.detector import Detector
 
@@ -68,7 +68,7 @@ class Predictor:
     @classmethod
     def load(cls, path: Path | str, model: str = "") -> Predictor:
         """From a SavedModel folder, a run folder, or a checkpoint. Raises UserError."""
-        from fgfi_tf.training.checkpoints import first_line, load_detector
+        from fgfi_tf.training.loading import load_detector
 
         path = Path(path)
         if not (path / "saved_model.pb").is_file():

@@ -37,10 +37,10 @@ def main(argv: Sequence[str]) -> None:
             raise UserError(f"--{name} is missing")
     cli.start_tensorflow()
     from fgfi_tf.interop import export
-    from fgfi_tf.training import checkpoints
+    from fgfi_tf.training import loading
 
     size = parse_size("input_size", config.input_size) if config.input_size else None
-    detector = checkpoints.load_detector(config.checkpoint, model=config.model, input_size=size)
+    detector = loading.load_detector(config.checkpoint, model=config.model, input_size=size)
     folder = export.export(detector, config.output_dir, overwrite=config.overwrite)
     total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"SavedModel: {folder} ({total / 1e6:.1f} MB)")

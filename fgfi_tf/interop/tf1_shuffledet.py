@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from fgfi_tf.errors import UserError
+from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models.shuffledet.layers import ConvBN
 from fgfi_tf.models.shuffledet.model import ShuffleDet
@@ -112,13 +112,9 @@ def _read(path: str | Path, names, *, backbone_hint: bool) -> dict[str, np.ndarr
         if not missing:
             return {name: reader.get_tensor(name) for name in names}
     except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
-        raise UserError(f"cannot read the checkpoint {path}: {_first_line(error)}") from error
+        raise UserError(f"cannot read the checkpoint {path}: {first_line(error)}") from error
     hint = ""
     if backbone_hint and all("added3" in name or "conv12" in name for name in missing):
         hint = "; it looks like a backbone: load it with backbone_only"
     shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
     raise UserError(f"{path} lacks {len(missing)} of {len(names)} variables: {shown}{hint}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

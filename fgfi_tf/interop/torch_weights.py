@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fgfi_tf.errors import UserError
+from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.interop import vgg_layers
 from fgfi_tf.interop.vgg_layers import RGB_MEANS, Source
@@ -123,13 +123,9 @@ def _torch_load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: not a PyTorch file of weights alone: {_first_line(error)}") from error
+        raise UserError(f"{path}: not a PyTorch file of weights alone: {first_line(error)}") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: damaged or not a PyTorch file: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{path}: damaged or not a PyTorch file: {first_line(error)}") from error
 
 
 def _source(layer, name: str, convert) -> Source:

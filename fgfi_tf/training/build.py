@@ -15,7 +15,7 @@ from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models import registry
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.prediction import split_detections
-from fgfi_tf.training import batches, checkpoints, strategy
+from fgfi_tf.training import batches, loading, strategy
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.optimizers import build_optimizer
 
@@ -38,7 +38,7 @@ def build_distiller(config: ExperimentConfig, class_names: Sequence[str]) -> Dis
         **config.model_options,
     )
     if config.init_checkpoint:
-        checkpoints.load_initial_weights(student, config.init_checkpoint, config.init_pixels)
+        loading.load_initial_weights(student, config.init_checkpoint, config.init_pixels)
     teacher = _teacher(config, class_names) if config.imitation else None
     distiller = Distiller(
         student,
@@ -60,7 +60,7 @@ def build_distiller(config: ExperimentConfig, class_names: Sequence[str]) -> Dis
 
 
 def _teacher(config: ExperimentConfig, class_names: Sequence[str]) -> Detector:
-    teacher = checkpoints.load_detector(
+    teacher = loading.load_detector(
         config.teacher_checkpoint,
         model=config.teacher_model,
         input_size=config.size,

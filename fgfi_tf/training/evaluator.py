@@ -16,7 +16,7 @@ from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.evaluation.protocol import Protocol
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.prediction import Predictor, split_detections
-from fgfi_tf.training import batches, checkpoints
+from fgfi_tf.training import batches, checkpoints, loading
 from fgfi_tf.training.run_folder import RunFolder
 
 Frames = dict[str, dict[str, np.ndarray]]
@@ -78,10 +78,10 @@ class CheckpointEvaluator:
         """(result, detections) of a checkpoint. Raises UserError where it cannot be loaded."""
         if self._detector is None:
             classes = self._dataset.class_names[: self._dataset.num_training_classes]
-            self._detector = checkpoints.load_detector(path, model=self._model, class_names=classes)
+            self._detector = loading.load_detector(path, model=self._model, class_names=classes)
             self._detect = batched_detector(self._detector)
         else:
-            checkpoints.load_weights(self._detector, path)
+            loading.load_weights(self._detector, path)
         frames = self._detect(self._dataset, self._batch_size)
         detections = self._protocol.detections(frames, self._detector.class_names)
         return self._protocol.evaluate(detections, self._truths), detections

@@ -14,14 +14,13 @@ import tf_keras as keras
 
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.records import PreparedDataset
-from fgfi_tf.errors import UserError
+from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.training import build, callbacks, progress, strategy
 from fgfi_tf.training.checkpoints import (
     CheckpointKeeper,
     averaged_weights,
-    first_line,
     list_checkpoints,
     step_of,
 )

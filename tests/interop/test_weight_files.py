@@ -6,7 +6,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.interop import weight_files
 from fgfi_tf.models import registry
 from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
-from fgfi_tf.training import checkpoints
+from fgfi_tf.training import loading
 
 torch = pytest.importorskip("torch", reason="reading .pth files needs the extra [torch]")
 
@@ -55,7 +55,7 @@ def test_each_file_goes_to_its_reader(tmp_path, called):
         path = write(tmp_path / name, key) if key else tmp_path / name
         path.touch()
         called.clear()
-        checkpoints.load_initial_weights(detector, path, pixels)
+        loading.load_initial_weights(detector, path, pixels)
         assert called == [expected]
 
 
@@ -63,16 +63,16 @@ def test_files_that_are_refused(tmp_path):
     detector = FullWidth()
     imagenet = write(tmp_path / "mine.pth", "features.0.weight")
     with pytest.raises(UserError, match="pass --init_pixels=caffe or --init_pixels=torchvision"):
-        checkpoints.load_initial_weights(detector, imagenet)
+        loading.load_initial_weights(detector, imagenet)
     with pytest.raises(
         UserError, match="mine.pth: not a reference vgg16 .*: it lacks RCNN_rpn.RPN_Conv.weight"
     ):
-        checkpoints.load_weights(detector, imagenet)  # an ImageNet file is no teacher
+        loading.load_weights(detector, imagenet)  # an ImageNet file is no teacher
     (tmp_path / "vgg16.h5").touch()
     with pytest.raises(UserError, match="vgg16.h5: holds ImageNet weights, not a trained detector"):
-        checkpoints.load_weights(detector, tmp_path / "vgg16.h5")
+        loading.load_weights(detector, tmp_path / "vgg16.h5")
     shuffledet = registry.build("shuffledet_0.25x", input_size=(32, 48), class_names=("a",))
     with pytest.raises(UserError, match="mine.pth: shuffledet_0_25x has no weights in files of this kind"):
-        checkpoints.load_initial_weights(shuffledet, imagenet)
+        loading.load_initial_weights(shuffledet, imagenet)
     with pytest.raises(UserError, match=r"mine.pth: say which model it is \(--model\)"):
-        checkpoints.load_detector(imagenet)
+        loading.load_detector(imagenet)

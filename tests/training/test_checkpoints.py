@@ -10,8 +10,10 @@ import tensorflow as tf
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
+from fgfi_tf.models.card import ModelCard
 from fgfi_tf.training import checkpoints
-from fgfi_tf.training.checkpoints import CheckpointKeeper, ModelCard, load_detector, load_weights
+from fgfi_tf.training.checkpoints import CheckpointKeeper
+from fgfi_tf.training.loading import load_detector, load_weights
 from fgfi_tf.training.optimizers import MomentumSGD
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")

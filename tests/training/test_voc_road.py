@@ -20,7 +20,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.interop.export import export
 from fgfi_tf.prediction import Predictor
-from fgfi_tf.training import build, checkpoints, evaluate_command, run
+from fgfi_tf.training import build, checkpoints, evaluate_command, loading, run
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.evaluator import ResultLog
 from fgfi_tf.training.run_folder import RunFolder
@@ -141,7 +141,7 @@ def test_evaluate_writes_table_results_json_and_report(trained, data, tmp_path, 
 
 @pytest.mark.slow
 def test_export_equals_the_checkpoint_on_images_of_any_size(trained, data, tmp_path):
-    detector = checkpoints.load_detector(trained[0].root)
+    detector = loading.load_detector(trained[0].root)
     exported = Predictor.load(export(detector, tmp_path / "exported"))
     ours = Predictor.load(trained[0].root)
     assert exported.dataset == ours.dataset == "voc"
