@@ -7,6 +7,8 @@ import dataclasses
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf.models.faster_rcnn.convolution import Conv3x3
+
 
 @dataclasses.dataclass(frozen=True)
 class VGG:
@@ -63,10 +65,8 @@ class VGGBase(keras.layers.Layer):
             layers = []
             for position, channels in enumerate(stage, start=1):
                 layers.append(
-                    keras.layers.Conv2D(
+                    Conv3x3(
                         scaled(channels, width),
-                        3,
-                        padding="same",
                         activation="relu",
                         kernel_initializer=_he_normal(PIXEL_DEVIATION if index == 0 else 1.0),
                         trainable=index >= vgg.frozen,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf.models.faster_rcnn.convolution import Conv3x3
+
 
 class RPNHead(keras.layers.Layer):
     """Features [B,h,w,C] to scores [B,h,w,2K] (K background, then K object channels) and deltas [B,h,w,4K].
@@ -21,20 +23,12 @@ class RPNHead(keras.layers.Layer):
         super().__init__(name=name)
         self.channels, self.anchors = channels, anchors
 
-        def convolution(filters: int, size: int, layer_name: str, activation: str | None = None):
-            initializer = keras.initializers.RandomNormal(stddev=0.01)
-            return keras.layers.Conv2D(
-                filters,
-                size,
-                padding="same",
-                activation=activation,
-                kernel_initializer=initializer,
-                name=layer_name,
-            )
+        def normal() -> keras.initializers.Initializer:
+            return keras.initializers.RandomNormal(stddev=0.01)
 
-        self.conv = convolution(channels, 3, "conv", "relu")
-        self.scores = convolution(2 * anchors, 1, "scores")
-        self.deltas = convolution(4 * anchors, 1, "deltas")
+        self.conv = Conv3x3(channels, activation="relu", kernel_initializer=normal(), name="conv")
+        self.scores = keras.layers.Conv2D(2 * anchors, 1, kernel_initializer=normal(), name="scores")
+        self.deltas = keras.layers.Conv2D(4 * anchors, 1, kernel_initializer=normal(), name="deltas")
 
     def call(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """See the class."""
