@@ -8,16 +8,16 @@
 PyTorch takes part where it is installed (``pip install -e '.[torch]'``). "first / this" is the first
 contender's median over this row's: below 1, the first is faster. Nothing is asserted about times; that
 contenders compute the same is. A table gets no new round after --budget seconds, once it has three;
-tracing and checking come on top. On two idle cores, with the flags given, about (estimated, in minutes):
+tracing and checking come on top. On two idle cores, with the flags given, about (in minutes):
 
-    imitation_step --models=shuffledet_0.5x         6    plain_step --models=shuffledet_0.5x       4
-      ... --precision=bfloat16 --batch=2            3    inference --models=shuffledet_0.5x        2
+    imitation_step --models=shuffledet_0.5x         4    plain_step --batch=2                      1
+      ... --precision=bfloat16 --batch=2            3    inference --batch=1,8                     3
     imitation_loss --models=shuffledet_0.5x --batch=2                                              5
-    frcnn_step --frcnn_batch=1 --repeats=3          5    frcnn_step --frcnn_batch=4 --repeats=3   15
-    frcnn_inference                                 4    frcnn_parts --frcnn_batch=1               1
-    peak_memory --models=shuffledet_0.5x --batch=8 --frcnn_batch=1                                 4
-    pipeline --batch=2                              4    kitti_eval, voc_eval                      3
-    fast_step --process_rounds=1                    7    scaling --process_rounds=1                4
+    frcnn_step --frcnn_batch=1 --repeats=3          2    frcnn_step --frcnn_batch=4 --repeats=3    4
+    frcnn_inference                                 2    frcnn_parts --frcnn_batch=1               1
+    peak_memory --models=shuffledet_0.5x --batch=8 --frcnn_batch=4                                 3
+    pipeline --batch=2                              4    kitti_eval, voc_eval                    0.2
+    fast_step --process_rounds=1                    5    scaling --process_rounds=1                3
 """
 
 from __future__ import annotations
