@@ -59,7 +59,7 @@ def fast_step(options: Options) -> Iterator[Table]:
     note = (
         f"Each in {options.process_rounds} fresh processes, taking turns; steady steps only. "
         "steps_per_execution runs 8 steps a call. nan: not at a steady step after "
-        f"{options.process_limit:.0f} s (XLA compiles for a minute or more on CPUs)."
+        f"{options.process_limit:.0f} s."
     )
     yield Table("fast_step", title, rows, note)
 
