@@ -18,12 +18,7 @@ from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.training import build, callbacks, progress, strategy
-from fgfi_tf.training.checkpoints import (
-    CheckpointKeeper,
-    averaged_weights,
-    list_checkpoints,
-    step_of,
-)
+from fgfi_tf.training.checkpoints import CheckpointKeeper, averaged_weights, list_checkpoints, step_of
 from fgfi_tf.training.config import ExperimentConfig, validate
 from fgfi_tf.training.evaluator import CheckpointEvaluator, ResultLog
 from fgfi_tf.training.optimizers import inner_optimizer

@@ -18,18 +18,18 @@ class Conv3x3(keras.layers.Conv2D):
 
     Args:
         filters: output channels.
-        kwargs: as for ``Conv2D``.
+        kwargs: as for ``Conv2D``; size, stride and padding are what they are.
     """
 
     def __init__(self, filters: int, **kwargs):
-        fixed = {"kernel_size": 3, "padding": "same"}
+        fixed = {"kernel_size": 3, "strides": 1, "padding": "same"}
         super().__init__(filters, **{**kwargs, **fixed})
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """[B,h,w,C] and [3,3,C,C'] to [B,h,w,C'], as Keras wants it of a convolution."""
         narrow = kernel.shape[2] < HALVED_CHANNELS
         if narrow or inputs.shape[0] not in (1, None) or tf.config.list_physical_devices("GPU"):
-            return _whole(inputs, kernel)
+            return super().convolution_op(inputs, kernel)
         return halved_if_alone(inputs, tf.convert_to_tensor(kernel))
 
 
@@ -40,7 +40,9 @@ def halved_if_alone(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         outputs = _in_halves(inputs, kernel)
     else:
         alone = tf.shape(inputs)[0] == 1
-        outputs = tf.cond(alone, lambda: _in_halves(inputs, kernel), lambda: _whole(inputs, kernel))
+        outputs = tf.cond(
+            alone, lambda: _in_halves(inputs, kernel), lambda: tf.nn.conv2d(inputs, kernel, 1, "SAME")
+        )
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         options = {"out_backprop": upstream, "strides": [1, 1, 1, 1], "padding": "SAME"}
@@ -50,10 +52,6 @@ def halved_if_alone(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         )
 
     return tf.ensure_shape(outputs, [*inputs.shape[:3], kernel.shape[3]]), gradient
-
-
-def _whole(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    return tf.nn.conv2d(inputs, kernel, 1, "SAME")
 
 
 def _in_halves(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
