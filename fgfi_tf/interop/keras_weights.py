@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 from absl import logging
 
-from fgfi_tf.errors import UserError
+from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.interop import vgg_layers
 from fgfi_tf.interop.vgg_layers import RGB_MEANS, Source
 from fgfi_tf.models.faster_rcnn import FasterRCNN
@@ -69,5 +69,5 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
             root.visititems(visit)
     except OSError as error:
-        raise UserError(f"{path}: damaged or not an h5 file: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path}: damaged or not an h5 file: {first_line(error)}") from error
     return arrays

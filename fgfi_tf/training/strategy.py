@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from fgfi_tf.errors import UserError
+from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.training.cluster import Cluster, read_cluster, waiting
 
 
@@ -46,7 +46,7 @@ def _of_workers(workers: Cluster, timeout: float) -> tf.distribute.Strategy:
         with waiting(timeout):
             return tf.distribute.MultiWorkerMirroredStrategy(communication_options=communication)
     except tf.errors.OpError as error:
-        reason = str(error.message).strip().splitlines()[0]
+        reason = first_line(error)
         if "gRPC server" in reason:
             reason = f"cannot listen on {workers.address}, which this worker is to have: is the port in use?"
         raise UserError(f"TF_CONFIG: the cluster could not be started: {reason}") from error
