@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
-import pytest
-from places import REPOSITORY
-
-sys.path.insert(0, str(REPOSITORY / "scripts"))
-sys.path.insert(0, str(REPOSITORY / "tests" / "data"))
 import predict
+import pytest
 from voc_fixtures import write_devkit
 
 from fgfi_tf.evaluation import kitti_io, voc_io

@@ -14,9 +14,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_detector
-from places import REPOSITORY
-
-sys.path.insert(0, str(REPOSITORY / "tests" / "data"))
 from voc_fixtures import write_devkit
 
 from fgfi_tf.training.checkpoints import list_checkpoints

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from places import REPOSITORY
 from test_run import assert_same, scalars, stop_at, weights
-
-sys.path.insert(0, str(REPOSITORY / "tests" / "data"))
 from voc_fixtures import write_devkit, write_list
 
 from fgfi_tf.data import registry as datasets
@@ -156,7 +152,6 @@ def test_export_equals_the_checkpoint_on_images_of_any_size(trained, data, tmp_p
 
 
 def _predict(tmp_path, data):
-    sys.path.insert(0, str(REPOSITORY / "scripts"))
     import predict
 
     images = data / "VOCdevkit/VOC2012/JPEGImages"
