@@ -69,11 +69,20 @@ def _set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def _share_gpus() -> None:
+    """Both frameworks take memory as they need it: TensorFlow would take all."""
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+
 def main(argv: Sequence[str]) -> None:
     """Parses the flags, runs the cases, prints and writes the results."""
     options = flags.parse(argv, Options)
     if options.threads:
         _set_threads(options.threads)
+    _share_gpus()
     from benchmark import memory, timing
 
     if options.peak_of:

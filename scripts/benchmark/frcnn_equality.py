@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from benchmark import detections
 from benchmark.steps import GRADIENT_TOLERANCE
+from benchmark.workload import exact_products
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.models.faster_rcnn import FasterRCNN
 
@@ -41,6 +42,7 @@ def same_proposals(found: np.ndarray, expected: np.ndarray, least: float = LEAST
     return share
 
 
+@exact_products()
 def check_step(distiller: Distiller, theirs, batch: Mapping[str, np.ndarray]) -> str:
     """Dense outputs, proposals, and for the same samples all losses and some gradients; what was seen.
 
@@ -52,6 +54,8 @@ def check_step(distiller: Distiller, theirs, batch: Mapping[str, np.ndarray]) ->
     """
     import torch
 
+    from benchmark.torch_device import to_device, to_numpy
+
     student = distiller.student
     outputs = student(student.preprocess(batch["image"]))
     with torch.no_grad():
@@ -59,20 +63,20 @@ def check_step(distiller: Distiller, theirs, batch: Mapping[str, np.ndarray]) ->
     dense = (dense[0].permute(0, 2, 3, 1), *dense[1:])
     expected = (outputs["features"][0], outputs["rpn_scores"], outputs["rpn_deltas"])
     for name, a, b in zip(("features", "RPN scores", "RPN deltas"), dense, expected, strict=True):
-        close(a.numpy(), b.numpy(), 1e-4, name)
+        close(to_numpy(a), b.numpy(), 1e-4, name)
     config = student.config
     regions = student.propose(
         outputs, tf.constant(batch["content_size"]), config.train_pre_nms, config.train_post_nms
     )
     kept = [boxes[:n] for boxes, n in zip(regions.boxes.numpy(), regions.count.numpy(), strict=True)]
-    given = [torch.from_numpy(outputs[name].numpy()) for name in ("rpn_scores", "rpn_deltas")]
+    given = [to_device(outputs[name]) for name in ("rpn_scores", "rpn_deltas")]
     found = theirs.student.propose(*given, theirs.size, config.train_pre_nms, config.train_post_nms)
-    share = min(same_proposals(a.numpy(), b) for a, b in zip(found, kept, strict=True))
+    share = min(same_proposals(to_numpy(a), b) for a, b in zip(found, kept, strict=True))
 
     rows = regions.boxes.shape[1] + batch["boxes"].shape[1]
     drawn = random_numbers(student, len(theirs.anchors), rows)
     random = [_of_image(drawn, len(boxes), batch["boxes"].shape[1]) for boxes in kept]
-    samples = theirs.sample([torch.from_numpy(boxes) for boxes in kept], random)
+    samples = theirs.sample([to_device(boxes) for boxes in kept], random)
     worst_loss, worst = _compare_losses(distiller, theirs.losses_and_gradients(samples), batch)
     return (
         f"Same losses to {worst_loss:.0e} and gradients to {worst:.0e} (relative L2) for the same random "
@@ -89,10 +93,10 @@ def close(found: np.ndarray, expected: np.ndarray, tolerance: float, what: str) 
 
 def _of_image(drawn: Mapping[str, np.ndarray], proposals: int, truths: int) -> dict:
     """Our random numbers have a place for each row of padding too; the truths' are the last."""
-    import torch
+    from benchmark.torch_device import to_device
 
     rois = np.concatenate([drawn["rois"][:proposals], drawn["rois"][-truths:]])
-    return {name: torch.from_numpy(value) for name, value in {**drawn, "rois": rois}.items()}
+    return {name: to_device(value) for name, value in {**drawn, "rois": rois}.items()}
 
 
 def _compare_losses(distiller: Distiller, theirs: tuple[dict, dict], batch) -> tuple[float, float]:
@@ -128,6 +132,7 @@ def _compare_losses(distiller: Distiller, theirs: tuple[dict, dict], batch) -> t
     return worst_loss, worst
 
 
+@exact_products()
 def check_inference(
     student: FasterRCNN, inputs: tf.Tensor, batch: Mapping, contenders: Mapping[str, Callable[[], dict]]
 ) -> str:
@@ -146,6 +151,7 @@ def check_inference(
     return f"Of the 20 best boxes of eager Keras each has at least {min(shares):.0%}."
 
 
+@exact_products()
 def torch_parts(
     student: FasterRCNN, outputs: Mapping, rois: tf.Tensor, batch: Mapping
 ) -> dict[str, Callable]:
@@ -153,13 +159,14 @@ def torch_parts(
     import torch
 
     from benchmark import torch_boxes, torch_faster_rcnn
+    from benchmark.torch_device import to_device, to_numpy
     from fgfi_tf.models.faster_rcnn import roi_align
 
     size, config = tuple(batch["image"].shape[1:3]), student.config
     network = torch_faster_rcnn.TorchFasterRCNN(student)
-    scores, deltas = (torch.from_numpy(outputs[name].numpy()) for name in ("rpn_scores", "rpn_deltas"))
-    features = torch.from_numpy(outputs["features"][0].numpy()).permute(0, 3, 1, 2).requires_grad_(True)
-    regions = torch.from_numpy(rois.numpy())
+    scores, deltas = (to_device(outputs[name]) for name in ("rpn_scores", "rpn_deltas"))
+    features = to_device(outputs["features"][0]).permute(0, 3, 1, 2).requires_grad_(True)
+    regions = to_device(rois)
     anchors = torch_faster_rcnn.flat_anchors(*scores.shape[1:3])
 
     def pool() -> torch.Tensor:
@@ -171,10 +178,10 @@ def torch_parts(
 
     def assign() -> None:
         for boxes, valid in zip(batch["boxes"], batch["valid"], strict=True):
-            torch_boxes.assign_anchors(anchors, torch.from_numpy(boxes[valid]), *size)
+            torch_boxes.assign_anchors(anchors, to_device(boxes[valid]), *size)
 
     ours = roi_align.roi_align(outputs["features"][0], rois).numpy()
-    close(pool().detach().permute(0, 2, 3, 1).numpy(), ours.reshape(-1, *ours.shape[2:]), 1e-4, "RoIAlign")
+    close(to_numpy(pool().permute(0, 2, 3, 1)), ours.reshape(-1, *ours.shape[2:]), 1e-4, "RoIAlign")
     return {
         "proposals (training)": lambda: network.propose(
             scores, deltas, size, config.train_pre_nms, config.train_post_nms

@@ -52,6 +52,7 @@ def detecting(variant: str, size: tuple[int, int]) -> ShuffleDet:
     return student
 
 
+@workload.exact_products()
 def check_equal(student: ShuffleDet, contenders: dict[str, Call], exported: dict, images: np.ndarray) -> str:
     """Every contender's predictions and best boxes against those of eager Keras; returns what was seen.
 
@@ -129,6 +130,7 @@ def _torch(student: ShuffleDet, images: np.ndarray, folder: str, with_compile: b
     import torch
 
     from benchmark import torch_shuffledet
+    from benchmark.torch_device import DEVICE, to_numpy
 
     model = torch_shuffledet.TorchShuffleDet(student).eval()
     inputs = torch_shuffledet.to_torch_images(student, images)
@@ -136,7 +138,7 @@ def _torch(student: ShuffleDet, images: np.ndarray, folder: str, with_compile: b
     def caller(network) -> Call:
         def run() -> np.ndarray:
             with torch.inference_mode():
-                return network(inputs)[1].permute(0, 2, 3, 1).numpy()
+                return to_numpy(network(inputs)[1].permute(0, 2, 3, 1))
 
         return run
 
@@ -145,7 +147,9 @@ def _torch(student: ShuffleDet, images: np.ndarray, folder: str, with_compile: b
     contenders = {"PyTorch": caller(model), "PyTorch, traced and frozen": caller(frozen)}
     if with_compile:
         contenders["torch.compile"] = caller(torch.compile(model))
-    if all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnx", "onnxscript")):
+    if DEVICE.type == "cpu" and all(
+        importlib.util.find_spec(name) for name in ("onnxruntime", "onnx", "onnxscript")
+    ):
         contenders["onnxruntime"] = _onnx(model, inputs, f"{folder}/network.onnx")
     return contenders
 

@@ -11,11 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmark import workload
-from benchmark.options import Options, has_torch
-from benchmark.timing import Table
+from benchmark.options import Options, has_gpu, has_torch
+from benchmark.timing import Table, wait_for_gpus
 
 FASTER_RCNN = "faster_rcnn"
 STEPS = 3
+ON_A_GPU = "Memory of the GPU."
+ON_THE_CPU = (
+    "Both processes hold TensorFlow, from whose networks PyTorch's weights are copied: the second column is "
+    "the step's own, with ours that of tracing its graph too (some 100 MB at any size)."
+)
 
 
 def peak_memory(options: Options) -> Iterator[Table]:
@@ -27,10 +32,7 @@ def peak_memory(options: Options) -> Iterator[Table]:
         for side in ("ours", "torch") if has_torch(options) else ("ours",):
             peak, added = _measure(options, side, name, batch)
             rows.append({"side": side, "peak MB": peak, "more than before the first step, MB": added})
-        note = (
-            "Both processes hold TensorFlow, from whose networks PyTorch's weights are copied: the second "
-            "column is the step's own, with ours that of tracing its graph too (some 100 MB at any size)."
-        )
+        note = ON_A_GPU if has_gpu() else ON_THE_CPU
         if len(rows) == 2:
             ratio = rows[0]["more than before the first step, MB"]
             ratio /= rows[1]["more than before the first step, MB"]
@@ -51,17 +53,41 @@ def _measure(options: Options, side: str, name: str, batch: int) -> tuple[float,
 
 
 def print_peak(options: Options) -> None:
-    """Takes the steps; prints the most memory this process ever held, and how much more than before them."""
+    """Takes the steps; prints the most memory they held (of the GPU, where there is one), and how much more
+    than was held before them."""
     make = _faster_rcnn_step if options.students[0] == FASTER_RCNN else _shuffledet_step
     step = make(options)
     gc.collect()
-    before = _resident()
+    if has_gpu():
+        before, peak_since = _gpu_memory(options.peak_of)
+    else:
+        before, peak_since = _resident(), _most_resident
     for _ in range(STEPS):
         step()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        1 << (20 if sys.platform == "darwin" else 10)
-    )
+    wait_for_gpus()
+    peak = peak_since()
     print(peak, peak - before)
+
+
+def _gpu_memory(side: str) -> tuple[float, Callable[[], float]]:
+    """MB that this side's tensors hold, and what gives the most they held since."""
+    if side == "torch":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / (
+            1 << 20
+        ), lambda: torch.cuda.max_memory_allocated() / (1 << 20)
+    import tensorflow as tf
+
+    tf.config.experimental.reset_memory_stats("GPU:0")
+    info = tf.config.experimental.get_memory_info
+    return info("GPU:0")["current"] / (1 << 20), lambda: info("GPU:0")["peak"] / (1 << 20)
+
+
+def _most_resident() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << (20 if sys.platform == "darwin" else 10))
 
 
 def _resident() -> float:

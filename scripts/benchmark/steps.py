@@ -124,6 +124,7 @@ def _mask_share(distiller: Distiller, batch: dict) -> float:
     return float(np.mean(masks[0]))
 
 
+@workload.exact_products()
 def check_equal(distiller: Distiller, theirs, batch: dict) -> str:
     """Losses and gradients of both sides from the same weights; returns what was seen.
 

@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -60,6 +61,14 @@ class Fresh:
 LEAST_ROUNDS = 3
 
 
+def wait_for_gpus() -> None:
+    """Returns when they have done all they were given, by either framework: none runs into the next turn."""
+    if "tensorflow" in sys.modules and (tf := sys.modules["tensorflow"]).config.list_logical_devices("GPU"):
+        tf.test.experimental.sync_devices()
+    if "torch" in sys.modules and (cuda := sys.modules["torch"].cuda).is_initialized():
+        cuda.synchronize()
+
+
 def alternate(
     contenders: Mapping[str, Callable[[], object] | Fresh],
     repeats: int,
@@ -70,8 +79,8 @@ def alternate(
 ) -> list[Measurement]:
     """Times each contender ``repeats`` times, taking turns, after ``warmup`` untimed rounds.
 
-    A contender has to return only when its work is done (``.numpy()`` what it computes). Where it
-    returns a float, that is a loss, which has to be finite.
+    A contender has to return only when its work is done (``.numpy()`` what it computes); what it left
+    GPUs to do is waited for. Where it returns a float, that is a loss, which has to be finite.
 
     Args:
         contenders: by name; the first is what the others are compared with.
@@ -91,6 +100,7 @@ def alternate(
             call = contender.make() if fresh else contender
             start, cpu_start = time.perf_counter(), time.process_time()
             value = call()
+            wait_for_gpus()
             seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
             if round_index >= warmup:
                 measurement.seconds.append(seconds)

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from benchmark.torch_device import constant, to_numpy
+
 
 def centres_and_sizes(boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Centres and sizes (with the + 1), each [..., 2], of boxes [..., 4]."""
@@ -32,7 +34,7 @@ def decode(references: torch.Tensor, deltas: torch.Tensor, height: int, width: i
     reference_centres, reference_sizes = centres_and_sizes(references)
     centres = deltas[..., :2] * reference_sizes + reference_centres
     half = 0.5 * torch.exp(deltas[..., 2:]) * reference_sizes
-    limit = torch.tensor([width - 1.0, height - 1.0])
+    limit = constant([width - 1.0, height - 1.0], like=deltas)
     corners = [torch.minimum(c, limit).clamp_min(0.0) for c in (centres - half, centres + half)]
     return torch.cat(corners, dim=-1)
 
@@ -54,12 +56,12 @@ def nms(boxes: torch.Tensor, threshold: float, most: int) -> torch.Tensor:
     torchvision's compiled kernel where it is installed. Else each box in turn is compared with those
     kept before it, in numpy, which takes a fifth of the time of the same in torch, box by box or by blocks.
     """
-    edges = boxes.detach() + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    edges = boxes.detach() + constant([0.0, 0.0, 1.0, 1.0], like=boxes)
     if importlib.util.find_spec("torchvision"):
         from torchvision.ops import nms as compiled
 
-        return compiled(edges, -torch.arange(float(len(edges))), threshold)[:most]
-    columns = np.ascontiguousarray(edges.numpy().T)  # 4 x N
+        return compiled(edges, -torch.arange(float(len(edges)), device=edges.device), threshold)[:most]
+    columns = np.ascontiguousarray(to_numpy(edges).T)  # 4 x N
     area = (columns[2] - columns[0]) * (columns[3] - columns[1])
     kept, count, indices = np.empty((5, most), np.float32), 0, []
     for i in range(len(boxes)):
@@ -74,14 +76,14 @@ def nms(boxes: torch.Tensor, threshold: float, most: int) -> torch.Tensor:
         count += 1
         if count == most:
             break
-    return torch.tensor(indices, dtype=torch.long)
+    return torch.tensor(indices, dtype=torch.long, device=boxes.device)
 
 
 def assign_anchors(
     anchors: torch.Tensor, boxes: torch.Tensor, height: int, width: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Labels [A] (1, 0, -1) and deltas [A,4] of anchors [A,4] for one image's boxes [M,4]."""
-    labels = torch.full((len(anchors),), -1)
+    labels = torch.full((len(anchors),), -1, device=anchors.device)
     deltas = torch.zeros_like(anchors)
     inside = (anchors[:, 0] >= 0) & (anchors[:, 1] >= 0) & (anchors[:, 2] < width) & (anchors[:, 3] < height)
     rows = torch.nonzero(inside)[:, 0]
@@ -139,8 +141,8 @@ def sample_rois(
     else:
         rows, objects = foreground[(draws * len(foreground)).long()], count
     rois = candidates[rows]
-    labels = torch.where(torch.arange(count) < objects, classes[truth[rows]] + 1, 0)
-    deltas = encode(rois, boxes[truth[rows]]) / torch.tensor([0.1, 0.1, 0.2, 0.2])
+    labels = torch.where(torch.arange(count, device=rois.device) < objects, classes[truth[rows]] + 1, 0)
+    deltas = encode(rois, boxes[truth[rows]]) / constant([0.1, 0.1, 0.2, 0.2], like=rois)
     return rois, labels, deltas * (labels > 0)[:, None]
 
 
@@ -174,7 +176,7 @@ def _points(low: torch.Tensor, high: torch.Tensor, cells: int, size: int, stride
     """First cell, fraction beyond it, and whether it counts, of n + 1 points from low to high [R]."""
     low, high = low / stride, high / stride
     extent = (high - low + 1.0).clamp_min(0.0)
-    points = low[:, None] + torch.arange(size + 1) * (extent / size)[:, None]
+    points = low[:, None] + torch.arange(size + 1, device=low.device) * (extent / size)[:, None]
     first = torch.floor(points).clamp_max(cells - 2)
     known = (points >= 0) & (points < cells)
     return first.clamp_min(0).long(), points - first, known

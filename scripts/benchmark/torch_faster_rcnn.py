@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmark import torch_boxes
+from benchmark.torch_device import DEVICE, constant, to_device, to_numpy
 from benchmark.torch_shuffledet import TorchStep, imitation_mask
 from benchmark.workload import LEARNING_RATE, MOMENTUM
 from fgfi_tf.models.faster_rcnn.anchors import anchor_grid
@@ -48,7 +49,7 @@ class TorchFasterRCNN(nn.Module):
             with torch.no_grad():
                 self.head["fc6"].weight.copy_(torch.from_numpy(np.ascontiguousarray(kernel)))
         self.dropout = source.head.dropout
-        self.to(memory_format=torch.channels_last)
+        self.to(DEVICE, memory_format=torch.channels_last)
 
     def base(self, images: torch.Tensor) -> torch.Tensor:
         """[B,3,H,W] to features [B,C,H // 16,W // 16]."""
@@ -102,7 +103,7 @@ class TorchFasterRCNN(nn.Module):
         """Suppression within each class: classes are moved apart and suppressed together."""
         config, classes = self.config, probability.shape[1] - 1
         scores = probability[:, 1:].reshape(-1)
-        deltas = deltas.view(len(rois), -1, 4)[:, 1:] * torch.tensor(DELTA_STDS)
+        deltas = deltas.view(len(rois), -1, 4)[:, 1:] * constant(DELTA_STDS, like=deltas)
         boxes = torch_boxes.decode(rois[:, None], deltas, *size).view(-1, 4)
         order = torch.argsort(scores, descending=True, stable=True)
         order = order[scores[order] > config.score_threshold]
@@ -111,9 +112,9 @@ class TorchFasterRCNN(nn.Module):
         order = order[torch_boxes.nms(apart, config.detection_nms_iou, config.max_detections)]
         count, room = len(order), config.max_detections
         return {
-            "boxes": functional.pad(boxes[order], (0, 0, 0, room - count)).numpy(),
-            "scores": functional.pad(scores[order], (0, room - count)).numpy(),
-            "classes": functional.pad(order % classes, (0, room - count)).numpy(),
+            "boxes": to_numpy(functional.pad(boxes[order], (0, 0, 0, room - count))),
+            "scores": to_numpy(functional.pad(scores[order], (0, room - count))),
+            "classes": to_numpy(functional.pad(order % classes, (0, room - count))),
             "count": np.array(count),
         }
 
@@ -137,12 +138,12 @@ def _dense(layer) -> nn.Linear:
 
 def flat_anchors(height: int, width: int) -> torch.Tensor:
     """Inclusive corners [h w 9,4]."""
-    return torch.from_numpy(anchor_grid(height, width, STRIDE).numpy().reshape(-1, 4))
+    return to_device(anchor_grid(height, width, STRIDE)).reshape(-1, 4)
 
 
 def to_torch_images(detector: FasterRCNN, images: np.ndarray) -> torch.Tensor:
     """RGB images [B,H,W,3] to preprocessed [B,3,H,W] in channels_last."""
-    preprocessed = torch.from_numpy(detector.preprocess(images).numpy())
+    preprocessed = to_device(detector.preprocess(images))
     return preprocessed.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
 
@@ -159,10 +160,8 @@ class TorchFasterRCNNStep(TorchStep):
         self.student = TorchFasterRCNN(student).train()
         self.size = tuple(batch["image"].shape[1:3])
         self.images = to_torch_images(student, batch["image"])
-        self.boxes = [torch.from_numpy(b[v]) for b, v in zip(batch["boxes"], batch["valid"], strict=True)]
-        self.classes = [
-            torch.from_numpy(c[v]).long() for c, v in zip(batch["classes"], batch["valid"], strict=True)
-        ]
+        self.boxes = [to_device(b[v]) for b, v in zip(batch["boxes"], batch["valid"], strict=True)]
+        self.classes = [to_device(c[v]).long() for c, v in zip(batch["classes"], batch["valid"], strict=True)]
         self.anchors = flat_anchors(*(side // STRIDE for side in self.size))
         self.teacher, self.adaptation = None, None
         self.proposal_seconds: list[float] = []  # of each step
@@ -171,9 +170,9 @@ class TorchFasterRCNNStep(TorchStep):
             self.teacher = TorchFasterRCNN(teacher, with_head=False).eval().requires_grad_(False)
             self.adaptation = _copied_adaptation(imitation)
             self.psi, self.normalization = imitation.psi, imitation.normalization
-            self.mask_anchors = torch.from_numpy(student.imitation_anchors(*self.size)[0].numpy())
-            self.valid = torch.from_numpy(batch["valid"])
-            self.mask_boxes = torch.from_numpy(batch["boxes"]) + torch.tensor([0.0, 0.0, 1.0, 1.0])
+            self.mask_anchors = to_device(student.imitation_anchors(*self.size)[0])
+            self.valid = to_device(batch["valid"])
+            self.mask_boxes = to_device(batch["boxes"] + np.array([0.0, 0.0, 1.0, 1.0], np.float32))
             parameters += list(self.adaptation.parameters())
         self.optimizer = torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=MOMENTUM)
 
@@ -194,9 +193,9 @@ class TorchFasterRCNNStep(TorchStep):
                 random[index]
                 if random
                 else {
-                    "anchors": torch.rand(len(self.anchors)),
-                    "rois": torch.rand(len(regions) + len(boxes)),
-                    "draws": torch.rand(config.roi_batch),
+                    "anchors": torch.rand(len(self.anchors), device=DEVICE),
+                    "rois": torch.rand(len(regions) + len(boxes), device=DEVICE),
+                    "draws": torch.rand(config.roi_batch, device=DEVICE),
                 }
             )
             labels, deltas = torch_boxes.assign_anchors(self.anchors, boxes, *self.size)
@@ -236,8 +235,8 @@ class TorchFasterRCNNStep(TorchStep):
         layers = {"first": next(m for s in self.student.stages for m in s if m.weight.requires_grad)}
         if self.adaptation is not None:
             layers["adaptation"] = self.adaptation
-        gradients = {name: m.weight.grad.numpy().transpose(2, 3, 1, 0) for name, m in layers.items()}
-        gradients["fc7"] = self.student.head["fc7"].weight.grad.numpy().T
+        gradients = {name: to_numpy(m.weight.grad).transpose(2, 3, 1, 0) for name, m in layers.items()}
+        gradients["fc7"] = to_numpy(self.student.head["fc7"].weight.grad).T
         gradients = {name: value.copy() for name, value in gradients.items()}
         self.optimizer.zero_grad(set_to_none=True)
         return {name: float(value.detach()) for name, value in terms.items()}, gradients
@@ -275,4 +274,4 @@ def _copied_adaptation(imitation) -> nn.Conv2d:
     with torch.no_grad():
         conv.weight.copy_(torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))))
         conv.bias.copy_(torch.from_numpy(imitation.biases[0].numpy()))
-    return conv.to(memory_format=torch.channels_last)
+    return conv.to(DEVICE, memory_format=torch.channels_last)

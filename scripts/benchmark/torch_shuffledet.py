@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmark.torch_device import DEVICE, constant, to_device, to_numpy
 from benchmark.workload import LEARNING_RATE, MOMENTUM
 from fgfi_tf.models.shuffledet import losses as reference
 from fgfi_tf.models.shuffledet.model import ShuffleDet
@@ -83,7 +84,7 @@ class TorchShuffleDet(nn.Module):
         self.head = nn.Conv2d(channels, source.head.filters, 3, padding=1) if with_head else None
         with torch.no_grad():
             self._copy_weights(source)
-        self.to(memory_format=torch.channels_last)
+        self.to(DEVICE, memory_format=torch.channels_last)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """[B, 3, H, W] to the imitated map [B, C, H / 16, W / 16]."""
@@ -175,7 +176,7 @@ def _decode(deltas: torch.Tensor, anchors: torch.Tensor, height: int, width: int
     slope = float(np.exp(1.0))
     scale = torch.where(deltas[:, 2:] > 1.0, slope * deltas[:, 2:], deltas[:, 2:].clamp_max(1.0).exp())
     half = 0.5 * anchors[:, 2:] * scale
-    limit = torch.tensor([width - 1.0, height - 1.0])
+    limit = constant([width - 1.0, height - 1.0], like=deltas)
     first = torch.minimum((centre - half).clamp_min(0.0), limit)
     last = torch.minimum((centre + half).clamp_min(0.0), limit)
     return torch.cat([first, last + 1.0], dim=1)
@@ -246,13 +247,13 @@ class TorchImitationStep(TorchStep):
             self.teacher = TorchShuffleDet(teacher, with_head=False).eval()
             self.adaptation = _adaptation(imitation)
             self.psi, self.normalization = imitation.psi, imitation.normalization
-            self.mask_anchors = torch.from_numpy(student.imitation_anchors(*self.size)[0].numpy())
+            self.mask_anchors = to_device(student.imitation_anchors(*self.size)[0])
             parameters += list(self.adaptation.parameters())
-        self.anchors = torch.from_numpy(student.anchors.reshape(-1, 4))
+        self.anchors = to_device(student.anchors.reshape(-1, 4))
         self.optimizer = torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=MOMENTUM)
         self.images = to_torch_images(student, batch["image"])
-        self.batch = {k: torch.from_numpy(batch[k]) for k in ("boxes", "valid")}
-        targets = {k: torch.from_numpy(v) for k, v in batch["targets"].items()}
+        self.batch = {k: to_device(batch[k]) for k in ("boxes", "valid")}
+        targets = {k: to_device(v) for k, v in batch["targets"].items()}
         self.targets = {**targets, "classes": targets["classes"].long()}
 
     def losses(self) -> dict[str, torch.Tensor]:
@@ -264,7 +265,7 @@ class TorchImitationStep(TorchStep):
         if self.teacher is not None:
             with torch.no_grad(), self._precision():
                 teacher = self.teacher.features(self.images).float()
-            boxes = self.batch["boxes"] + torch.tensor([0.0, 0.0, 1.0, 1.0])
+            boxes = self.batch["boxes"] + constant([0.0, 0.0, 1.0, 1.0], like=self.batch["boxes"])
             mask = imitation_mask(self.mask_anchors, boxes, self.batch["valid"], self.psi)[:, None]
             adapted = functional.relu(self.adaptation(features))
             error = ((adapted - teacher) ** 2 * mask).sum()
@@ -273,7 +274,7 @@ class TorchImitationStep(TorchStep):
 
     def _precision(self):
         dtype = self.autocast or torch.float32
-        return torch.autocast("cpu", dtype=dtype, enabled=self.autocast is not None)
+        return torch.autocast(DEVICE.type, dtype=dtype, enabled=self.autocast is not None)
 
     def losses_and_gradients(self) -> tuple[dict[str, float], dict[str, np.ndarray | None]]:
         """Each term, and the gradients of the first kernel and the adaptation's in our layout.
@@ -285,7 +286,7 @@ class TorchImitationStep(TorchStep):
         sum(terms.values()).backward()
         kernels = {"stem": self.student.stem.conv, "adaptation": self.adaptation}
         gradients = {
-            name: None if conv is None else conv.weight.grad.numpy().transpose(2, 3, 1, 0)
+            name: None if conv is None else to_numpy(conv.weight.grad).transpose(2, 3, 1, 0)
             for name, conv in kernels.items()
         }
         self.student.load_state_dict(state)
@@ -307,10 +308,10 @@ def _adaptation(imitation) -> nn.Conv2d:
     with torch.no_grad():
         convolution.weight.copy_(_kernel(kernel))
         convolution.bias.copy_(torch.from_numpy(imitation.biases[0].numpy()))
-    return convolution.to(memory_format=torch.channels_last)
+    return convolution.to(DEVICE, memory_format=torch.channels_last)
 
 
 def to_torch_images(detector: ShuffleDet, images: np.ndarray) -> torch.Tensor:
     """RGB images [B, H, W, 3] to preprocessed [B, 3, H, W] in channels_last."""
-    preprocessed = torch.from_numpy(detector.preprocess(images).numpy())
+    preprocessed = to_device(detector.preprocess(images))
     return preprocessed.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -65,6 +66,26 @@ def precision(name: str) -> Iterator[None]:
         yield
     finally:
         keras.mixed_precision.set_global_policy(before)
+
+
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Inside, GPUs multiply in float32 in both frameworks, so that they can be compared.
+
+    Else they round to TensorFloat-32, TensorFlow by default and PyTorch by what this leaves behind.
+    """
+    _round_products(False)
+    try:
+        yield
+    finally:
+        _round_products(True)
+
+
+def _round_products(allowed: bool) -> None:
+    tf.config.experimental.enable_tensor_float_32_execution(allowed)
+    if "torch" in sys.modules:
+        backends = sys.modules["torch"].backends
+        backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = allowed
 
 
 def seeded_detector(variant: str, size: tuple[int, int], seed: int = 0) -> ShuffleDet:
