@@ -14,6 +14,7 @@ tracing and checking come on top. On two idle cores, with the flags given, about
       ... --precision=bfloat16 --batch=2            3    inference --batch=1,8                     3
     imitation_loss --models=shuffledet_0.5x --batch=2                                              5
     frcnn_step --frcnn_batch=1 --repeats=3          2    frcnn_step --frcnn_batch=4 --repeats=3    4
+    limits --models=shuffledet_0.5x --batch=2       1
     frcnn_inference                                 2    frcnn_parts --frcnn_batch=1               1
     peak_memory --models=shuffledet_0.5x --batch=8 --frcnn_batch=4                                 3
     pipeline --batch=2                              4    kitti_eval, voc_eval                    0.2
@@ -37,11 +38,22 @@ from fgfi_tf.training import flags
 
 
 def _cases() -> dict:
-    from benchmark import evaluation, faster_rcnn, inference, input_pipeline, memory, parts, processes, steps
+    from benchmark import (
+        evaluation,
+        faster_rcnn,
+        inference,
+        input_pipeline,
+        limits,
+        memory,
+        parts,
+        processes,
+        steps,
+    )
 
     return {
         "imitation_step": steps.imitation_step,
         "plain_step": steps.plain_step,
+        "limits": limits.limits,
         "inference": inference.inference,
         "imitation_loss": parts.imitation_loss,
         "group_conv": parts.group_conv,

@@ -128,6 +128,45 @@ def test_rows_of_processes_by_hand():
     assert table.to_json()["rows"][0]["steps"] == 3
 
 
+def test_the_work_of_one_convolution_by_hand():
+    from benchmark import limits
+
+    from fgfi_tf.models.shuffledet.layers import ConvBN
+
+    grouped = ConvBN(12, 6, groups=3)  # 4 channels of each group go into 2
+    work = limits.convolution_work(grouped, (2, 5), training=False)
+    assert (work.flops, work.values) == (2 * 10 * 4 * 6, 10 * 12 + 10 * 6)
+    work = limits.convolution_work(grouped, (2, 5), training=True)
+    assert (work.flops, work.values) == (3 * 480, 3 * 120 + 11 * 60)
+    depthwise = ConvBN(8, 8, 3, 2, depthwise=True)
+    work = limits.convolution_work(depthwise, (2, 5), training=False)
+    assert (work.flops, work.values) == (2 * 10 * 9 * 8, 40 * 8 + 10 * 8)
+    stem = ConvBN(3, 4, 3)  # no gradient of its input
+    assert limits.convolution_work(stem, (1, 1), training=True).flops == 2 * 2 * 27 * 4
+
+
+@pytest.mark.parametrize(
+    "variant, published", [("shuffledet_1x", 5.1), ("shuffledet_0.5x", 1.5), ("shuffledet_0.25x", 0.67)]
+)
+def test_the_work_of_the_networks_is_about_what_the_paper_says(variant, published):
+    from benchmark import limits
+
+    from fgfi_tf.models.shuffledet import ShuffleDet
+
+    detector = ShuffleDet(variant)  # 384 x 1248
+    multiplications = limits.network_work(detector, training=False, with_head=False).flops / 2e9
+    assert multiplications == pytest.approx(published, rel=0.06)
+
+
+def test_rates_and_their_shares_by_hand():
+    from benchmark import limits, timing
+
+    step = timing.Measurement("ours", [0.5, 0.5], [1.0, 1.0], units=4.0)
+    found = limits.row(step, limits.Work(2e9, 1e9), value_bytes=4, rate=16e9, bandwidth=32e9)
+    assert found["GFLOP/s"] == 4.0 and found["of the product's"] == 0.25
+    assert found["GB/s"] == 8.0 and found["of the copy's"] == 0.25 and found["images/s"] == 8.0
+
+
 SMALL = ("--size=64x128", "--models=shuffledet_0.25x", "--batch=1", "--repeats=1", "--warmup=0")
 FRCNN = ("--frcnn_size=160x192", "--frcnn_width=0.125", "--frcnn_batch=1", "--repeats=1")
 PROCESSES = ("--process_rounds=1", "--process_steps=2", "--global_batch=2", "--notorch")
@@ -142,6 +181,12 @@ PROCESSES = ("--process_rounds=1", "--process_steps=2", "--global_batch=2", "--n
             "pipeline",
             (*SMALL, "--drawn_frames=3", "--round_images=2"),
             "### pipeline: drawn jpg of 375x1242 to 64x128, batch 1",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "limits",
+            (*SMALL, "--notorch"),
+            "### limits: shuffledet_0.25x imitating, 64x128, batch 1, float32",
             marks=pytest.mark.slow,
         ),
         pytest.param(
