@@ -5,6 +5,7 @@ Everything takes and gives RGB uint8 arrays [H,W,3] and leaves its inputs as the
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -63,7 +64,8 @@ def draw_boxes(
 
     Returns:
         uint8 [H,W,3]. The line width and the letters grow with the image; a label that finds no
-        room above its box goes inside it, and is never outside the picture.
+        room above its box, which other labels may take up, goes inside it or below, and is never
+        outside the picture.
 
     Raises:
         ValueError: the image is not [H,W,3], or the lists differ in length from the boxes.
@@ -79,10 +81,15 @@ def draw_boxes(
     drawn = [i for i in order if np.isfinite(boxes[i]).all()]  # the best score last, so on top
     for i in drawn:
         _outline(draw, boxes[i], _color_of(i, labels, colors), line, canvas.size)
-    for i in drawn:
+    plates: list[_Plate] = []
+    for i in reversed(drawn):  # the best score chooses its place first
         text = _caption_of(i, labels, scores)
-        if text:
-            _tag(draw, boxes[i], text, _color_of(i, labels, colors), line, canvas.size)
+        if text and _touches(boxes[i], canvas.size):
+            taken = [plate.area for plate in plates]
+            plates.append(_plate(draw, boxes[i], text, _color_of(i, labels, colors), line, taken))
+    for plate in reversed(plates):
+        draw.rectangle(plate.area, fill=plate.color)
+        draw.text(plate.origin, plate.text, fill=_INK, font=plate.font)
     return np.asarray(canvas)
 
 
@@ -201,24 +208,48 @@ def _outline(
     draw.rectangle((left, top, right, bottom), outline=color, width=line)
 
 
-def _tag(
-    draw: ImageDraw.ImageDraw, box: np.ndarray, text: str, color: Color, line: int, size: tuple[int, int]
-) -> None:
-    """The text on a plate in the box's colour: above the box, else inside it, always in the picture."""
-    width, height = size
-    if box[2] < 0 or box[3] < 0 or box[0] > width - 1 or box[1] > height - 1:
-        return
+@dataclasses.dataclass(frozen=True)
+class _Plate:
+    """A label's ground: its pixels (left, top, right, bottom), and the text on it."""
+
+    area: tuple[int, int, int, int]
+    origin: tuple[float, float]
+    text: str
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+    color: Color
+
+
+def _touches(box: np.ndarray, size: tuple[int, int]) -> bool:
+    return box[2] >= 0 and box[3] >= 0 and box[0] <= size[0] - 1 and box[1] <= size[1] - 1
+
+
+def _plate(
+    draw: ImageDraw.ImageDraw, box: np.ndarray, text: str, color: Color, line: int, taken: Sequence[tuple]
+) -> _Plate:
+    """The text on a plate in the box's colour, where it covers the least of the plates there are."""
+    width, height = draw.im.size
     font = _font(int(np.clip(math.sqrt(width * height) / 48, 9, 40)))
     text = _shorten(text, font, width - 4)
     x0, y0, x1, y1 = draw.textbbox((0, 0), text, font=font)
     plate_width, plate_height = int(x1 - x0) + 5, int(y1 - y0) + 5
-    left = int(np.clip(math.floor(box[0]), 0, max(0, width - plate_width)))
-    top = math.floor(box[1]) - plate_height
-    if top < 0:
-        top = max(0, math.floor(box[1])) + line
-    top = int(np.clip(top, 0, max(0, height - plate_height)))
-    draw.rectangle((left, top, left + plate_width - 1, top + plate_height - 1), fill=color)
-    draw.text((left + 2 - x0, top + 2 - y0), text, fill=_INK, font=font)
+    above = math.floor(box[1]) - plate_height
+    tops = [above] if above >= 0 else []
+    tops += [max(0, math.floor(box[1])) + line, math.ceil(box[3]) + 1]  # inside and below
+    lefts = (math.floor(box[0]), math.ceil(box[2]) + 1 - plate_width)
+    areas = []
+    for left in lefts:
+        for top in tops:
+            left = int(np.clip(left, 0, max(0, width - plate_width)))
+            top = int(np.clip(top, 0, max(0, height - plate_height)))
+            areas.append((left, top, left + plate_width - 1, top + plate_height - 1))
+    area = min(areas, key=lambda one: sum(_shared_pixels(one, other) for other in taken))
+    return _Plate(area, (area[0] + 2 - x0, area[1] + 2 - y0), text, font, color)
+
+
+def _shared_pixels(first: tuple, second: tuple) -> int:
+    width = min(first[2], second[2]) - max(first[0], second[0]) + 1
+    height = min(first[3], second[3]) - max(first[1], second[1]) + 1
+    return max(width, 0) * max(height, 0)
 
 
 def _shorten(text: str, font: ImageFont.ImageFont, width: int) -> str:

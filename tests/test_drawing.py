@@ -54,6 +54,17 @@ def test_labels_stay_inside_the_picture():
     assert min(counts) >= counts[0] - 3
 
 
+def test_labels_of_the_same_box_do_not_hide_each_other():
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    box = [20, 20, 59, 49]
+    outline = 2 * (40 + 30)  # pixels, which the boxes of the other colours may cover
+    alone = (drawing.draw_boxes(GRAY, [box], ["Car"], colors=colors[:1]) == colors[0]).all(-1).sum()
+    assert alone > 2 * outline
+    together = drawing.draw_boxes(GRAY, [box] * 3, ["Car"] * 3, colors=colors)
+    for color in colors:
+        assert (together == color).all(-1).sum() >= alone - outline
+
+
 def test_boxes_with_nan_are_left_out():
     np.testing.assert_array_equal(drawing.draw_boxes(GRAY, [[np.nan, 0, 5, 5]], ["Car"]), GRAY)
 

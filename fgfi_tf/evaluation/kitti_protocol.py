@@ -52,7 +52,7 @@ class KittiProtocol(Protocol):
         from fgfi_tf.evaluation import report_kitti  # plotting takes a second to import
 
         runs = [
-            report_kitti.Run(name, detections[name], result, *published.get(name, ()))
+            report_kitti.Run(name, detections[name], result, next(iter(published.get(name, ())), ""))
             for name, result in results.items()
         ]
         return report_kitti.build(runs, truths, images)

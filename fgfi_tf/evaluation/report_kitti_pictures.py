@@ -130,15 +130,15 @@ class _Shown:
         )
         names = [f"missed {TYPE_NAMES[t]}" if m else "" for t, m in zip(objects.type, missed, strict=True)]
         colors = [MISSED if m else FOUND for m in missed]
-        image = drawing.draw_boxes(image, (objects.boxes - move) * scale, labels=names, colors=colors)
         here = self.detections.frame == frame
         found, right = self.detections.take(here), self.right[here]
-        names = [
+        names += [
             "" if r else f"{TYPE_NAMES[t]} {score:.2f}"
             for t, score, r in zip(found.type, found.scores, right, strict=True)
         ]
-        colors = [RIGHT if r else WRONG for r in right]
-        return drawing.draw_boxes(image, (found.boxes - move) * scale, labels=names, colors=colors)
+        colors += [RIGHT if r else WRONG for r in right]
+        boxes = (np.concatenate([objects.boxes, found.boxes]) - move) * scale
+        return drawing.draw_boxes(image, boxes, labels=names, colors=colors)
 
 
 def _frame_gallery(runs: list[Run], shown: dict[str, _Shown], labels: Labels, folder: ImageFolder) -> Gallery:

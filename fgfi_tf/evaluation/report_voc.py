@@ -227,14 +227,15 @@ def _draw(
         for r, m in zip(rows, lost, strict=True)
     ]
     colors = [_MISSED if m else _FOUND for m in lost]
-    image = drawing.draw_boxes(image, truths.boxes[rows] - 1, labels=names, colors=colors)
+    boxes = truths.boxes[rows]
     rows = np.concatenate([part.rows for part in analyses.values()])
     right = np.concatenate([part.kinds for part in analyses.values()]) == voc_analysis.CORRECT
     here = detections.image[rows] == index
     rows, right = rows[here], right[here]
-    names = [
+    names += [
         "" if r else f"{detections.class_names[detections.classes[d]]} {detections.scores[d]:.2f}"
         for d, r in zip(rows, right, strict=True)
     ]
-    colors = [_RIGHT if r else _WRONG for r in right]
-    return drawing.draw_boxes(image, detections.boxes[rows] - 1, labels=names, colors=colors)
+    colors += [_RIGHT if r else _WRONG for r in right]
+    boxes = np.concatenate([boxes, detections.boxes[rows]]) - 1
+    return drawing.draw_boxes(image, boxes, labels=names, colors=colors)
