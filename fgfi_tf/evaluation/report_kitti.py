@@ -83,7 +83,7 @@ def build(runs: list[Run], labels: Labels, images: Path | None = None, title: st
         _recall_section(runs, records, folder is not None),
     ]
     if folder:
-        sections.append(picture_section(runs, analyses, labels, folder))
+        sections.append(picture_section({run.name: run.detections for run in runs}, analyses, labels, folder))
     names = ", ".join(run.name for run in runs)
     return ReportData(
         title=title or f"KITTI 2D detection: {names}",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -15,9 +14,6 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import analysis
 from fgfi_tf.evaluation.kitti_types import TYPE_NAMES, Detections, Labels
 from fgfi_tf.evaluation.report_data import Gallery, Picture, Section
-
-if TYPE_CHECKING:
-    from fgfi_tf.evaluation.report_kitti import Run
 
 Analyses = dict[str, dict[str, analysis.Analysis]]
 
@@ -78,12 +74,19 @@ def _open(path: Path) -> Image.Image:
 
 
 def picture_section(
-    runs: list[Run], analyses: dict[str, Analyses], labels: Labels, folder: ImageFolder
+    detections: Mapping[str, Detections],
+    analyses: Mapping[str, Analyses],
+    labels: Labels,
+    folder: ImageFolder,
 ) -> Section:
-    """Worst frames (of all runs together), then crops of the last run's worst cases."""
-    shown = {run.name: _Shown.of(analyses[run.name], run.detections, labels) for run in runs}
-    galleries = [_frame_gallery(runs, shown, labels, folder)]
-    galleries += _crop_galleries(runs[-1], shown[runs[-1].name], analyses[runs[-1].name], labels, folder)
+    """Worst frames (of all models together), then crops of the last model's worst cases.
+
+    ``detections`` and ``analyses`` are by the models' names.
+    """
+    shown = {name: _Shown.of(analyses[name], found, labels) for name, found in detections.items()}
+    last = list(detections)[-1]
+    galleries = [_frame_gallery(shown, labels, folder)]
+    galleries += _crop_galleries(last, detections[last], shown[last], analyses[last], labels, folder)
     subset = len(folder.paths) < len(labels.frame_ids)
     text = f"Operating point and kinds as above, {DIFFICULTY} objects of all classes. {_LEGEND}" + (
         f" Only the {len(folder.paths)} of {len(labels.frame_ids)} frames whose image is at hand."
@@ -141,18 +144,17 @@ class _Shown:
         return drawing.draw_boxes(image, boxes, labels=names, colors=colors)
 
 
-def _frame_gallery(runs: list[Run], shown: dict[str, _Shown], labels: Labels, folder: ImageFolder) -> Gallery:
+def _frame_gallery(shown: dict[str, _Shown], labels: Labels, folder: ImageFolder) -> Gallery:
     errors = np.sum([part.errors for part in shown.values()], axis=0)
     at_hand = np.array([name in folder.paths for name in labels.frame_ids])
     pictures = []
-    for frame in analysis.worst_frames(errors * at_hand, N_FRAMES if len(runs) == 1 else N_FRAMES // 2):
+    for frame in analysis.worst_frames(errors * at_hand, N_FRAMES if len(shown) == 1 else N_FRAMES // 2):
         frame_id = labels.frame_ids[frame]
         image = folder.read(frame_id)
-        for number, run in enumerate(runs):
-            part = shown[run.name]
-            model = f", {run.name}" if len(runs) > 1 else ""
+        for number, (model_name, part) in enumerate(shown.items()):
+            model = f", {model_name}" if len(shown) > 1 else ""
             caption = f"Frame {frame_id}{model}: {_plural(part.errors[frame], 'error')}"
-            name = f"frame_{frame_id}_{number}" if len(runs) > 1 else f"frame_{frame_id}"
+            name = f"frame_{frame_id}_{number}" if len(shown) > 1 else f"frame_{frame_id}"
             pictures.append(Picture(name, caption, part.draw(image, frame)))
     note = "Most wrong detections and missed objects together."
     return Gallery("Worst frames", tuple(pictures), note, columns=1)
@@ -163,12 +165,15 @@ def _plural(number: int, noun: str) -> str:
 
 
 def _crop_galleries(
-    run: Run, shown: _Shown, analyses: Analyses, labels: Labels, folder: ImageFolder
+    model_name: str,
+    detections: Detections,
+    shown: _Shown,
+    analyses: Analyses,
+    labels: Labels,
+    folder: ImageFolder,
 ) -> Iterator[Gallery]:
     """The highest-scored detections of each wrong kind, and the tallest missed objects."""
-    sources = {
-        kind: (run.detections, -run.detections.scores, "highest scores") for kind in analysis.KINDS[1:]
-    }
+    sources = {kind: (detections, -detections.scores, "highest scores") for kind in analysis.KINDS[1:]}
     sources["missed"] = (labels, -labels.heights, "tallest objects")
     for kind, (boxes, key, what) in sources.items():
         rows = np.concatenate(
@@ -182,12 +187,12 @@ def _crop_galleries(
             measure = (
                 f"{boxes.heights[row]:.0f} px high"
                 if kind == "missed"
-                else f"score {run.detections.scores[row]:.2f}"
+                else f"score {detections.scores[row]:.2f}"
             )
             caption = f"{frame_id}: {TYPE_NAMES[boxes.type[row]]}, {measure}"
             image = _crop(folder.read(frame_id), boxes.boxes[row], shown, frame)
             pictures.append(Picture(f"{kind}_{number}", caption, image))
-        title = f"{kind.capitalize()}: {what}" + (f" ({run.name})" if run.name else "")
+        title = f"{kind.capitalize()}: {what}" + (f" ({model_name})" if model_name else "")
         yield Gallery(title, tuple(pictures), columns=N_CROPS)
 
 
