@@ -60,8 +60,7 @@ def _drawn(scratch: Path, frames: int) -> dict[str, Path]:
 
 def _measure(options: Options, title: str, folder: Path, dataset: PreparedDataset) -> Result:
     size, batch_size, cores = options.input_size, options.batches[0], workload.cores()
-    student = workload.seeded_detector(options.students[0], size)
-    teacher = workload.seeded_detector(workload.TEACHER, size, seed=1)
+    student, teacher = workload.seeded_pair(options.students[0], size)
     files = [_image(folder, name) for name in dataset.image_ids]
     rounds = max(1, options.round_images // batch_size)
     batch = next(iter(_batches(dataset, student, batch_size)))

@@ -111,8 +111,7 @@ def limits(options: Options) -> Iterator[Table]:
 def _limits(options: Options, student_name: str, batch_size: int, precision: str) -> Table:
     size = options.input_size
     with workload.precision(precision):
-        student = workload.seeded_detector(student_name, size, seed=0)
-        teacher = workload.seeded_detector(workload.TEACHER, size, seed=1)
+        student, teacher = workload.seeded_pair(student_name, size)
         distiller = workload.make_distiller(student, teacher)
     batch = workload.prepared(student, workload.make_batch(batch_size, size))
     anchors, boxes = student.imitation_anchors(*size), student.imitation_boxes(batch)

@@ -16,6 +16,7 @@ from benchmark.timing import Table, wait_for_gpus
 
 FASTER_RCNN = "faster_rcnn"
 STEPS = 3
+MB = 1 << 20
 ON_A_GPU = "Memory of the GPU."
 ON_THE_CPU = (
     "Both processes hold TensorFlow, from whose networks PyTorch's weights are copied: the second column is "
@@ -75,19 +76,18 @@ def _gpu_memory(side: str) -> tuple[float, Callable[[], float]]:
         import torch
 
         torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / (
-            1 << 20
-        ), lambda: torch.cuda.max_memory_allocated() / (1 << 20)
+        return torch.cuda.memory_allocated() / MB, lambda: torch.cuda.max_memory_allocated() / MB
     import tensorflow as tf
 
     tf.config.experimental.reset_memory_stats("GPU:0")
     info = tf.config.experimental.get_memory_info
-    return info("GPU:0")["current"] / (1 << 20), lambda: info("GPU:0")["peak"] / (1 << 20)
+    return info("GPU:0")["current"] / MB, lambda: info("GPU:0")["peak"] / MB
 
 
 def _most_resident() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << (20 if sys.platform == "darwin" else 10))
+    """MB that this process ever held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, else KB
+    return peak / (MB if sys.platform == "darwin" else 1 << 10)
 
 
 def _resident() -> float:
@@ -95,14 +95,13 @@ def _resident() -> float:
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:  # no Linux: the peak up to now is near it
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
-    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+        return _most_resident()
+    return pages * os.sysconf("SC_PAGE_SIZE") / MB
 
 
 def _shuffledet_step(options: Options) -> Callable[[], float]:
     size = options.input_size
-    student = workload.seeded_detector(options.students[0], size, seed=0)
-    teacher = workload.seeded_detector(workload.TEACHER, size, seed=1)
+    student, teacher = workload.seeded_pair(options.students[0], size)
     batch = workload.prepared(student, workload.make_batch(options.batches[0], size))
     if options.peak_of == "torch":
         from benchmark import torch_shuffledet

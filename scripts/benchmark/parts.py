@@ -27,8 +27,7 @@ def imitation_loss(options: Options) -> Iterator[Result]:
 
 def _imitation_loss(options: Options, batch_size: int, objects: int) -> Result:
     size = options.input_size
-    student = workload.seeded_detector(options.students[0], size)
-    teacher = workload.seeded_detector(workload.TEACHER, size, seed=1)
+    student, teacher = workload.seeded_pair(options.students[0], size)
     batch = workload.prepared(student, workload.make_batch(batch_size, size, objects))
     distiller = workload.make_distiller(student, teacher)
     anchors = student.imitation_anchors(*size)

@@ -45,8 +45,7 @@ class Clock(keras.callbacks.Callback):
 def build(job: Job) -> Distiller:
     """The distiller as the trainer compiles it; to be called in the strategy's scope."""
     with workload.precision(job.mixed_precision):
-        student = workload.seeded_detector(job.model, job.size, seed=0)
-        teacher = workload.seeded_detector(workload.TEACHER, job.size, seed=1)
+        student, teacher = workload.seeded_pair(job.model, job.size)
         distiller = Distiller(
             student,
             teacher.folded_copy(),

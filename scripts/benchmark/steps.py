@@ -34,7 +34,7 @@ def imitation_step(options: Options) -> Iterator[Result]:
 
 def _imitation_step(options: Options, student_name: str, batch_size: int) -> Result:
     size = options.input_size
-    student, teacher = _pair(student_name, size)
+    student, teacher = workload.seeded_pair(student_name, size)
     batch = workload.prepared(student, workload.make_batch(batch_size, size))
     ours = workload.make_distiller(student, teacher)
     without = workload.make_distiller(
@@ -54,7 +54,7 @@ def _imitation_step(options: Options, student_name: str, batch_size: int) -> Res
             ).step
     contenders[NO_LAYER] = workload.training_step(without, batch)
     if wants_xla(options):
-        compiled = workload.make_distiller(*_pair(student_name, size))
+        compiled = workload.make_distiller(*workload.seeded_pair(student_name, size))
         contenders["ours, XLA"] = workload.training_step(compiled, batch, xla=True)
     if options.precision != "float32":
         half, text = _half_precision(options, student_name, batch, float(contenders["ours"]()))
@@ -76,17 +76,10 @@ def layer_share(result: Result) -> str:
     )
 
 
-def _pair(student_name: str, size: tuple[int, int]) -> tuple:
-    return (
-        workload.seeded_detector(student_name, size, seed=0),
-        workload.seeded_detector(workload.TEACHER, size, seed=1),
-    )
-
-
 def _half_precision(options: Options, student_name: str, batch: dict, expected: float) -> tuple[dict, str]:
     """Contenders of both sides in bfloat16, whose first loss must be near ``expected``."""
     with workload.precision(options.precision):
-        student, teacher = _pair(student_name, options.input_size)
+        student, teacher = workload.seeded_pair(student_name, options.input_size)
         distiller = workload.make_distiller(student, teacher)
         step = workload.training_step(distiller, batch)
         first = step()
@@ -98,7 +91,7 @@ def _half_precision(options: Options, student_name: str, batch: dict, expected: 
         from benchmark import torch_shuffledet
 
         theirs = torch_shuffledet.TorchImitationStep(
-            *_pair(student_name, options.input_size),
+            *workload.seeded_pair(student_name, options.input_size),
             distiller.imitation,
             batch,
             autocast=getattr(torch, options.precision),

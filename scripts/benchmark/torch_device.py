@@ -10,6 +10,9 @@ import torch
 
 from benchmark.options import has_gpu
 
+# As TensorFlow has it, so that equals are timed; PyTorch's own default is for convolutions only.
+torch.backends.cuda.matmul.allow_tf32 = True
+
 DEVICE = torch.device("cuda" if has_gpu() and torch.cuda.is_available() else "cpu")
 
 

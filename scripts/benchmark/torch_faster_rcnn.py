@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from benchmark import torch_boxes
 from benchmark.torch_device import DEVICE, constant, to_device, to_numpy
-from benchmark.torch_shuffledet import TorchStep, imitation_mask
+from benchmark.torch_shuffledet import TorchStep, adaptation_of, imitation_mask, to_torch_images
 from benchmark.workload import LEARNING_RATE, MOMENTUM
 from fgfi_tf.models.faster_rcnn.anchors import anchor_grid
 from fgfi_tf.models.faster_rcnn.model import POOLED_SIZE, STRIDE, FasterRCNN
@@ -141,12 +141,6 @@ def flat_anchors(height: int, width: int) -> torch.Tensor:
     return to_device(anchor_grid(height, width, STRIDE)).reshape(-1, 4)
 
 
-def to_torch_images(detector: FasterRCNN, images: np.ndarray) -> torch.Tensor:
-    """RGB images [B,H,W,3] to preprocessed [B,3,H,W] in channels_last."""
-    preprocessed = to_device(detector.preprocess(images))
-    return preprocessed.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-
-
 class TorchFasterRCNNStep(TorchStep):
     """The training step of a student, imitating where a teacher is given.
 
@@ -168,7 +162,7 @@ class TorchFasterRCNNStep(TorchStep):
         parameters = [p for p in self.student.parameters() if p.requires_grad]
         if teacher is not None:
             self.teacher = TorchFasterRCNN(teacher, with_head=False).eval().requires_grad_(False)
-            self.adaptation = _copied_adaptation(imitation)
+            self.adaptation = adaptation_of(imitation)
             self.psi, self.normalization = imitation.psi, imitation.normalization
             self.mask_anchors = to_device(student.imitation_anchors(*self.size)[0])
             self.valid = to_device(batch["valid"])
@@ -266,12 +260,3 @@ def _rcnn_losses(scores, deltas, labels, targets) -> dict[str, torch.Tensor]:
 def _smooth_l1(difference: torch.Tensor, sigma: float) -> torch.Tensor:
     zero = torch.zeros_like(difference)
     return functional.smooth_l1_loss(difference, zero, beta=1.0 / sigma**2, reduction="none")
-
-
-def _copied_adaptation(imitation) -> nn.Conv2d:
-    kernel = imitation.kernels[0].numpy()
-    conv = nn.Conv2d(kernel.shape[2], kernel.shape[3], kernel.shape[0], padding=kernel.shape[0] // 2)
-    with torch.no_grad():
-        conv.weight.copy_(torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))))
-        conv.bias.copy_(torch.from_numpy(imitation.biases[0].numpy()))
-    return conv.to(DEVICE, memory_format=torch.channels_last)

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from benchmark.torch_device import DEVICE, constant, to_device, to_numpy
 from benchmark.workload import LEARNING_RATE, MOMENTUM
+from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.shuffledet import losses as reference
 from fgfi_tf.models.shuffledet.model import ShuffleDet
 from fgfi_tf.models.shuffledet.network import VARIANTS, ShuffleBackbone
@@ -245,7 +246,7 @@ class TorchImitationStep(TorchStep):
         parameters = list(self.student.parameters())
         if teacher is not None:
             self.teacher = TorchShuffleDet(teacher, with_head=False).eval()
-            self.adaptation = _adaptation(imitation)
+            self.adaptation = adaptation_of(imitation)
             self.psi, self.normalization = imitation.psi, imitation.normalization
             self.mask_anchors = to_device(student.imitation_anchors(*self.size)[0])
             parameters += list(self.adaptation.parameters())
@@ -302,7 +303,8 @@ def compiled(step: TorchImitationStep) -> TorchImitationStep:
     return step
 
 
-def _adaptation(imitation) -> nn.Conv2d:
+def adaptation_of(imitation) -> nn.Conv2d:
+    """A copy of the layer's only adaptation."""
     kernel = imitation.kernels[0].numpy()
     convolution = nn.Conv2d(kernel.shape[2], kernel.shape[3], kernel.shape[0], padding=kernel.shape[0] // 2)
     with torch.no_grad():
@@ -311,7 +313,7 @@ def _adaptation(imitation) -> nn.Conv2d:
     return convolution.to(DEVICE, memory_format=torch.channels_last)
 
 
-def to_torch_images(detector: ShuffleDet, images: np.ndarray) -> torch.Tensor:
+def to_torch_images(detector: Detector, images: np.ndarray) -> torch.Tensor:
     """RGB images [B, H, W, 3] to preprocessed [B, 3, H, W] in channels_last."""
     preprocessed = to_device(detector.preprocess(images))
     return preprocessed.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)

@@ -72,7 +72,7 @@ def precision(name: str) -> Iterator[None]:
 def exact_products() -> Iterator[None]:
     """Inside, GPUs multiply in float32 in both frameworks, so that they can be compared.
 
-    Else they round to TensorFloat-32, TensorFlow by default and PyTorch by what this leaves behind.
+    Else both round to TensorFloat-32: TensorFlow by default, PyTorch by ``benchmark.torch_device``.
     """
     _round_products(False)
     try:
@@ -99,6 +99,11 @@ def seeded_detector(variant: str, size: tuple[int, int], seed: int = 0) -> Shuff
         elif "beta" in weight.name or "moving_mean" in weight.name:
             weight.assign(random.normal(0.0, 0.1, weight.shape))
     return detector
+
+
+def seeded_pair(student: str, size: tuple[int, int]) -> tuple[ShuffleDet, ShuffleDet]:
+    """A student and the teacher ``TEACHER``, as :func:`seeded_detector` makes them."""
+    return seeded_detector(student, size, seed=0), seeded_detector(TEACHER, size, seed=1)
 
 
 def make_imitation(student: ShuffleDet, teacher: ShuffleDet, compute: str = "auto") -> ImitationLoss:
