@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +167,17 @@ def test_rates_and_their_shares_by_hand():
     found = limits.row(step, limits.Work(2e9, 1e9), value_bytes=4, rate=16e9, bandwidth=32e9)
     assert found["GFLOP/s"] == 4.0 and found["of the product's"] == 0.25
     assert found["GB/s"] == 8.0 and found["of the copy's"] == 0.25 and found["images/s"] == 8.0
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc/self/status")
+def test_the_peak_of_a_process_is_not_its_parents():
+    from benchmark import memory
+
+    program = "from benchmark import memory; print(memory._most_resident(), memory._resident())"
+    held = np.ones(2**30, np.uint8)  # 1 GB more than the child needs
+    done = subprocess.run([sys.executable, "-c", program], cwd=SCRIPTS, capture_output=True, check=True)
+    peak, now = map(float, done.stdout.split())
+    assert now <= peak < memory._most_resident() - held.nbytes / 2**21
 
 
 SMALL = ("--size=64x128", "--models=shuffledet_0.25x", "--batch=1", "--repeats=1", "--warmup=0")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import resource
 import subprocess
 import sys
@@ -86,17 +85,27 @@ def _gpu_memory(side: str) -> tuple[float, Callable[[], float]]:
 
 def _most_resident() -> float:
     """MB that this process ever held."""
+    # Not ru_maxrss where there is another way: on Linux a process inherits its parent's.
+    found = _status("VmHWM")
+    if found is not None:
+        return found
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, else KB
     return peak / (MB if sys.platform == "darwin" else 1 << 10)
 
 
 def _resident() -> float:
-    """MB that this process holds now."""
+    """MB that this process holds now; where that is not told, the peak up to now, which is near it."""
+    found = _status("VmRSS")
+    return _most_resident() if found is None else found
+
+
+def _status(field: str) -> float | None:
+    """MB of a field of Linux's /proc/self/status; None where there is no such file."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:  # no Linux: the peak up to now is near it
-        return _most_resident()
-    return pages * os.sysconf("SC_PAGE_SIZE") / MB
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def _shuffledet_step(options: Options) -> Callable[[], float]:
