@@ -12,6 +12,7 @@ from typing import Any
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry
+from fgfi_tf.evaluation.comparison import Comparison
 from fgfi_tf.evaluation.protocol import VARIANTS, Protocol
 
 
@@ -32,8 +33,14 @@ class FilesConfig:
     compare: str = _option(
         "",
         _FILES,
-        "Several such folders side by side: name=DIR,name=DIR. Shown with the differences of each two; "
+        "Several such folders side by side: name=DIR,name=DIR. Shown with what each gains over --baseline; "
         "a name that is a row of the published table (see --published) is shown beside it.",
+    )
+    baseline: str = _option(
+        "", _FILES, "The model of --compare that others are compared with (empty: the first but --teacher)."
+    )
+    teacher: str = _option(
+        "", _FILES, "The model of --compare that taught others: gains are shown as shares of the gap to it."
     )
     format: str = _option("kitti", _FILES, "Their format and protocol.", tuple(registry.names()))
     labels: str = _option("", _FILES, "Folder of the label files: NNNNNN.txt, or VOC's Annotations.")
@@ -51,6 +58,9 @@ class FilesConfig:
     output_json: str = _option("", _OUTPUT, "Write the results to this file, fractions in full precision.")
     report_dir: str = _option("", _OUTPUT, "Write the report (HTML, Markdown, JSON, PNG) to this folder.")
     images: str = _option("", _OUTPUT, "Folder of the images: the report shows the worst frames.")
+    min_score: float = _option(
+        0.3, _OUTPUT, "Lowest score drawn where the report of --compare shows the same frames of all models."
+    )
     name: str = _option("model", _OUTPUT, "What the report calls the model of --detections.")
     published: str = _option(
         "",
@@ -70,6 +80,8 @@ def evaluate_files(config: FilesConfig) -> None:
     if not config.labels:
         raise UserError("--labels is missing: the folder of the label files")
     protocol.check_published(config.published)
+    comparison = Comparison(config.baseline, config.teacher)
+    comparison.check(list(folders))
     truths = protocol.read_truths(config.labels, config.split)
     detections = {
         name: protocol.read_detections(folder, truths, config.split, config.allow_missing)
@@ -77,6 +89,9 @@ def evaluate_files(config: FilesConfig) -> None:
     }
     results = {name: protocol.evaluate(found, truths) for name, found in detections.items()}
     print(protocol.table(results if config.compare else {"": results[config.name]}, config.published))
+    if len(results) > 1:
+        metrics = {name: protocol.figures(result) for name, result in results.items()}
+        print("", comparison.table(metrics), "", *comparison.sentences(metrics), sep="\n")
     if config.output_json:
         numbers = {name: result.to_json() for name, result in results.items()}
         write_json(config.output_json, numbers if config.compare else numbers[config.name])
@@ -126,5 +141,7 @@ def write_report(
     else:
         rows = {name: protocol.rows_beside(config.published, split) for name in results}
     images = Path(config.images) if config.images else None
-    path = report.write(protocol.report(detections, results, truths, images, rows), config.report_dir)
+    comparison = Comparison(config.baseline, config.teacher)
+    data = protocol.report(detections, results, truths, images, rows, comparison, config.min_score)
+    path = report.write(data, config.report_dir)
     print(f"\nreport: {path}")

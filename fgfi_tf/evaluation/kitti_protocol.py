@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fgfi_tf.evaluation import kitti, kitti_io, published
+from fgfi_tf.evaluation.comparison import ALONE
 from fgfi_tf.evaluation.kitti_types import Detections, Labels
 from fgfi_tf.evaluation.protocol import Protocol
 from fgfi_tf.evaluation.tables import ap_table
@@ -47,7 +48,7 @@ class KittiProtocol(Protocol):
         """Result files NNNNNN.txt."""
         kitti_io.write_detections(folder, detections)
 
-    def report(self, detections, results, truths, images, published):
+    def report(self, detections, results, truths, images, published, comparison=ALONE, min_score=0.3):
         """See ``Protocol``."""
         from fgfi_tf.evaluation import report_kitti  # plotting takes a second to import
 
@@ -55,4 +56,4 @@ class KittiProtocol(Protocol):
             report_kitti.Run(name, detections[name], result, next(iter(published.get(name, ())), ""))
             for name, result in results.items()
         ]
-        return report_kitti.build(runs, truths, images)
+        return report_kitti.build(runs, truths, images, "", comparison, min_score)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation.comparison import ALONE, Comparison
 from fgfi_tf.evaluation.report_data import ReportData
 
 Frame = Mapping[str, np.ndarray]
@@ -73,8 +74,14 @@ class Protocol:
         truths: Any,
         images: Path | None,
         published: Mapping[str, tuple[str, ...]],
+        comparison: Comparison = ALONE,
+        min_score: float = 0.3,
     ) -> ReportData:
-        """The report of models by name; ``published``: the rows to show beside some of them."""
+        """The report of models by name.
+
+        ``published``: the rows to show beside some of them; ``comparison``: of several, which are baseline
+        and teacher; ``min_score``: of several, the lowest score drawn in the frames shown of all.
+        """
         raise NotImplementedError("a subclass defines report")
 
     def rows_beside(self, row: str, split: str) -> tuple[str, ...]:

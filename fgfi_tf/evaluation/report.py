@@ -3,7 +3,7 @@
 folder/index.html   everything in one file, to open or to send
 folder/report.md    tables, with links to the figures
 folder/report.json  all numbers in full precision
-folder/figures/*.png, folder/pictures/*.jpg
+folder/figures/*.png, folder/pictures/*.jpg, *.png
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import plots
-from fgfi_tf.evaluation.report_data import Figure, Gallery, ReportData, Table, format_value
+from fgfi_tf.evaluation.report_data import Figure, Gallery, Picture, ReportData, Table, format_value
 from fgfi_tf.evaluation.report_html import to_html
 
 # Full colour resolution: else thin coloured lines turn grey.
@@ -47,7 +47,7 @@ def write(data: ReportData, folder: str | os.PathLike[str]) -> Path:
 
 
 def render_pictures(data: ReportData) -> dict[str, bytes]:
-    """Path in the report folder -> content, of every figure (PNG) and picture (JPEG)."""
+    """Path in the report folder -> content, of every figure (PNG) and picture (JPEG or PNG)."""
     files = {}
     for section in data.sections:
         for part in section.parts:
@@ -55,10 +55,17 @@ def render_pictures(data: ReportData) -> dict[str, bytes]:
                 files[f"figures/{part.name}.png"] = plots.render(part)
             elif isinstance(part, Gallery):
                 for picture in part.pictures:
-                    out = io.BytesIO()
-                    Image.fromarray(picture.image).save(out, **_JPEG)
-                    files[f"pictures/{picture.name}.jpg"] = out.getvalue()
+                    files[picture.path] = _encode(picture)
     return files
+
+
+def _encode(picture: Picture) -> bytes:
+    out, image = io.BytesIO(), Image.fromarray(picture.image)
+    if picture.few_colors:
+        image.quantize(256, dither=Image.Dither.NONE).save(out, format="PNG", optimize=True)
+    else:
+        image.save(out, **_JPEG)
+    return out.getvalue()
 
 
 def to_markdown(data: ReportData) -> str:
@@ -77,7 +84,7 @@ def to_markdown(data: ReportData) -> str:
             else:
                 lines += [part.note, ""] if part.note else []
                 for picture in part.pictures:
-                    lines += [f"![{picture.caption}](pictures/{picture.name}.jpg)", "", picture.caption, ""]
+                    lines += [f"![{picture.caption}]({picture.path})", "", picture.caption, ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

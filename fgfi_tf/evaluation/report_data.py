@@ -85,11 +85,20 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """RGB uint8 [H, W, 3] with a caption; ``name`` is its file name without suffix."""
+    """RGB uint8 [H, W, 3] with a caption; ``name`` is its file name without suffix.
+
+    ``few_colors``: written as a PNG of 256 colours and not as a JPEG, for drawings with thin lines.
+    """
 
     name: str
     caption: str
     image: np.ndarray
+    few_colors: bool = False
+
+    @property
+    def path(self) -> str:
+        """Its path in the report's folder."""
+        return f"pictures/{self.name}.{'png' if self.few_colors else 'jpg'}"
 
 
 @dataclasses.dataclass(frozen=True)

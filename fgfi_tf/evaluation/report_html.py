@@ -93,8 +93,7 @@ def _part(part: Table | Figure | Gallery, files: Mapping[str, bytes]) -> str:
         return f'{heading}<figure class="plot">{image}{_caption(part.caption)}</figure>'
     note = f'<p class="note">{escape(part.note)}</p>\n' if part.note else ""
     pictures = "\n".join(
-        f"<figure>{_image(files, f'pictures/{p.name}.jpg', p.caption)}{_caption(p.caption)}</figure>"
-        for p in part.pictures
+        f"<figure>{_image(files, p.path, p.caption)}{_caption(p.caption)}</figure>" for p in part.pictures
     )
     columns = f"grid-template-columns: repeat({part.columns}, minmax(0, 1fr))"
     return f'{heading}{note}<div class="gallery" style="{columns}">\n{pictures}\n</div>'

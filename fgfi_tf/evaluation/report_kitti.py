@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fgfi_tf.evaluation import analysis, published
+from fgfi_tf.evaluation.comparison import ALONE, Comparison
 from fgfi_tf.evaluation.kitti import DIFFICULTIES, MIN_OVERLAP, N_RECALL, Evaluation
 from fgfi_tf.evaluation.kitti_types import CLASS_NAMES, Detections, Labels
 from fgfi_tf.evaluation.report_data import (
@@ -26,7 +26,7 @@ from fgfi_tf.evaluation.report_data import (
     Section,
     Table,
 )
-from fgfi_tf.evaluation.report_kitti_pictures import ImageFolder, picture_section
+from fgfi_tf.evaluation.report_kitti_pictures import ImageFolder, picture_section, same_frames_section
 
 CLASS_COLORS = dict(zip(CLASS_NAMES, SERIES_COLORS, strict=False))
 KIND_COLORS = dict(
@@ -52,15 +52,24 @@ class Run:
     published: str = ""
 
 
-def build(runs: list[Run], labels: Labels, images: Path | None = None, title: str = "") -> ReportData:
+def build(
+    runs: list[Run],
+    labels: Labels,
+    images: Path | None = None,
+    title: str = "",
+    comparison: Comparison = ALONE,
+    min_score: float = 0.3,
+) -> ReportData:
     """The report on one or more models evaluated on the same frames, in one protocol.
 
     Args:
-        runs: several are shown with the differences of each two.
+        runs: several are shown with what they gain over a baseline.
         labels: of the evaluated frames.
         images: folder of ``<frame id>.png`` or ``.jpg``; without it there are no pictures and
             border distances assume KITTI's commonest image size.
         title: instead of one made from the names.
+        comparison: of several, the baseline and the teacher.
+        min_score: of several, the lowest score drawn in the frames shown of all.
 
     Raises:
         UserError: the image folder is absent or holds no image of these frames.
@@ -77,11 +86,14 @@ def build(runs: list[Run], labels: Labels, images: Path | None = None, title: st
         for run in runs
     }
     sections = [
-        _ap_section(runs),
+        _ap_section(runs, comparison),
         Section("Precision and recall", (_precision_figure(runs),)),
         _analysis_section(runs, analyses),
         _recall_section(runs, records, folder is not None),
     ]
+    if folder and len(runs) > 1:
+        found = {run.name: run.detections for run in runs}
+        sections.insert(1, same_frames_section(found, labels, folder, min_score))
     if folder:
         sections.append(picture_section({run.name: run.detections for run in runs}, analyses, labels, folder))
     names = ", ".join(run.name for run in runs)
@@ -138,12 +150,12 @@ def _differences(values: tuple, base: tuple) -> tuple[float | None, ...]:
     return tuple(None if a is None or b is None else a - b for a, b in zip(values, base, strict=True))
 
 
-def _ap_rows(runs: list[Run], measure: str) -> tuple[Row, ...]:
+def _ap_rows(runs: list[Run], measure: str, comparison: Comparison) -> tuple[Row, ...]:
     values = {run.name: _ap_values(run.evaluation, measure) for run in runs}
-    rows = [Row(run.name, values[run.name], "total") for run in runs]
-    for base, run in itertools.combinations(runs, 2):
-        label = f"{run.name} \N{MINUS SIGN} {base.name}"
-        rows.append(Row(label, _differences(values[run.name], values[base.name]), "difference"))
+    rows = [Row(name, own, "total") for name, own in values.items()]
+    for base, name in comparison.pairs(values):
+        gain = _differences(values[name], values[base])
+        rows.append(Row(f"gain of {name} over {base}", gain, "difference"))
     return tuple(rows)
 
 
@@ -158,10 +170,10 @@ def _published_rows(runs: list[Run]) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _ap_section(runs: list[Run]) -> Section:
+def _ap_section(runs: list[Run], comparison: Comparison) -> Section:
     tables = [
-        Table("11 recall positions (AP11)", _COLUMNS, _ap_rows(runs, "ap11"), _GROUPS),
-        Table("40 recall positions (AP40)", _COLUMNS, _ap_rows(runs, "ap40"), _GROUPS),
+        Table("11 recall positions (AP11)", _COLUMNS, _ap_rows(runs, "ap11", comparison), _GROUPS),
+        Table("40 recall positions (AP40)", _COLUMNS, _ap_rows(runs, "ap40", comparison), _GROUPS),
     ]
     if rows := _published_rows(runs):
         beside = Table("Beside the published rows (AP11)", _COLUMNS, rows, _GROUPS, _PUBLISHED_NOTE)
@@ -169,10 +181,11 @@ def _ap_section(runs: list[Run]) -> Section:
         tables = [beside, tables[1]] if len(runs) == 1 else [tables[0], beside, tables[1]]
     oriented = [run for run in runs if run.evaluation["Car"]["easy"].aos11 is not None]
     if oriented:
-        rows = _ap_rows(oriented, "aos11")
+        rows = _ap_rows(oriented, "aos11", comparison if len(oriented) == len(runs) else ALONE)
         tables.append(Table("Orientation similarity, 11 recall positions", _COLUMNS, rows, _GROUPS))
     text = "Percent. An en dash: no detection of the class at all, which counts as 0 in the mean."
-    return Section("Average precision", tuple(tables), text)
+    means = {run.name: {"mean AP11": run.evaluation.mean_ap(11)} for run in runs}
+    return Section("Average precision", tuple(tables), " ".join([*comparison.sentences(means), text]))
 
 
 def _precision_figure(runs: list[Run]) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ from PIL import Image
 
 from fgfi_tf import drawing
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation import analysis
-from fgfi_tf.evaluation.kitti_types import TYPE_NAMES, Detections, Labels
+from fgfi_tf.evaluation import analysis, report_same_frames
+from fgfi_tf.evaluation.kitti_types import CLASS_NAMES, TYPE_NAMES, Detections, FrameBoxes, Labels
 from fgfi_tf.evaluation.report_data import Gallery, Picture, Section
 
 Analyses = dict[str, dict[str, analysis.Analysis]]
@@ -94,6 +94,27 @@ def picture_section(
         else ""
     )
     return Section("Worst cases", tuple(g for g in galleries if g.pictures), text)
+
+
+def same_frames_section(
+    detections: Mapping[str, Detections], labels: Labels, folder: ImageFolder, min_score: float
+) -> Section:
+    """The same frames: labelled objects of the evaluated classes, and every model's detections."""
+    evaluated = labels.take(labels.type < len(CLASS_NAMES))
+    objects = np.bincount(evaluated.frame, minlength=len(labels.frame_ids))
+    at_hand = np.array([name in folder.paths for name in labels.frame_ids])
+    frames = [labels.frame_ids[i] for i in report_same_frames.frames_to_show(objects, at_hand)]
+
+    def drawn(boxes: FrameBoxes) -> Callable[[str], report_same_frames.Drawn]:
+        def of_frame(frame_id: str) -> report_same_frames.Drawn:
+            here = boxes.select([frame_id])
+            names = [TYPE_NAMES[t] for t in here.type]
+            return report_same_frames.Drawn(here.boxes, names, getattr(here, "scores", None))
+
+        return of_frame
+
+    models = {name: drawn(found) for name, found in detections.items()}
+    return report_same_frames.section(frames, folder.read, drawn(evaluated), models, min_score)
 
 
 @dataclasses.dataclass(frozen=True)

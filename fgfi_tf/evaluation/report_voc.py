@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from fgfi_tf import drawing
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation import voc_analysis, voc_tables
+from fgfi_tf.evaluation import report_same_frames, voc_analysis, voc_tables
+from fgfi_tf.evaluation.comparison import ALONE, Comparison
 from fgfi_tf.evaluation.report_data import (
     GOOD,
     NEUTRAL,
@@ -47,14 +49,23 @@ class Run:
     published: tuple[str, ...] = ()
 
 
-def build(runs: list[Run], truths: Truths, images: Path | None = None, title: str = "") -> ReportData:
+def build(
+    runs: list[Run],
+    truths: Truths,
+    images: Path | None = None,
+    title: str = "",
+    comparison: Comparison = ALONE,
+    min_score: float = 0.3,
+) -> ReportData:
     """The report on one or more models evaluated on the same images.
 
     Args:
-        runs: several are shown with the differences of each two.
+        runs: several are shown with what they gain over a baseline.
         truths: the objects.
         images: folder of ``<image>.jpg``; without it there are no pictures.
         title: instead of one made from the names.
+        comparison: of several, the baseline and the teacher.
+        min_score: of several, the lowest score drawn in the images shown of all.
 
     Raises:
         UserError: an unknown published row; the image folder is absent or holds no image of these.
@@ -66,10 +77,12 @@ def build(runs: list[Run], truths: Truths, images: Path | None = None, title: st
     folder = ImageFolder.of(images, truths.image_ids) if images else None
     analyses = {run.name: voc_analysis.analyse(run.detections, truths, run.evaluation) for run in runs}
     sections = [
-        Section("Average precision", tuple(_ap_table(runs, metric) for metric in METRICS), _AP_TEXT),
+        _ap_section(runs, comparison),
         Section("Precision and recall", (_precision_figure(runs),)),
         _analysis_section(runs, analyses),
     ]
+    if folder and len(runs) > 1:
+        sections.insert(1, _same_frames_section(runs, truths, folder, min_score))
     if folder:
         sections.append(_picture_section(runs[-1], analyses[runs[-1].name], truths, folder))
     names = ", ".join(run.name for run in runs)
@@ -108,11 +121,20 @@ def _numbers(run: Run, analyses: dict[str, voc_analysis.Analysis]) -> dict[str, 
 # --- average precision ------------------------------------------------------------------------
 
 
-def _ap_table(runs: list[Run], metric: str) -> Table:
-    """A row per class; a column per model, per difference of two, per published row and difference to it."""
+def _ap_section(runs: list[Run], comparison: Comparison) -> Section:
+    means = {run.name: {"mean AP": run.evaluation.mean_ap("11point", present_only=True)} for run in runs}
+    text = " ".join([*comparison.sentences(means), _AP_TEXT])
+    return Section(
+        "Average precision", tuple(_ap_table(runs, metric, comparison) for metric in METRICS), text
+    )
+
+
+def _ap_table(runs: list[Run], metric: str, comparison: Comparison) -> Table:
+    """A row per class; a column per model, per gain, per published row and difference to it."""
     columns: list[tuple[str, dict[str, float | None]]] = [(run.name, _percent(run, metric)) for run in runs]
-    for (base_name, base), (name, values) in itertools.combinations(columns[: len(runs)], 2):
-        columns.append((f"{name} \N{MINUS SIGN} {base_name}", _difference(values, base)))
+    percent = dict(columns)
+    for base, name in comparison.pairs(percent):
+        columns.append((f"gain of {name} over {base}", _difference(percent[name], percent[base])))
     for run in runs if metric == "11point" else ():
         for row in run.published:
             theirs = {**voc_tables.PUBLISHED.get(row, {}), "mean": voc_tables.PUBLISHED_MEAN[row]}
@@ -165,6 +187,26 @@ def _precision_figure(runs: list[Run]) -> Figure:
     return Figure(
         "precision_recall", "", tuple(panels), "The best precision at each recall or above.", columns=4
     )
+
+
+def _same_frames_section(runs: list[Run], truths: Truths, folder: ImageFolder, min_score: float) -> Section:
+    """The same images: labelled objects, and every model's detections."""
+    index = {name: number for number, name in enumerate(truths.image_ids)}
+    objects = np.bincount(truths.image, minlength=len(index))
+    at_hand = np.array([name in folder.paths for name in truths.image_ids])
+    shown = [truths.image_ids[i] for i in report_same_frames.frames_to_show(objects, at_hand)]
+
+    def drawn(boxes: Truths | Detections) -> Callable[[str], report_same_frames.Drawn]:
+        def of_image(name: str) -> report_same_frames.Drawn:
+            rows = np.flatnonzero(boxes.image == index[name])
+            names = [boxes.class_names[c] for c in boxes.classes[rows]]
+            scores = boxes.scores[rows] if isinstance(boxes, Detections) else None
+            return report_same_frames.Drawn(boxes.boxes[rows] - 1, names, scores)
+
+        return of_image
+
+    models = {run.name: drawn(run.detections.of_images(truths)) for run in runs}
+    return report_same_frames.section(shown, folder.read, drawn(truths), models, min_score)
 
 
 # --- analysis ---------------------------------------------------------------------------------

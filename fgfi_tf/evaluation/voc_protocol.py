@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import voc, voc_io, voc_tables
+from fgfi_tf.evaluation.comparison import ALONE
 from fgfi_tf.evaluation.protocol import Protocol
 from fgfi_tf.evaluation.voc_types import Detections, Truths
 
@@ -79,7 +80,7 @@ class VocProtocol(Protocol):
         name = split.partition("_")[2] or split or "images"
         voc_io.write_detections(folder, name, detections, full_precision=self.variant == "official")
 
-    def report(self, detections, results, truths, images, published):
+    def report(self, detections, results, truths, images, published, comparison=ALONE, min_score=0.3):
         """See ``Protocol``."""
         from fgfi_tf.evaluation import report_voc  # plotting takes a second to import
 
@@ -87,4 +88,4 @@ class VocProtocol(Protocol):
             report_voc.Run(name, detections[name], result, published.get(name, ()))
             for name, result in results.items()
         ]
-        return report_voc.build(runs, truths, images)
+        return report_voc.build(runs, truths, images, "", comparison, min_score)

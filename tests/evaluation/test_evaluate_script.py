@@ -108,7 +108,7 @@ def test_compare_and_report(folders, capsys):
     assert "1x: KITTI 2D" in capsys.readouterr().out
     assert set(json.loads(output.read_text())) == {"1x", "mine"}
     html = (folders / "r" / "index.html").read_text()
-    assert "published 1x" in html and "mine \N{MINUS SIGN} 1x" in html
+    assert "published 1x" in html and "gain of mine over 1x" in html
 
 
 @pytest.mark.parametrize(

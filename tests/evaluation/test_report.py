@@ -9,6 +9,7 @@ from PIL import Image
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import kitti, plots, report, report_kitti
+from fgfi_tf.evaluation.comparison import Comparison
 from fgfi_tf.evaluation.kitti_types import Detections, Labels
 from fgfi_tf.evaluation.report_data import (
     Bars,
@@ -191,7 +192,7 @@ def test_one_model(tmp_path, image_folder):
     assert numbers["published"]["0.5x"]["Car"] == [81.6, 71.7, 61.2]
 
 
-def test_several_models_with_their_differences(tmp_path, image_folder):
+def test_several_models_with_their_gains(tmp_path, image_folder):
     first, labels = kitti_case(np.random.default_rng(0))
     nothing = Detections.from_frames(
         {name: {"boxes": [], "classes": [], "scores": []} for name in first.frame_ids}
@@ -200,15 +201,20 @@ def test_several_models_with_their_differences(tmp_path, image_folder):
         report_kitti.Run(name, detections, kitti.evaluate(detections, labels))
         for name, detections in (("teacher", first), ("student", nothing), ("student-I", first))
     ]
-    data = report_kitti.build(runs, labels, image_folder)
+    comparison = Comparison(baseline="student", teacher="teacher")
+    data = report_kitti.build(runs, labels, image_folder, comparison=comparison, min_score=0.0)
     path = report.write(data, tmp_path / "report")
     texts = texts_of(path.read_text())
-    minus = " \N{MINUS SIGN} "
-    for pair in (("student", "teacher"), ("student-I", "teacher"), ("student-I", "student")):
-        assert minus.join(pair) in texts
     rows = {row.label: row.values for row in data.sections[0].parts[0].rows}
-    assert rows[f"student-I{minus}teacher"] == (0.0,) * 10
+    assert list(rows) == ["teacher", "student", "student-I", "gain of student-I over student"]
     assert rows["student"][:9] == (None,) * 9 and rows["student"][9] == 0
+    assert rows["gain of student-I over student"] == ((None,) * 9 + (rows["teacher"][9],))
+    assert "100 % of the gap to teacher" in data.sections[0].text
+    # Ground truth and three models, 416 pixels each with gaps of 5; one row a frame.
+    (montage,) = data.sections[1].parts[0].pictures
+    assert data.sections[1].title == "The same frames" and montage.image.shape[1] == 4 * 416 + 5 * 5
+    with Image.open(path.parent / "pictures" / "same_frames.png") as image:
+        assert image.size == montage.image.shape[1::-1]
     assert any("Frame 000000, student:" in text for text in texts)
     assert set(json.loads((path.parent / "report.json").read_text())) == {"teacher", "student", "student-I"}
 

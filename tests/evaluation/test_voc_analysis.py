@@ -72,6 +72,7 @@ def test_report_of_two_models(tmp_path):
         report_voc.Run("some", detections, voc.evaluate(detections, truths), ("VGG11", "VGG11-I")),
     ]
     data = report_voc.build(runs, truths, _image_folder(tmp_path))
+    assert "| gain of some over none |" in (text := report.to_markdown(data)) and "The same frames" in text
     page = report.write(data, tmp_path / "report")
     text = (tmp_path / "report/report.md").read_text()
     for row in ("VGG11", "VGG11-I"):

@@ -1,0 +1,96 @@
+"""Gains over a baseline and shares of the gap to a teacher, by hand."""
+
+import numpy as np
+import pytest
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation import report_same_frames
+from fgfi_tf.evaluation.comparison import Comparison
+
+MODELS = {
+    "teacher": {"mAP11": 0.70, "Car_easy": 0.80},
+    "plain": {"mAP11": 0.10, "Car_easy": 0.20},
+    "imitating": {"mAP11": 0.40, "Car_easy": 0.15},
+}
+
+
+def test_pairs():
+    names = list(MODELS)
+    assert Comparison("plain", "teacher").pairs(names) == [("plain", "imitating")]
+    assert Comparison(teacher="teacher").pairs(names) == [("plain", "imitating")]
+    assert Comparison().pairs(names) == [("teacher", "plain"), ("teacher", "imitating")]
+    assert Comparison(baseline="imitating").pairs(names) == [("imitating", "teacher"), ("imitating", "plain")]
+    assert Comparison(teacher="teacher").pairs(["teacher", "plain"]) == []
+    assert Comparison().pairs(["plain"]) == []
+
+
+def test_gain_and_share_of_the_gap():
+    (gain,) = Comparison("plain", "teacher").gains(MODELS)
+    assert gain.metrics == pytest.approx({"mAP11": 0.30, "Car_easy": -0.05})
+    assert gain.gap_share == pytest.approx(0.5)  # 0.30 of 0.60
+
+
+def test_no_share_of_a_gap_that_is_not_there():
+    level = {**MODELS, "teacher": {"mAP11": 0.10, "Car_easy": 0.9}}
+    (gain,) = Comparison("plain", "teacher").gains(level)
+    assert gain.gap_share is None
+    (sentence,) = Comparison("plain", "teacher").sentences(level)
+    assert sentence == "imitating gains 30.0 points of mAP11 over plain (40.0 against 10.0)."
+
+
+def test_sentences():
+    (sentence,) = Comparison("plain", "teacher").sentences(MODELS)
+    assert sentence == (
+        "imitating gains 30.0 points of mAP11 over plain (40.0 against 10.0): "
+        "50 % of the gap to teacher (70.0)."
+    )
+    (sentence,) = Comparison("imitating", "teacher").sentences(MODELS)
+    assert sentence.startswith("plain loses 30.0 points of mAP11 over imitating (10.0 against 40.0)")
+
+
+def test_table():
+    assert Comparison("plain", "teacher").table(MODELS).splitlines() == [
+        "percent    teacher    plain  imitating  gain of imitating",
+        "mAP11         70.0     10.0       40.0              +30.0",
+        "Car_easy      80.0     20.0       15.0               -5.0",
+    ]
+
+
+@pytest.mark.parametrize(
+    "comparison, message",
+    [
+        (Comparison(baseline="x"), "--baseline=x is none of the compared models: teacher, plain, imitating"),
+        (Comparison(teacher="y"), "--teacher=y is none of the compared models"),
+        (Comparison("plain", "plain"), "--baseline=plain cannot be the --teacher as well"),
+    ],
+)
+def test_wrong_names(comparison, message):
+    with pytest.raises(UserError, match=message):
+        comparison.check(list(MODELS))
+
+
+def test_frames_are_spread_over_those_with_objects():
+    objects = np.array([0, 2, 3, 1, 5, 2, 2, 0, 4])
+    at_hand = np.ones(9, bool)
+    # candidates with two objects or more: 1, 2, 4, 5, 6, 8
+    assert report_same_frames.frames_to_show(objects, at_hand, 3) == [1, 4, 8]
+    at_hand[4] = False
+    assert report_same_frames.frames_to_show(objects, at_hand, 2) == [1, 8]
+    # too few of them: any frame with an image
+    assert report_same_frames.frames_to_show(np.zeros(9), at_hand, 2) == [0, 8]
+
+
+def test_a_model_s_boxes_below_the_score_are_not_drawn():
+    image = np.full((60, 416, 3), 90, np.uint8)
+    one = report_same_frames.Drawn(np.array([[10.0, 10, 60, 50]]), ["Car"])
+    low = report_same_frames.Drawn(one.boxes, ["Car"], np.array([0.2]))
+    high = report_same_frames.Drawn(one.boxes, ["Car"], np.array([0.4]))
+
+    def columns(drawn):
+        found = report_same_frames.section(["a"], lambda _: image, lambda _: one, {"m": lambda _: drawn}, 0.3)
+        montage = found.parts[0].pictures[0].image
+        return montage[10:50, 5:421], montage[10:50, 426:842]  # two pictures of 416 with gaps of 5
+
+    truth, model = columns(low)
+    assert (truth != 90).any() and (model == 90).all()
+    assert (columns(high)[1] != 90).any()
