@@ -1,16 +1,22 @@
 #!/usr/bin/env python3
 """From nothing to an imitating student in ten minutes on two CPU cores, without any data.
 
-Draws a small data set, trains a teacher, trains a student that imitates it, evaluates both side by
-side, exports the student and detects with it. Every step is one of the package's own commands and
-is printed before it runs, so that it can be repeated with other flags. Steps already done are not
-done again; an interrupted training goes on.
+Draws street scenes, trains a teacher, trains the same student twice, once alone and once imitating the
+teacher, evaluates the three, exports the imitating one, detects with it, and ends with what imitation gave.
+Each step is one of the package's own commands and is printed before it runs: it can be copied into the
+same shell and repeated with other flags. Steps already done are not done again, unless their flags, their
+flagfile or a step that they build on changed; an interrupted training goes on.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import os
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +29,15 @@ from fgfi_tf.training import flags
 from fgfi_tf.training.config import option
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+STEPS_FILE = "steps.json"
+_PLACES = {
+    "report/index.html": "the three side by side and the same frames as each sees them, for a browser",
+    "pictures": "what the exported student sees (PNG and KITTI text)",
+    "exported": "the imitating student as SavedModel: uint8 images in, boxes out",
+    "student_imitating": "its run folder, also for TensorBoard",
+    "toy_kitti": "the drawn data set, in the raw KITTI layout",
+}
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,132 +45,239 @@ class QuickstartConfig:
     """Options of the quickstart."""
 
     output_dir: str = option("quickstart", "Quickstart", "Folder for everything it makes.")
-    images: int = option(400, "Quickstart", "Drawn training images.")
-    teacher_steps: int = option(450, "Quickstart", "Updates of the teacher.")
-    student_steps: int = option(450, "Quickstart", "Updates of the student.")
-    batch_size: int = option(8, "Quickstart", "Images per update.")
+    images: int = option(400, "Quickstart", "Drawn training images; a quarter as many to evaluate on.")
+    teacher_steps: int = option(0, "Quickstart", "Updates of the teacher (0: as its flagfile says).")
+    student_steps: int = option(0, "Quickstart", "Updates of each student (0: as its flagfile says).")
+    seed: int = option(0, "Quickstart", "Seed of all three trainings; the students share it.")
 
 
-def commands(config: QuickstartConfig) -> list[tuple[str, list[str], str]]:
-    """Each step: what it is, the command, and the file that tells it is done."""
-    data, teacher, student = "toy_kitti", "teacher", "student"
-    common = [f"--data_dir={data}", f"--batch_size={config.batch_size}"]
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One command.
+
+    Attributes:
+        name: its key in ``STEPS_FILE``.
+        title: what it does, for people.
+        script: file in ``scripts``.
+        flags: its command line.
+        made: the folder that it makes; removed where it has to be made anew.
+        needs: names of the steps that it builds on.
+        always: it is run even if nothing changed, for what it prints.
+    """
+
+    name: str
+    title: str
+    script: str
+    flags: tuple[str, ...]
+    made: Path
+    needs: tuple[str, ...] = ()
+    always: bool = False
+
+    @property
+    def resumes(self) -> bool:
+        """Whether an unfinished run goes on where it stopped."""
+        return self.script == "train.py"
+
+
+MODELS = TEACHER, PLAIN, IMITATING = "teacher", "student", "student_imitating"
+
+
+def steps(config: QuickstartConfig) -> list[Step]:
+    """What the quickstart does, in order."""
+    folder = Path(config.output_dir)
+    data, exported, pictures = folder / "toy_kitti", folder / "exported", folder / "pictures"
+    size = (f"--train={config.images}", f"--val={max(config.images // 4, 1)}")
     return [
-        (
-            "draw street scenes",
-            [
-                "make_toy_kitti.py",
-                f"--output_dir={data}",
-                f"--train={config.images}",
-                f"--val={config.images // 4}",
-            ],
-            f"{data}/ImageSets/val.txt",
+        Step("scenes", "draw street scenes", "make_toy_kitti.py", (f"--output_dir={data}", *size), data),
+        *_trainings(config, folder, data),
+        *_evaluations(folder, data),
+        Step(
+            "export",
+            "export the imitating student",
+            "export.py",
+            (f"--checkpoint={folder / IMITATING}", f"--output_dir={exported}"),
+            exported,
+            (IMITATING,),
         ),
-        (
-            "train the teacher, ShuffleDet 0.5x",
-            [
-                "train.py",
-                _flagfile("teacher"),
-                f"--output_dir={teacher}",
-                f"--steps={config.teacher_steps}",
-                *common,
-            ],
-            f"{teacher}/finished",
-        ),
-        (
-            "train the student, ShuffleDet 0.25x, imitating the teacher near objects",
-            [
-                "train.py",
-                _flagfile("student"),
-                f"--teacher_checkpoint={teacher}",
-                f"--output_dir={student}",
-                f"--steps={config.student_steps}",
-                *common,
-            ],
-            f"{student}/finished",
-        ),
-        *[
-            (
-                f"evaluate the {name}",
-                [
-                    "evaluate.py",
-                    f"--checkpoint={name}",
-                    f"--data_dir={data}",
-                    f"--results_dir=detections/{name}",
-                ]
-                + [f"--output_json=detections/{name}.json"],
-                f"detections/{name}.json",
-            )
-            for name in (teacher, student)
-        ],
-        (
-            "compare them in a report",
-            [
-                "evaluate.py",
-                f"--compare={teacher}=detections/{teacher},{student}=detections/{student}",
-                f"--labels={data}/training/label_2",
-                f"--split={data}/ImageSets/val.txt",
-                f"--images={data}/training/image_2",
-                "--report_dir=report",
-            ],
-            "report/index.html",
-        ),
-        (
-            "export the student",
-            ["export.py", f"--checkpoint={student}", "--output_dir=exported"],
-            "exported/saved_model.pb",
-        ),
-        (
+        Step(
+            "predict",
             "detect with the exported student",
-            ["predict.py", "--model_path=exported", f"--images={data}/samples", "--output_dir=pictures"],
-            "",
+            "predict.py",
+            (f"--model_path={exported}", f"--images={data / 'samples'}", f"--output_dir={pictures}"),
+            pictures,
+            ("scenes", "export"),
+        ),
+        _comparison(folder, data),
+    ]
+
+
+def _trainings(config: QuickstartConfig, folder: Path, data: Path) -> list[Step]:
+    seed = (f"--seed={config.seed}",) if config.seed else ()
+
+    def training(name: str, title: str, flagfile: str, updates: int, *more: str, needs=("scenes",)) -> Step:
+        path = _shown(REPOSITORY / "configs" / "quickstart" / flagfile)
+        length = (f"--steps={updates}",) if updates else ()
+        flags = (f"--flagfile={path}", f"--data_dir={data}", f"--output_dir={folder / name}")
+        return Step(name, title, "train.py", (*flags, *more, *length, *seed), folder / name, needs)
+
+    taught = f"--teacher_checkpoint={folder / TEACHER}"
+    updates = config.student_steps
+    return [
+        training(TEACHER, "train the teacher", "teacher.cfg", config.teacher_steps),
+        training(PLAIN, "train the student alone", "student.cfg", updates, "--noimitation"),
+        training(
+            IMITATING,
+            "train the same student, imitating the teacher near objects",
+            "student.cfg",
+            updates,
+            taught,
+            needs=("scenes", TEACHER),
         ),
     ]
 
 
-def _flagfile(name: str) -> str:
-    return f"--flagfile={REPOSITORY / 'configs' / 'quickstart' / name}.cfg"
+def _evaluations(folder: Path, data: Path) -> list[Step]:
+    found = []
+    for name in MODELS:
+        made = folder / "detections" / name
+        flags = (f"--checkpoint={folder / name}", f"--data_dir={data}", f"--results_dir={made}")
+        title = f"evaluate the {name.replace('_', ' ')}"
+        found.append(Step(f"evaluate_{name}", title, "evaluate.py", flags, made, ("scenes", name)))
+    return found
 
 
-def main(argv: Sequence[str]) -> None:
-    """Parses the flags and runs the steps in the output folder."""
+def _comparison(folder: Path, data: Path) -> Step:
+    report = folder / "report"
+    flags = (
+        "--compare=" + ",".join(f"{name}={folder / 'detections' / name}" for name in MODELS),
+        f"--teacher={TEACHER}",
+        f"--baseline={PLAIN}",
+        f"--labels={data / 'training' / 'label_2'}",
+        f"--split={data / 'ImageSets' / 'val.txt'}",
+        f"--images={data / 'training' / 'image_2'}",
+        f"--report_dir={report}",
+    )
+    needs = tuple(f"evaluate_{name}" for name in MODELS)
+    return Step("compare", "compare the three", "evaluate.py", flags, report, needs, always=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parses the flags and runs the steps; the exit code of a step that a signal ended."""
     config = flags.parse(argv, QuickstartConfig)
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    for number, (title, command, done) in enumerate(commands(config), start=1):
-        print(f"\n[{number}] {title}", flush=True)
-        if done and (folder / done).exists():
-            print("    done before", flush=True)
-            continue
-        print(f"    python scripts/{shlex.join(command).replace(str(REPOSITORY) + '/', '')}", flush=True)
-        full = [sys.executable, str(REPOSITORY / "scripts" / command[0]), *command[1:]]
-        if subprocess.run(full, cwd=folder, check=False).returncode:
-            raise UserError(f"step {number} ({title}) failed; mend it and start the same command again")
-        if command[0] == "make_toy_kitti.py":
+    began, record = time.monotonic(), Record(folder / STEPS_FILE)
+    todo = steps(config)
+    for number, step in enumerate(todo, start=1):
+        print(f"\n[{number}/{len(todo)}] {step.title}", flush=True)
+        if code := _run(step, record):
+            return code
+        if step.name == "scenes":
             _pick_samples(folder / "toy_kitti")
-    _summary(folder, time.monotonic() - began)
+    print("\nWhat there is now:")
+    for name, text in _PLACES.items():
+        print(f"  {folder / name}: {text}")
+    print(f"Done in {(time.monotonic() - began) / 60:.1f} minutes.")
+    return 0
+
+
+class Record:
+    """What each step was last started with, and whether it came to its end."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._held: dict[str, dict[str, object]] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def fingerprint(self, step: Step) -> str:
+        """Of the command, of the flagfiles' texts, and of the steps that it builds on."""
+        texts = [step.script, *step.flags]
+        for flag in step.flags:
+            if flag.startswith("--flagfile="):  # which may name another one beside it
+                folder = Path(flag.partition("=")[2]).parent
+                texts += [path.read_text() for path in sorted(folder.glob("*.cfg"))]
+        texts += [str(self._held.get(name, {}).get("fingerprint")) for name in step.needs]
+        return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+    def knows(self, step: Step) -> bool:
+        """Whether the step was started in this folder before, with whatever flags."""
+        return step.name in self._held
+
+    def same(self, step: Step) -> bool:
+        """Whether it was started with these flags."""
+        return self._held.get(step.name, {}).get("fingerprint") == self.fingerprint(step)
+
+    def done(self, step: Step) -> bool:
+        """Whether it came to its end with these flags, and what it made is still there."""
+        return self.same(step) and bool(self._held[step.name]["done"]) and step.made.exists()
+
+    def write(self, step: Step, done: bool) -> None:
+        """Notes that the step is started, or done."""
+        self._held[step.name] = {"fingerprint": self.fingerprint(step), "done": done}
+        self._path.write_text(json.dumps(self._held, indent=1) + "\n")
+
+
+def _run(step: Step, record: Record) -> int:
+    """The exit code: 0, or that of a signal. Raises UserError where the step failed."""
+    if record.done(step) and not step.always:
+        print("    done before", flush=True)
+        return 0
+    if step.made.exists() and record.knows(step) and not (step.resumes and record.same(step)):
+        if not record.same(step):
+            print("    made anew: its flags, or what it builds on, changed", flush=True)
+        shutil.rmtree(step.made)
+    record.write(step, done=False)
+    script = _shown(REPOSITORY / "scripts" / step.script)
+    command = [_shown(Path(sys.executable), resolve=False), script, *step.flags]
+    print(f"    {shlex.join(command)}", flush=True)
+    code = run_and_wait(command)
+    if code in {128 + number for number in _SIGNALS}:
+        print("\nThe quickstart stops here; the same command goes on.", flush=True)
+        return code
+    if code:
+        raise UserError(f"the step failed ({step.title}); mend it and start the same command again")
+    record.write(step, done=True)
+    return 0
+
+
+def run_and_wait(command: Sequence[str]) -> int:
+    """The exit code of a command that gets every signal for this process, and is waited for.
+
+    It stands in a session of its own: Ctrl-C reaches it once, from here, and nothing kills it while it saves.
+    """
+    asked: list[int] = []
+    child: subprocess.Popen | None = None
+
+    def pass_on(number: int, _frame: object) -> None:
+        asked.append(number)
+        if child is not None and child.poll() is None:
+            if len(asked) == 1:
+                print("\nstopping as soon as the step has saved what it has", flush=True)
+            child.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in _SIGNALS}
+    try:
+        child = subprocess.Popen(command, start_new_session=True)
+        for number in asked:  # what came before there was a child
+            child.send_signal(number)
+        code = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 128 + asked[0] if asked else code
+
+
+def _shown(path: Path, resolve: bool = True) -> str:
+    """The path as seen from the current folder, where that is shorter."""
+    path = path.resolve() if resolve else Path(os.path.abspath(path))
+    return min(str(path), os.path.relpath(path), key=len)
 
 
 def _pick_samples(data: Path, count: int = 12) -> None:
-    """Links the first validation images into one folder, for predict.py."""
+    """Copies the first validation images into a folder of their own, for predict.py."""
     samples = data / "samples"
-    samples.mkdir()
+    samples.mkdir(exist_ok=True)
     for frame in (data / "ImageSets" / "val.txt").read_text().split()[:count]:
-        (samples / f"{frame}.png").hardlink_to(data / "training" / "image_2" / f"{frame}.png")
-
-
-def _summary(folder: Path, seconds: float) -> None:
-    places = {
-        "pictures": "what the exported student sees (PNG and KITTI text)",
-        "report/index.html": "teacher and student side by side; open it in a browser",
-        "exported": "the student as SavedModel: uint8 images in, boxes out",
-        "student": f"its run folder; tensorboard --logdir {folder}",
-        "toy_kitti": "the drawn data set, in the raw KITTI layout",
-    }
-    print(f"\nDone in {seconds / 60:.1f} minutes.")
-    for name, text in places.items():
-        print(f"  {folder / name}: {text}")
+        shutil.copyfile(data / "training" / "image_2" / f"{frame}.png", samples / f"{frame}.png")
 
 
 if __name__ == "__main__":

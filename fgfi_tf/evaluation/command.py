@@ -89,14 +89,14 @@ def evaluate_files(config: FilesConfig) -> None:
     }
     results = {name: protocol.evaluate(found, truths) for name, found in detections.items()}
     print(protocol.table(results if config.compare else {"": results[config.name]}, config.published))
-    if len(results) > 1:
-        metrics = {name: protocol.figures(result) for name, result in results.items()}
-        print("", comparison.table(metrics), "", *comparison.sentences(metrics), sep="\n")
     if config.output_json:
         numbers = {name: result.to_json() for name, result in results.items()}
         write_json(config.output_json, numbers if config.compare else numbers[config.name])
     if config.report_dir:
         write_report(config, protocol, truths, detections, results)
+    if len(results) > 1:
+        metrics = {name: protocol.figures(result) for name, result in results.items()}
+        print("", comparison.table(metrics), "", *comparison.sentences(metrics), sep="\n")
 
 
 def write_json(path: str, results: dict[str, Any]) -> None:
