@@ -16,8 +16,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +23,7 @@ from pathlib import Path
 
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError
+from fgfi_tf.processes import STOPPED, run_and_wait
 from fgfi_tf.training import flags
 from fgfi_tf.training.config import option
 
@@ -37,7 +36,6 @@ _PLACES = {
     "student_imitating": "its run folder, also for TensorBoard",
     "toy_kitti": "the drawn data set, in the raw KITTI layout",
 }
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,40 +228,13 @@ def _run(step: Step, record: Record) -> int:
     command = [_shown(Path(sys.executable), resolve=False), script, *step.flags]
     print(f"    {shlex.join(command)}", flush=True)
     code = run_and_wait(command)
-    if code in {128 + number for number in _SIGNALS}:
+    if code in STOPPED:
         print("\nThe quickstart stops here; the same command goes on.", flush=True)
         return code
     if code:
         raise UserError(f"the step failed ({step.title}); mend it and start the same command again")
     record.write(step, done=True)
     return 0
-
-
-def run_and_wait(command: Sequence[str]) -> int:
-    """The exit code of a command that gets every signal for this process, and is waited for.
-
-    It stands in a session of its own: Ctrl-C reaches it once, from here, and nothing kills it while it saves.
-    """
-    asked: list[int] = []
-    child: subprocess.Popen | None = None
-
-    def pass_on(number: int, _frame: object) -> None:
-        asked.append(number)
-        if child is not None and child.poll() is None:
-            if len(asked) == 1:
-                print("\nstopping as soon as the step has saved what it has", flush=True)
-            child.send_signal(number)
-
-    before = {number: signal.signal(number, pass_on) for number in _SIGNALS}
-    try:
-        child = subprocess.Popen(command, start_new_session=True)
-        for number in asked:  # what came before there was a child
-            child.send_signal(number)
-        code = child.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return 128 + asked[0] if asked else code
 
 
 def _shown(path: Path, resolve: bool = True) -> str:

@@ -1,15 +1,10 @@
 """The quickstart's steps: what is done again and what is not, and what a signal leaves behind."""
 
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 
 import pytest
 import quickstart
-from places import REPOSITORY
 
 from fgfi_tf.errors import UserError
 
@@ -105,35 +100,6 @@ def test_printed_commands_can_be_copied(world, capsys):
     (export,) = [line for line in printed if "export.py" in line]
     assert subprocess.run(export, shell=True, check=False).returncode == 0
     assert quickstart.Path("quickstart/exported").is_dir()
-
-
-SLOW_SAVER = """
-import signal, sys, time
-def save(number, frame):
-    time.sleep(0.7)
-    open("saved", "w").write("whole")
-    sys.exit(128 + number)
-signal.signal(signal.SIGINT, save)
-signal.signal(signal.SIGTERM, save)
-open("started", "w").close()
-time.sleep(30)
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_waits_until_the_child_has_saved(tmp_path, number):
-    program = (
-        "import sys; sys.path[:0] = sys.argv[1:3]; import quickstart;"
-        f"sys.exit(quickstart.run_and_wait([sys.executable, '-c', {SLOW_SAVER!r}]))"
-    )
-    places = [str(REPOSITORY / "scripts"), str(REPOSITORY)]
-    with subprocess.Popen([sys.executable, "-c", program, *places], cwd=tmp_path) as process:
-        deadline = time.monotonic() + 30
-        while not (tmp_path / "started").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        os.kill(process.pid, number)
-        assert process.wait(30) == 128 + number
-    assert (tmp_path / "saved").read_text() == "whole"
 
 
 def test_the_record_is_readable(world):

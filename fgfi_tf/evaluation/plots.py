@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import PercentFormatter
 
-from fgfi_tf.evaluation.report_data import Bars, Curves, Figure
+from fgfi_tf.evaluation.report_data import Bars, Curves, Figure, Points
 
 _INK, _SOFT, _GRID = "#24292f", "#6e7681", "#e4e7eb"
 _PANEL = (3.7, 2.7)  # inches
@@ -33,7 +33,7 @@ def render(figure: Figure) -> bytes:
     )
     grid = canvas.subplots(rows, columns, squeeze=False).reshape(-1)
     for axes, panel in zip(grid, figure.panels, strict=False):
-        _draw_curves(axes, panel) if isinstance(panel, Curves) else _draw_bars(axes, panel)
+        _DRAW[type(panel)](axes, panel)
     for axes in grid[len(figure.panels) :]:
         axes.remove()
     _legend(canvas, grid[: len(figure.panels)])
@@ -42,8 +42,8 @@ def render(figure: Figure) -> bytes:
     return out.getvalue()
 
 
-def _panel_height(panel: Curves | Bars) -> float:
-    return _PANEL[1] if isinstance(panel, Curves) else 0.9 + 0.32 * len(panel.categories)
+def _panel_height(panel: Curves | Bars | Points) -> float:
+    return 0.9 + 0.32 * len(panel.categories) if isinstance(panel, Bars) else _PANEL[1]
 
 
 def _style(axes: Axes, title: str) -> None:
@@ -74,7 +74,7 @@ def _draw_curves(axes: Axes, panel: Curves) -> None:
     if panel.ticks:
         axes.set_xlim(-0.3, len(panel.ticks) - 0.7)
         axes.set_xticks(np.arange(len(panel.ticks)), panel.ticks)
-    else:
+    elif panel.x_from_zero_to_one:
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
@@ -101,6 +101,33 @@ def _draw_bars(axes: Axes, panel: Bars) -> None:
     axes.set_xlabel(panel.x_label)
     axes.grid(axis="x", color=_GRID, linewidth=0.7)
     _style(axes, panel.title)
+
+
+def _draw_points(axes: Axes, panel: Points) -> None:
+    keys = sorted({key for values in panel.values for key in values})
+    for key in keys:
+        places = [place for place, values in enumerate(panel.values) if key in values]
+        heights = [panel.values[place][key] for place in places]
+        axes.plot(places, heights, color=_GRID, linewidth=1, zorder=1)
+    for place, (values, color, interval) in enumerate(
+        zip(panel.values, panel.colors, panel.intervals, strict=True)
+    ):
+        axes.scatter([place] * len(values), list(values.values()), s=18, color=color, zorder=3, linewidth=0)
+        mean = float(np.mean(list(values.values())))
+        axes.plot([place - 0.22, place + 0.22], [mean, mean], color=color, linewidth=2.2, zorder=2)
+        if interval:
+            axes.plot([place + 0.3] * 2, interval, color=color, linewidth=1.6, zorder=2)
+        axes.text(place + 0.34, mean, f"{100 * mean:.1f}", va="center", fontsize=8.5, color=_INK)
+    axes.set_xlim(-0.5, len(panel.categories) - 0.2)
+    axes.set_xticks(np.arange(len(panel.categories)), panel.categories)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_ylabel(panel.y_label)
+    axes.grid(axis="y", color=_GRID, linewidth=0.7)
+    _style(axes, panel.title)
+
+
+_DRAW = {Curves: _draw_curves, Bars: _draw_bars, Points: _draw_points}
 
 
 def _legend(canvas: Canvas, grid: np.ndarray) -> None:

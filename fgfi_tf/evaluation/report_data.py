@@ -7,6 +7,7 @@ Markdown, JSON and PNG. Nothing here knows a data set.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -53,13 +54,39 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """A panel of curves with y from 0 to 1; ``ticks`` names the places of a categorical x axis."""
+    """A panel of curves with y from 0 to 1.
+
+    ``ticks`` names the places of a categorical x axis; a numerical one goes from 0 to 1, or as far as the
+    lines do.
+    """
 
     title: str
     lines: tuple[Line, ...]
     x_label: str
     y_label: str
     ticks: tuple[str, ...] = ()
+    x_from_zero_to_one: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """A panel of single values in columns, those of the same key joined by lines.
+
+    Attributes:
+        title: above the panel.
+        categories: name of each column.
+        values: for each column key (a seed) -> fraction.
+        colors: of each column.
+        intervals: of each column (low, high) around the mean, or None.
+        y_label: what the values are.
+    """
+
+    title: str
+    categories: tuple[str, ...]
+    values: tuple[Mapping[int, float], ...]
+    colors: tuple[str, ...]
+    intervals: tuple[tuple[float, float] | None, ...]
+    y_label: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +105,7 @@ class Figure:
 
     name: str
     title: str
-    panels: tuple[Curves | Bars, ...]
+    panels: tuple[Curves | Bars | Points, ...]
     caption: str = ""
     columns: int = 3
 

@@ -1,0 +1,190 @@
+"""The plan of a study: arms (flags of a training) x seeds, read from a file."""
+
+from __future__ import annotations
+
+import configparser
+import dataclasses
+import hashlib
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.training import flags
+from fgfi_tf.training.config import RESUMABLE, ExperimentConfig
+
+STUDY = "study"
+_KEYS = {"title", "text", "baseline", "teacher", "metric", "seeds", "flags"}
+_ARM_KEYS = {"title", "seeds", "flags", "alone"}
+#: Places, which differ from machine to machine, and what changes nothing that is computed.
+_WITHOUT_EFFECT = (RESUMABLE - {"steps", "val_split"}) | {"teacher_checkpoint", "init_checkpoint"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One kind of run.
+
+    Attributes:
+        name: its section in the plan.
+        flags: of ``scripts/train.py``, with ``{data}`` and ``{run:ARM}`` for places.
+        seeds: each is one run.
+        title: what tables call it.
+    """
+
+    name: str
+    flags: tuple[str, ...]
+    seeds: tuple[int, ...]
+    title: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A study.
+
+    Attributes:
+        path: the plan's file.
+        title, text: of the report.
+        arms: in the order in which they stand in the plan.
+        baseline: the arm that the others are compared with; empty: none.
+        teacher: the arm whose mean is what can be reached; empty: none.
+        metric: name of the fraction that counts (``mAP11``); empty: the protocol's first.
+    """
+
+    path: Path
+    title: str
+    text: str
+    arms: tuple[Arm, ...]
+    baseline: str
+    teacher: str
+    metric: str
+
+    def arm(self, name: str) -> Arm:
+        """The arm of a name. Raises UserError where there is none."""
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise UserError(f"{self.path}: no arm [{name}]; there are {', '.join(a.name for a in self.arms)}")
+
+    def runs(self) -> Iterator[tuple[Arm, int]]:
+        """Every run: first what others start from, then seed by seed, so that pairs are complete early."""
+        first = {name for arm in self.arms for name in sources(arm)}
+        for wanted in (True, False):
+            arms = [arm for arm in self.arms if (arm.name in first) == wanted]
+            for seed in sorted({seed for arm in arms for seed in arm.seeds}):
+                yield from ((arm, seed) for arm in arms if seed in arm.seeds)
+
+
+def read_plan(path: str | Path) -> Plan:
+    """Reads a plan.
+
+    The file has a section ``[study]`` (``title``, ``text``, ``seeds``, ``flags`` of all arms, ``baseline``,
+    ``teacher``, ``metric``) and one section for each arm (``flags`` behind those of all, ``seeds`` in place of
+    those of all, ``title``, ``alone = yes`` to leave the flags of all out). Seeds are numbers and ranges:
+    ``0-5, 9``.
+
+    Raises:
+        UserError: the file cannot be read, a section or key is unknown, an arm's flags are wrong.
+    """
+    path = Path(path)
+    parser = configparser.ConfigParser(interpolation=None, comment_prefixes=("#",), strict=True)
+    try:
+        parser.read_string(path.read_text(encoding="utf-8-sig"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"--plan={path}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    except configparser.Error as error:
+        raise UserError(f"--plan={path}: {' '.join(str(error).split())}") from None
+    if STUDY not in parser or len(parser.sections()) < 2:
+        raise UserError(f"--plan={path}: wants a section [{STUDY}] and one for each arm")
+    study = parser[STUDY]
+    _known(path, STUDY, study, _KEYS)
+    arms = tuple(_arm(path, parser[name], study) for name in parser.sections() if name != STUDY)
+    plan = Plan(
+        path,
+        study.get("title", path.stem),
+        study.get("text", "").strip(),
+        arms,
+        study.get("baseline", ""),
+        study.get("teacher", ""),
+        study.get("metric", ""),
+    )
+    for name in (plan.baseline, plan.teacher, *(source for arm in arms for source in sources(arm))):
+        if name:
+            plan.arm(name)
+    return plan
+
+
+def _arm(path: Path, section: configparser.SectionProxy, study: configparser.SectionProxy) -> Arm:
+    _known(path, section.name, section, _ARM_KEYS)
+    common = [] if section.getboolean("alone", False) else shlex.split(study.get("flags", ""))
+    own = shlex.split(section.get("flags", ""))
+    seeds = _seeds(path, section.get("seeds", study.get("seeds", "0")))
+    arm = Arm(section.name, (*common, *own), seeds, section.get("title", section.name))
+    for flag in arm.flags:
+        if re.match(r"--?(no)?(output_dir|seed|overwrite)\b", flag):
+            raise UserError(f"--plan={path}: [{arm.name}] {flag}: the study itself sets it")
+    config_of(arm)  # its flags are checked before anything runs
+    return arm
+
+
+def _known(path: Path, name: str, section: configparser.SectionProxy, keys: set[str]) -> None:
+    for key in section:
+        if key not in keys:
+            raise UserError(f"--plan={path}: [{name}] has no {key!r}; known are {', '.join(sorted(keys))}")
+
+
+def _seeds(path: Path, text: str) -> tuple[int, ...]:
+    seeds: list[int] = []
+    for part in text.replace(",", " ").split():
+        match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise UserError(f"--plan={path}: seeds = {text!r}: numbers and ranges such as 0-5, 9")
+        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise UserError(f"--plan={path}: seeds = {text!r}: at least one, and none twice")
+    return tuple(seeds)
+
+
+def sources(arm: Arm) -> list[str]:
+    """Arms that its flags name as ``{run:ARM}``."""
+    return re.findall(r"\{run:([^}]*)\}", " ".join(arm.flags))
+
+
+def config_of(arm: Arm, seed: int = 0) -> ExperimentConfig:
+    """The experiment of an arm, its places left as they stand in the plan."""
+    try:
+        return flags.parse(["train.py", *arm.flags, f"--seed={seed}"])
+    except UserError as error:
+        raise UserError(f"[{arm.name}]: {error}") from None
+
+
+def fingerprint(plan: Plan, arm: Arm, seed: int) -> str:
+    """Changes with every flag that a run's result depends on, and with those of the runs that it starts from.
+
+    Flags at their default are left out, so that a flag which comes later changes nothing.
+    """
+    config = config_of(arm, seed)
+    texts = [
+        f"{field.name}={getattr(config, field.name)!r}"
+        for field in dataclasses.fields(config)
+        if field.name not in _WITHOUT_EFFECT and getattr(config, field.name) != field.default
+    ]
+    for name in sources(arm):
+        source = plan.arm(name)
+        texts.append(f"{name} {fingerprint(plan, source, source_seed(source, seed))}")
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+
+
+def source_seed(source: Arm, seed: int) -> int:
+    """The run that another one of a seed starts from: that of the same seed, or the only one.
+
+    Raises:
+        UserError: there are several, and none of that seed.
+    """
+    if seed in source.seeds:
+        return seed
+    if len(source.seeds) == 1:
+        return source.seeds[0]
+    raise UserError(f"[{source.name}] has several seeds and not {seed}, which another arm starts from")

@@ -1,0 +1,120 @@
+"""The results of a study's runs, one JSON line each, beside the plan; written by the tool alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.studies.plan import Plan, fingerprint
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """One finished run.
+
+    Attributes:
+        arm, seed, fingerprint: which run of the plan it is (``plan.fingerprint``).
+        command: the training's flags, places as in the plan.
+        metrics: ``Protocol.figures`` of the last step.
+        curve: step -> metrics, of every evaluation in the run.
+        losses: the last line of the run's ``metrics.csv``.
+        seconds: of the training with its evaluations, all starts together.
+        commit, versions, machine: what it ran on.
+    """
+
+    arm: str
+    seed: int
+    fingerprint: str
+    command: list[str]
+    metrics: dict[str, float]
+    curve: dict[str, dict[str, float]]
+    losses: dict[str, float]
+    seconds: float
+    commit: str
+    versions: dict[str, str]
+    machine: dict[str, Any]
+
+
+def results_file(plan: Plan) -> Path:
+    """``NAME.jsonl`` beside ``NAME.cfg``."""
+    return plan.path.with_suffix(".jsonl")
+
+
+def read_results(plan: Plan) -> dict[tuple[str, int], RunResult]:
+    """(arm, seed) -> the run's result, of the runs that the plan has with the flags that it has now.
+
+    Raises:
+        UserError: a line is not one that the tool wrote.
+    """
+    path = results_file(plan)
+    if not path.is_file():
+        return {}
+    wanted = {(arm.name, seed): fingerprint(plan, arm, seed) for arm in plan.arms for seed in arm.seeds}
+    found = {}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            result = RunResult(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}:{number}: is no result of a run: {error}") from None
+        if wanted.get((result.arm, result.seed)) == result.fingerprint:
+            found[result.arm, result.seed] = result
+    return found
+
+
+def append_result(plan: Plan, result: RunResult) -> None:
+    """Adds a line; an interrupted write leaves the lines before it as they are."""
+    path = results_file(plan)
+    text = path.read_text() if path.is_file() else ""
+    scratch = path.with_suffix(".new")
+    scratch.write_text(text + json.dumps(dataclasses.asdict(result)) + "\n")
+    scratch.replace(path)
+
+
+def commit() -> str:
+    """The checkout's commit, with ``+`` where files differ from it; empty outside a checkout."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+        return f"{head}+" if head and git("status", "--porcelain", "--untracked-files=no") else head
+    except OSError:  # there is no git
+        return ""
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that compute."""
+    found = {"python": platform.python_version()}
+    for name in ("fgfi_tf", "tensorflow", "tf_keras", "numpy", "scipy"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and system, without a name that tells whose it is."""
+    return {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "system": platform.system()}
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,197 @@
+"""Runs what is missing of a study, one training after another, each in a process of its own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.processes import STOPPED, run_and_wait
+from fgfi_tf.studies import results
+from fgfi_tf.studies.plan import Arm, Plan, config_of, fingerprint, source_seed
+
+_TIME_FILE = "study_seconds"  # what earlier starts of the run took
+_STEP = re.compile(r"\bstep ([0-9,]+)")
+
+
+class Runner:
+    """Where a study's runs lie and what starts them.
+
+    Args:
+        plan: the study.
+        runs_dir: folder of the run folders, ``ARM/seedN``.
+        data_dir: what ``{data}`` stands for in the plan.
+        train: the training script.
+        show: called with each line for the user, and whether the next one may replace it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        runs_dir: str | Path,
+        data_dir: str,
+        train: Path,
+        show: Callable[[str, bool], None],
+    ):
+        self.plan, self.runs_dir, self.data_dir = plan, Path(runs_dir), data_dir
+        self._train, self._show = train, show
+
+    def folder(self, arm: Arm, seed: int) -> Path:
+        """The run folder; a run with other flags has another one."""
+        return self.runs_dir / arm.name / f"seed{seed}-{fingerprint(self.plan, arm, seed)}"
+
+    def flags(self, arm: Arm, seed: int) -> list[str]:
+        """The training's flags with all places filled in.
+
+        Raises:
+            UserError: the plan has a place that is not known, or needs ``--data_dir``.
+        """
+        config = config_of(arm, seed)
+        given = [*arm.flags, f"--seed={seed}", f"--output_dir={self.folder(arm, seed)}"]
+        if not config.evaluate_every:  # the last step is evaluated in any case
+            given += [f"--checkpoint_every={config.steps}", f"--evaluate_every={config.steps}"]
+        return [self._fill(flag, seed) for flag in given]
+
+    def _fill(self, flag: str, seed: int) -> str:
+        def place(match: re.Match) -> str:
+            name, _, which = match[1].partition(":")
+            if name == "run":
+                source = self.plan.arm(which)
+                return str(self.folder(source, source_seed(source, seed)))
+            if name == "data" and not which:
+                if not self.data_dir:
+                    raise UserError(f"--data_dir is missing: {self.plan.path} needs it")
+                return self.data_dir
+            raise UserError(f"{self.plan.path}: {{{match[1]}}} is no place; known are {{data}}, {{run:ARM}}")
+
+        return re.sub(r"\{([^}]*)\}", place, flag)
+
+    def missing(self) -> list[tuple[Arm, int]]:
+        """Runs of the plan that have no result yet."""
+        there = results.read_results(self.plan)
+        return [(arm, seed) for arm, seed in self.plan.runs() if (arm.name, seed) not in there]
+
+    def run(self) -> int:
+        """Runs all that is missing; a run that was interrupted goes on where it stopped.
+
+        Returns:
+            0, or the exit code of a training that a signal stopped.
+
+        Raises:
+            UserError: a training failed; what is done stays, the same command goes on.
+        """
+        todo = self.missing()
+        for number, (arm, seed) in enumerate(todo):
+            if code := self._run_one(arm, seed, f"[{number + 1} of {len(todo)}]", todo[number + 1 :]):
+                return code
+        return 0
+
+    def _run_one(self, arm: Arm, seed: int, place: str, later: list[tuple[Arm, int]]) -> int:
+        folder = self.folder(arm, seed)
+        command = [sys.executable, str(self._train), *self.flags(arm, seed)]
+        self._show(f"{place} {arm.name}, seed {seed}: {shlex.join(command)}", False)
+        began, before = time.monotonic(), _seconds(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        log, last = folder.parent / f"{folder.name}.log", ""
+
+        def took() -> float:
+            return before + time.monotonic() - began
+
+        def hear(line: str) -> None:
+            nonlocal last
+            kept.write(line)
+            kept.flush()
+            last = line.strip() or last
+            if match := _STEP.search(line):
+                self._progress(place, arm, seed, int(match[1].replace(",", "")), took(), later)
+
+        with open(log, "a", encoding="utf-8") as kept:
+            code = run_and_wait(command, hear)
+        seconds = took()
+        if folder.is_dir():
+            (folder / _TIME_FILE).write_text(f"{seconds:.1f}\n")
+        if code in STOPPED:
+            return code
+        if code:
+            raise UserError(f"{arm.name}, seed {seed} ended with {code}: {last} (all of it: {log})")
+        results.append_result(self.plan, self._result(arm, seed, seconds))
+        return 0
+
+    def _progress(
+        self, place: str, arm: Arm, seed: int, step: int, took: float, later: list[tuple[Arm, int]]
+    ) -> None:
+        steps = config_of(arm).steps
+        whole = took / max(step, 1) * steps
+        left = max(whole - took, 0.0) + (estimate(self.plan, later, {arm.name: whole}) or 0.0)
+        self._show(
+            f"{place} {arm.name}, seed {seed}: step {step} of {steps}; the whole: about {duration(left)} more",
+            True,
+        )
+
+    def _result(self, arm: Arm, seed: int, seconds: float) -> results.RunResult:
+        folder, steps = self.folder(arm, seed), config_of(arm).steps
+        try:
+            curve = json.loads((folder / "evaluation" / "results.json").read_text())
+            metrics = curve[str(steps)]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{folder}: holds no evaluation of step {steps}: {error}") from None
+        return results.RunResult(
+            arm=arm.name,
+            seed=seed,
+            fingerprint=fingerprint(self.plan, arm, seed),
+            command=[*arm.flags, f"--seed={seed}"],
+            metrics=metrics,
+            curve=curve,
+            losses=_last_losses(folder / "metrics.csv"),
+            seconds=round(seconds, 1),
+            commit=results.commit(),
+            versions=results.versions(),
+            machine=results.machine(),
+        )
+
+
+def estimate(
+    plan: Plan, todo: list[tuple[Arm, int]], running: Mapping[str, float] | None = None
+) -> float | None:
+    """Seconds that runs will take, by those of the same arm, or by the steps of others; None: unknown.
+
+    ``running``: seconds of a whole run of an arm, as far as one tells that is not done.
+    """
+    known: dict[str, list[float]] = {}
+    for (name, _), result in results.read_results(plan).items():
+        known.setdefault(name, []).append(result.seconds)
+    each = {name: sum(values) / len(values) for name, values in known.items()}
+    each.update({name: value for name, value in (running or {}).items() if name not in each})
+    if not each:
+        return None if todo else 0.0
+    rate = sum(each.values()) / sum(config_of(plan.arm(name)).steps for name in each)
+    return sum(each.get(arm.name, rate * config_of(arm).steps) for arm, _ in todo)
+
+
+def duration(seconds: float) -> str:
+    """``3 h 20 min``, ``12 min``, ``40 s``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+def _seconds(folder: Path) -> float:
+    try:
+        return float((folder / _TIME_FILE).read_text())
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _last_losses(path: Path) -> dict[str, float]:
+    if not path.is_file():
+        return {}
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {key: float(value) for key, value in rows[-1].items() if value not in ("", None)} if rows else {}

@@ -1,0 +1,261 @@
+"""What a study found: tables, plots and text, as a report and as files beside the plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from fgfi_tf.evaluation import plots, report
+from fgfi_tf.evaluation.report_data import (
+    SERIES_COLORS,
+    Curves,
+    Figure,
+    Line,
+    Points,
+    ReportData,
+    Row,
+    Section,
+    Table,
+)
+from fgfi_tf.studies.plan import Arm, Plan
+from fgfi_tf.studies.results import RunResult
+from fgfi_tf.studies.statistics import CONFIDENCE, Pairs, Summary, compare, summarise
+
+Results = Mapping[tuple[str, int], RunResult]
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmResult:
+    """An arm: seed -> fraction of the metric that counts, their summary, its pairs with the baseline.
+
+    ``gap_share``: the share of the baseline's gap to the teacher that the pairs close, None without one.
+    """
+
+    arm: Arm
+    values: dict[int, float]
+    summary: Summary
+    pairs: Pairs | None
+    gap_share: float | None
+
+
+def analyse(plan: Plan, results: Results, metric: str) -> list[ArmResult]:
+    """Each arm that has results, in the plan's order."""
+    values = {
+        arm.name: {seed: one.metrics[metric] for (name, seed), one in results.items() if name == arm.name}
+        for arm in plan.arms
+    }
+    base = values.get(plan.baseline, {})
+    ceiling = summarise(list(values.get(plan.teacher, {}).values())).mean if plan.teacher else math.nan
+    found = []
+    for arm in plan.arms:
+        own = values[arm.name]
+        if not own:
+            continue
+        compared = base and arm.name not in (plan.baseline, plan.teacher)
+        pairs = compare(own, base) if compared and set(own) & set(base) else None
+        share = None
+        if pairs is not None and not math.isnan(ceiling):
+            gap = ceiling - float(np.mean([base[seed] for seed in pairs.seeds]))
+            share = pairs.difference.mean / gap if gap > 0 else None
+        found.append(ArmResult(arm, dict(sorted(own.items())), summarise(list(own.values())), pairs, share))
+    return found
+
+
+def metric_of(plan: Plan, results: Results) -> str:
+    """The metric that counts: the plan's, or the first that the runs have."""
+    return plan.metric or next(iter(next(iter(results.values())).metrics))
+
+
+def build(plan: Plan, results: Results) -> ReportData:
+    """The report of a study with at least one result."""
+    metric = metric_of(plan, results)
+    found = analyse(plan, results, metric)
+    sections = [
+        Section(metric, (_table(plan, found), _points_figure(plan, found, metric)), _sentences(plan, found)),
+        Section("Every metric", (_metrics_table(plan, results),), "Means over the seeds, percent."),
+    ]
+    if curves := _curves_figure(plan, results, metric):
+        sections.insert(1, Section("Against steps", (curves,)))
+    one = next(iter(results.values()))
+    return ReportData(
+        title=plan.title,
+        subtitle=plan.text
+        or "Runs paired by seed: the same initial weights, order of data and augmentation.",
+        facts=(
+            ("Runs", f"{len(results)} of {sum(len(arm.seeds) for arm in plan.arms)}"),
+            ("Training time", f"{sum(r.seconds for r in results.values()) / 3600:.1f} h"),
+            ("Machine", f"{one.machine.get('processor', '')}, {one.machine.get('cores', '')} cores"),
+            ("TensorFlow", one.versions.get("tensorflow", "")),
+            ("Commits", ", ".join(sorted({result.commit for result in results.values()} - {""}))),
+        ),
+        sections=tuple(sections),
+        numbers={
+            "metric": metric,
+            "arms": {one.arm.name: _numbers(one) for one in found},
+        },
+    )
+
+
+def write(plan: Plan, results: Results, report_dir: str | Path = "") -> list[Path]:
+    """Writes ``NAME.md`` and ``NAME.png`` beside the plan, and the whole report where a folder is named."""
+    data = build(plan, results)
+    figure = next(part for part in data.sections[0].parts if isinstance(part, Figure))
+    picture, text = plan.path.with_suffix(".png"), plan.path.with_suffix(".md")
+    picture.write_bytes(plots.render(figure))
+    lines = report.to_markdown(data).replace(f"figures/{figure.name}.png", picture.name)
+    lines = "\n".join(line for line in lines.splitlines() if "](figures/" not in line)
+    text.write_text(
+        f"<!-- written by scripts/study.py from {plan.path.with_suffix('.jsonl').name} -->\n{lines}\n"
+    )
+    written = [text, picture]
+    if report_dir:
+        written.append(report.write(data, report_dir))
+    return written
+
+
+def terminal_table(plan: Plan, results: Results) -> str:
+    """The main table as text, and a sentence for each arm."""
+    found = analyse(plan, results, metric_of(plan, results))
+    table = _table(plan, found)
+    rows = [["", *table.columns], *([row.label, *map(_text, row.values)] for row in table.rows)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return "\n".join([*lines, "", _sentences(plan, found)]).rstrip()
+
+
+def _table(plan: Plan, found: list[ArmResult]) -> Table:
+    columns = (
+        "seeds",
+        "mean",
+        "deviation",
+        "95 % of the mean",
+        "difference",
+        "95 % of it",
+        "p",
+        "of the gap",
+    )
+    rows = []
+    for one in found:
+        pairs = one.pairs
+        difference = None if pairs is None else 100 * pairs.difference.mean
+        rows.append(
+            Row(
+                one.arm.title,
+                (
+                    len(one.values),
+                    100 * one.summary.mean,
+                    None if math.isnan(one.summary.deviation) else 100 * one.summary.deviation,
+                    _interval(one.summary),
+                    None if difference is None else f"{difference:+.1f}",
+                    None if pairs is None else _interval(pairs.difference),
+                    None if pairs is None or pairs.p_value is None else f"{pairs.p_value:.3f}",
+                    None if one.gap_share is None else f"{100 * one.gap_share:.0f} %",
+                ),
+                "total" if one.arm.name == plan.baseline else "",
+            )
+        )
+    note = (
+        f"Percent. Intervals: BCa bootstrap, {CONFIDENCE:.0%}. Differences are paired by seed, against "
+        f"{plan.baseline}. p: two-sided sign-flip test, which with n pairs cannot fall below 2 / 2^n."
+        if plan.baseline
+        else f"Percent. Intervals: BCa bootstrap, {CONFIDENCE:.0%}."
+    )
+    return Table("", columns, tuple(rows), note=note)
+
+
+def _sentences(plan: Plan, found: list[ArmResult]) -> str:
+    lines = []
+    for one in found:
+        if one.pairs is None:
+            continue
+        value = 100 * one.pairs.difference.mean
+        verb = "gains" if value >= 0 else "loses"
+        higher = sum(difference > 0 for difference in one.pairs.difference.values)
+        line = (
+            f"{one.arm.title} {verb} {abs(value):.1f} points over {plan.arm(plan.baseline).title}, above it "
+            f"in {higher} of {len(one.pairs.seeds)} seeds"
+        )
+        if one.gap_share is not None:
+            line += f": {100 * one.gap_share:.0f} % of the gap to {plan.arm(plan.teacher).title}"
+        lines.append(line + ".")
+    return " ".join(lines)
+
+
+def _points_figure(plan: Plan, found: list[ArmResult], metric: str) -> Figure:
+    panel = Points(
+        "",
+        tuple(one.arm.title for one in found),
+        tuple(one.values for one in found),
+        tuple(SERIES_COLORS[i % len(SERIES_COLORS)] for i in range(len(found))),
+        tuple(one.summary.interval for one in found),
+        metric,
+    )
+    caption = "A point for each seed, lines join the runs of a seed; bar: the mean and its 95 % interval."
+    return Figure("arms", "", (panel,), caption, columns=1)
+
+
+def _curves_figure(plan: Plan, results: Results, metric: str) -> Figure | None:
+    lines = []
+    for number, arm in enumerate(plan.arms):
+        curves = [one.curve for (name, _), one in results.items() if name == arm.name]
+        steps = sorted(set.intersection(*(set(curve) for curve in curves)), key=int) if curves else []
+        if len(steps) < 2:
+            continue
+        mean = [float(np.mean([curve[step][metric] for curve in curves])) for step in steps]
+        x = np.array([int(step) for step in steps])
+        lines.append(
+            Line(arm.title, x, np.array(mean), SERIES_COLORS[number % len(SERIES_COLORS)], marker="o")
+        )
+    if not lines:
+        return None
+    panel = Curves("", tuple(lines), "steps", metric, x_from_zero_to_one=False)
+    return Figure("steps", "", (panel,), "Means over the seeds.", columns=1)
+
+
+def _metrics_table(plan: Plan, results: Results) -> Table:
+    metrics = list(next(iter(results.values())).metrics)
+    rows = []
+    for arm in plan.arms:
+        own = [one.metrics for (name, _), one in results.items() if name == arm.name]
+        if own:
+            rows.append(
+                Row(arm.title, tuple(100 * float(np.mean([m[name] for m in own])) for name in metrics))
+            )
+    return Table("", tuple(metrics), tuple(rows))
+
+
+def _numbers(one: ArmResult) -> dict:
+    pairs = one.pairs
+    return {
+        "values": {str(seed): value for seed, value in one.values.items()},
+        "mean": one.summary.mean,
+        "deviation": None if math.isnan(one.summary.deviation) else one.summary.deviation,
+        "interval": one.summary.interval,
+        "difference": None if pairs is None else pairs.difference.mean,
+        "difference_interval": None if pairs is None else pairs.difference.interval,
+        "p_value": None if pairs is None else pairs.p_value,
+        "gap_share": one.gap_share,
+    }
+
+
+def _interval(summary: Summary) -> str | None:
+    if summary.interval is None:
+        return None
+    low, high = (f"{100 * value:.1f}" for value in summary.interval)
+    return f"{low} to {high}"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""Runs what is missing of a study, arms x seeds of trainings, and writes what was found beside the plan.
+
+    python scripts/study.py --plan=configs/studies/drawn_scenes.cfg --data_dir=toy --dry_run
+    python scripts/study.py --plan=configs/studies/drawn_scenes.cfg --data_dir=toy
+
+Ctrl-C is safe at any time: the training that runs saves first, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fgfi_tf import cli
+from fgfi_tf.errors import UserError
+from fgfi_tf.training import flags
+from fgfi_tf.training.config import option
+
+TRAIN = Path(__file__).resolve().parent / "train.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+    """Options of a study."""
+
+    plan: str = option("", "Study", "File with the arms and seeds; results are written beside it.")
+    data_dir: str = option("", "Study", "Folder of the raw dataset: {data} in the plan.")
+    runs_dir: str = option("runs/studies", "Study", "Folder of the run folders.")
+    dry_run: bool = option(False, "Study", "Say what would be run and how long it takes, and run nothing.")
+    report_dir: str = option("", "Study", "Write the report (HTML, Markdown, JSON, PNG) there as well.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parses the flags, runs what is missing, writes the tables; the exit code of a stopped training."""
+    config = flags.parse(argv, StudyConfig)
+    if not config.plan:
+        raise UserError("--plan is missing: a file such as configs/studies/drawn_scenes.cfg")
+    from fgfi_tf.studies import results, runner, tables
+    from fgfi_tf.studies.plan import read_plan
+
+    plan = read_plan(config.plan)
+    run = runner.Runner(plan, Path(config.runs_dir) / plan.path.stem, config.data_dir, TRAIN, Lines().show)
+    todo = run.missing()
+    seconds = runner.estimate(plan, todo)
+    took = (
+        "how long is not known before the first run"
+        if seconds is None
+        else f"about {runner.duration(seconds)}"
+    )
+    total = sum(len(arm.seeds) for arm in plan.arms)
+    print(f"{plan.title}: {total - len(todo)} of {total} runs are done" + (f"; {took} to go" if todo else ""))
+    if config.dry_run:
+        for arm, seed in todo:
+            print(f"  {arm.name}, seed {seed}: {' '.join(run.flags(arm, seed))}")
+        return 0
+    code = run.run()
+    there = results.read_results(plan)
+    if there:
+        written = tables.write(plan, there, config.report_dir)
+        print(f"\n{tables.terminal_table(plan, there)}\n\nwritten: {', '.join(map(str, written))}")
+    return code
+
+
+class Lines:
+    """Lines for the user; one that may be replaced is overwritten on a terminal, and else left out."""
+
+    def __init__(self):
+        self._open = False
+
+    def show(self, text: str, replaceable: bool) -> None:
+        """Prints a line."""
+        if replaceable and not sys.stdout.isatty():
+            return
+        start = "\r\033[K" if self._open else ""
+        print(start + text, end="" if replaceable else "\n", flush=True)
+        self._open = replaceable
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,108 @@
+"""Plans of studies: what they hold, what changes a run, what is refused."""
+
+import pytest
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.studies import plan as plans
+
+TEXT = """
+# a comment
+[study]
+title = A title
+seeds = 0-2
+baseline = plain
+teacher = teacher
+flags =
+    --model=shuffledet_0.25x --steps=30
+    --data_dir={data}
+
+[teacher]
+alone = yes
+seeds = 0
+flags = --model=shuffledet_0.5x --steps=40 --data_dir={data}
+
+[plain]
+
+[imitating]
+title = imitating, weight 4
+flags = --imitation --imitation_weight=4 --teacher_checkpoint={run:teacher}
+"""
+
+
+def read(tmp_path, text=TEXT):
+    (tmp_path / "a.cfg").write_text(text)
+    return plans.read_plan(tmp_path / "a.cfg")
+
+
+def test_arms_and_seeds(tmp_path):
+    plan = read(tmp_path)
+    assert plan.title == "A title" and plan.baseline == "plain" and plan.teacher == "teacher"
+    assert [arm.name for arm in plan.arms] == ["teacher", "plain", "imitating"]
+    assert plan.arm("teacher").flags == ("--model=shuffledet_0.5x", "--steps=40", "--data_dir={data}")
+    assert plan.arm("plain").flags == ("--model=shuffledet_0.25x", "--steps=30", "--data_dir={data}")
+    assert plan.arm("imitating").title == "imitating, weight 4"
+    assert [(arm.name, seed) for arm, seed in plan.runs()] == [
+        ("teacher", 0),
+        ("plain", 0),
+        ("imitating", 0),
+        ("plain", 1),
+        ("imitating", 1),
+        ("plain", 2),
+        ("imitating", 2),
+    ]
+
+
+def test_a_source_of_the_same_seed_or_the_only_one(tmp_path):
+    arm = read(tmp_path).arm("teacher")
+    assert plans.source_seed(arm, 2) == 0
+    several = read(tmp_path, TEXT.replace("seeds = 0\n", "seeds = 0, 2\n")).arm("teacher")
+    assert plans.source_seed(several, 2) == 2
+    with pytest.raises(UserError, match=r"\[teacher\] has several seeds and not 1"):
+        plans.source_seed(several, 1)
+
+
+def test_a_fingerprint_is_of_what_a_result_depends_on(tmp_path):
+    def prints(text):
+        plan = read(tmp_path, text)
+        return [plans.fingerprint(plan, arm, 1) for arm in plan.arms[1:]]
+
+    plain, imitating = prints(TEXT)
+    assert plain != imitating
+    # How often a run is logged or saved, where it lies: nothing that a result depends on.
+    assert prints(TEXT.replace("--steps=30", "--steps=30 --summary_every=7")) == [plain, imitating]
+    assert prints(TEXT.replace("seeds = 0-2", "seeds = 0-9")) == [plain, imitating]
+    # A default said aloud.
+    assert prints(TEXT.replace("--steps=30", "--steps=30 --psi=0.5")) == [plain, imitating]
+    changed = prints(TEXT.replace("--steps=30", "--steps=31"))
+    assert changed[0] != plain and changed[1] != imitating
+    # Another teacher: another imitating student, the same plain one.
+    changed = prints(TEXT.replace("--steps=40", "--steps=41"))
+    assert changed[0] == plain and changed[1] != imitating
+    plan = read(tmp_path)
+    assert plans.fingerprint(plan, plan.arm("plain"), 0) != plain
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (("[study]", "[other]"), r"wants a section \[study\]"),
+        (("title = A title", "titel = A title"), r"\[study\] has no 'titel'; known are baseline"),
+        (("seeds = 0-2", "seeds = 2-0"), "seeds = '2-0': numbers and ranges such as 0-5, 9"),
+        (("seeds = 0-2", "seeds = 1, 1"), "at least one, and none twice"),
+        (("seeds = 0-2", "seeds ="), "at least one"),
+        (("baseline = plain", "baseline = plane"), r"no arm \[plane\]; there are teacher, plain, imitating"),
+        (("{run:teacher}", "{run:techer}"), r"no arm \[techer\]"),
+        (("--steps=30", "--setps=30"), r"\[plain\]: unknown flag --setps; did you mean"),
+        (("--steps=30", "--seed=3"), r"\[plain\] --seed=3: the study itself sets it"),
+        (("--steps=30", "--output_dir=x"), "the study itself sets it"),
+        (("[plain]", "[teacher]"), "section 'teacher' already exists"),
+    ],
+)
+def test_refusals(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, TEXT.replace(*change))
+
+
+def test_a_plan_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="gone.cfg: cannot be read"):
+        plans.read_plan(tmp_path / "gone.cfg")

@@ -1,0 +1,169 @@
+"""The study script with a training that takes no time: resume, growing plans, failures, tables."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import study
+from places import REPOSITORY
+
+from fgfi_tf.errors import UserError
+
+pytest.importorskip("scipy", reason="scipy computes the statistics of studies")
+
+# Its AP depends on its flags alone, so that every number below can be worked out.
+TRAIN = """
+import json, sys
+from pathlib import Path
+flags = dict(flag[2:].split("=", 1) for flag in sys.argv[1:] if "=" in flag)
+folder, seed, steps = Path(flags["output_dir"]), int(flags["seed"]), int(flags["steps"])
+with open("ran.txt", "a") as ran:
+    print(folder.parent.name, seed, file=ran)
+if Path("fail").exists():
+    sys.exit("train.py: error: no luck")
+teacher = "teacher_checkpoint" in flags
+if teacher and not Path(flags["teacher_checkpoint"], "finished").exists():
+    sys.exit("no teacher")
+(folder / "evaluation").mkdir(parents=True)
+(folder / "finished").write_text("")
+print(f"step {steps // 2}/{steps}: loss 1.0", flush=True)
+final = 0.8 if steps == 40 else 0.1 + 0.01 * seed + (0.3 + 0.02 * seed) * teacher
+curve = {str(steps // 2): {"mAP11": final / 2, "Car": 0.0}, str(steps): {"mAP11": final, "Car": 0.5}}
+(folder / "evaluation" / "results.json").write_text(json.dumps(curve))
+(folder / "metrics.csv").write_text("step,loss\\n1,9.0\\n2,4.5\\n")
+"""
+PLAN = """
+[study]
+title = Trial
+seeds = 0-2
+baseline = plain
+teacher = teacher
+flags = --model=shuffledet_0.25x --steps=30 --data_dir={data}
+[teacher]
+alone = yes
+seeds = 0
+flags = --model=shuffledet_0.5x --steps=40
+[plain]
+[imitating]
+flags = --imitation --teacher_checkpoint={run:teacher}
+"""
+ALL = ["teacher 0", "plain 0", "imitating 0", "plain 1", "imitating 1", "plain 2", "imitating 2"]
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "trial.cfg").write_text(PLAN)
+    monkeypatch.setattr(study, "TRAIN", tmp_path / "train.py")
+    return tmp_path
+
+
+def run(world, *flags):
+    """Which runs were started."""
+    (world / "ran.txt").unlink(missing_ok=True)
+    assert study.main(["study.py", "--plan=trial.cfg", "--data_dir=toy", "--runs_dir=runs", *flags]) == 0
+    return (world / "ran.txt").read_text().splitlines() if (world / "ran.txt").exists() else []
+
+
+def test_all_then_nothing_then_what_is_new(world, capsys):
+    assert run(world) == ALL
+    assert run(world) == []
+    assert "7 of 7 runs are done" in capsys.readouterr().out
+    (world / "trial.cfg").write_text(PLAN.replace("seeds = 0-2", "seeds = 0-3"))
+    assert run(world) == ["plain 3", "imitating 3"]
+    (world / "trial.cfg").write_text(PLAN.replace("--imitation ", "--imitation --psi=0.7 "))
+    assert run(world) == ["imitating 0", "imitating 1", "imitating 2"]
+
+
+def test_what_is_recorded(world):
+    run(world)
+    lines = [json.loads(line) for line in (world / "trial.jsonl").read_text().splitlines()]
+    one = next(line for line in lines if line["arm"] == "imitating" and line["seed"] == 2)
+    assert one["metrics"]["mAP11"] == pytest.approx(0.1 + 0.02 + 0.34) and set(one["curve"]) == {"15", "30"}
+    assert one["losses"] == {"step": 2.0, "loss": 4.5} and one["seconds"] >= 0
+    assert one["command"][-2:] == ["--teacher_checkpoint={run:teacher}", "--seed=2"]
+    assert one["versions"]["python"] and one["machine"]["cores"] >= 1
+    assert str(world) not in json.dumps(one)  # nobody's paths
+
+
+def test_tables(world, capsys):
+    run(world, "--report_dir=report")
+    out = capsys.readouterr().out
+    # Differences 0.30, 0.32, 0.34; plain 0.10, 0.11, 0.12; teacher 0.8: 0.32 of 0.69.
+    assert (
+        "imitating gains 32.0 points over plain, above it in 3 of 3 seeds: 46 % of the gap to teacher." in out
+    )
+    row = next(line for line in out.splitlines() if line.startswith("imitating  "))
+    assert row.split()[:4] == ["imitating", "3", "43.0", "3.0"] and "+32.0" in row and "0.250" in row
+    text = (world / "trial.md").read_text()
+    assert text.startswith("<!-- written by scripts/study.py from trial.jsonl -->")
+    assert "![](trial.png)" in text and "figures/" not in text
+    assert (world / "trial.png").read_bytes().startswith(b"\x89PNG")
+    numbers = json.loads((world / "report" / "report.json").read_text())
+    assert numbers["arms"]["imitating"]["gap_share"] == pytest.approx(0.32 / 0.69)
+    assert "Against steps" in (world / "report" / "index.html").read_text()
+
+
+def test_dry_run_runs_nothing_and_tells_the_time(world, capsys):
+    assert run(world, "--dry_run") == []
+    out = capsys.readouterr().out
+    assert "0 of 7 runs are done; how long is not known before the first run" in out
+    assert "imitating, seed 2: --model=shuffledet_0.25x --steps=30 --data_dir=toy --imitation" in out
+    run(world)
+    (world / "trial.cfg").write_text(PLAN.replace("seeds = 0-2", "seeds = 0-3"))
+    capsys.readouterr()
+    run(world, "--dry_run")
+    assert "7 of 9 runs are done; about 0 s to go" in capsys.readouterr().out
+
+
+def test_a_failure_names_the_run_and_keeps_what_is_done(world):
+    (world / "fail").write_text("")
+    with pytest.raises(UserError, match="teacher, seed 0 ended with 1: train.py: error: no luck"):
+        run(world)
+    (world / "fail").unlink()
+    assert run(world) == ALL
+
+
+def test_flags_that_are_missing(world):
+    with pytest.raises(UserError, match="--plan is missing"):
+        study.main(["study.py"])
+    with pytest.raises(UserError, match="--data_dir is missing: trial.cfg needs it"):
+        study.main(["study.py", "--plan=trial.cfg"])
+    (world / "trial.cfg").write_text(PLAN.replace("{data}", "{date}"))
+    with pytest.raises(UserError, match=r"\{date\} is no place; known are \{data\}, \{run:ARM\}"):
+        run(world)
+
+
+def test_a_line_that_the_tool_did_not_write(world):
+    (world / "trial.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match="trial.jsonl:1: is no result of a run"):
+        run(world)
+
+
+SLOW = """
+import signal, sys, time
+from pathlib import Path
+signal.signal(signal.SIGINT, lambda *_: (time.sleep(0.5), Path("saved").write_text(""), sys.exit(130)))
+Path("started").write_text("")
+time.sleep(30)
+"""
+
+
+def test_ctrl_c_waits_for_the_training_to_save(world):
+    (world / "train.py").write_text(SLOW)
+    program = (
+        f"import sys; sys.path[:0] = [{str(REPOSITORY / 'scripts')!r}, {str(REPOSITORY)!r}]; import study; "
+        "from pathlib import Path; study.TRAIN = Path('train.py'); "
+        "sys.exit(study.main(['study.py', '--plan=trial.cfg', '--data_dir=toy']))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=world) as process:
+        deadline = time.monotonic() + 30
+        while not (world / "started").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert (world / "saved").exists() and not (world / "trial.jsonl").exists()
