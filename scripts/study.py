@@ -45,13 +45,11 @@ def main(argv: Sequence[str]) -> int:
     run = runner.Runner(plan, Path(config.runs_dir) / plan.path.stem, config.data_dir, TRAIN, Lines().show)
     todo = run.missing()
     seconds = runner.estimate(plan, todo)
-    took = (
-        "how long is not known before the first run"
-        if seconds is None
-        else f"about {runner.duration(seconds)}"
-    )
+    left = "how long it takes is known once one is done"
+    if seconds is not None:
+        left = f"about {runner.duration(seconds)} to go"
     total = sum(len(arm.seeds) for arm in plan.arms)
-    print(f"{plan.title}: {total - len(todo)} of {total} runs are done" + (f"; {took} to go" if todo else ""))
+    print(f"{plan.title}: {total - len(todo)} of {total} runs are done" + (f"; {left}" if todo else ""))
     if config.dry_run:
         for arm, seed in todo:
             print(f"  {arm.name}, seed {seed}: {' '.join(run.flags(arm, seed))}")

@@ -79,9 +79,9 @@ def read_plan(path: str | Path) -> Plan:
     """Reads a plan.
 
     The file has a section ``[study]`` (``title``, ``text``, ``seeds``, ``flags`` of all arms, ``baseline``,
-    ``teacher``, ``metric``) and one section for each arm (``flags`` behind those of all, ``seeds`` in place of
-    those of all, ``title``, ``alone = yes`` to leave the flags of all out). Seeds are numbers and ranges:
-    ``0-5, 9``.
+    ``teacher``, ``metric``) and one section for each arm (``flags`` behind those of all, ``seeds``
+    in place of those of all, ``title``, ``alone = yes`` to leave the flags of all out). Seeds are numbers and
+    ranges: ``0-5, 9``.
 
     Raises:
         UserError: the file cannot be read, a section or key is unknown, an arm's flags are wrong.

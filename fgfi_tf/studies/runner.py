@@ -130,7 +130,7 @@ class Runner:
         whole = took / max(step, 1) * steps
         left = max(whole - took, 0.0) + (estimate(self.plan, later, {arm.name: whole}) or 0.0)
         self._show(
-            f"{place} {arm.name}, seed {seed}: step {step} of {steps}; the whole: about {duration(left)} more",
+            f"{place} {arm.name}, seed {seed}: step {step} of {steps}; in all about {duration(left)} more",
             True,
         )
 

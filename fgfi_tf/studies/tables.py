@@ -79,7 +79,7 @@ def build(plan: Plan, results: Results) -> ReportData:
         Section("Every metric", (_metrics_table(plan, results),), "Means over the seeds, percent."),
     ]
     if curves := _curves_figure(plan, results, metric):
-        sections.insert(1, Section("Against steps", (curves,)))
+        sections.append(Section("Against steps", (curves,)))
     one = next(iter(results.values()))
     return ReportData(
         title=plan.title,
@@ -106,8 +106,9 @@ def write(plan: Plan, results: Results, report_dir: str | Path = "") -> list[Pat
     figure = next(part for part in data.sections[0].parts if isinstance(part, Figure))
     picture, text = plan.path.with_suffix(".png"), plan.path.with_suffix(".md")
     picture.write_bytes(plots.render(figure))
-    lines = report.to_markdown(data).replace(f"figures/{figure.name}.png", picture.name)
-    lines = "\n".join(line for line in lines.splitlines() if "](figures/" not in line)
+    # The other figures are in the report alone.
+    beside = dataclasses.replace(data, sections=data.sections[:2])
+    lines = report.to_markdown(beside).replace(f"figures/{figure.name}.png", picture.name)
     text.write_text(
         f"<!-- written by scripts/study.py from {plan.path.with_suffix('.jsonl').name} -->\n{lines}\n"
     )

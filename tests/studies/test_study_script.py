@@ -111,7 +111,7 @@ def test_tables(world, capsys):
 def test_dry_run_runs_nothing_and_tells_the_time(world, capsys):
     assert run(world, "--dry_run") == []
     out = capsys.readouterr().out
-    assert "0 of 7 runs are done; how long is not known before the first run" in out
+    assert "0 of 7 runs are done; how long it takes is known once one is done" in out
     assert "imitating, seed 2: --model=shuffledet_0.25x --steps=30 --data_dir=toy --imitation" in out
     run(world)
     (world / "trial.cfg").write_text(PLAN.replace("seeds = 0-2", "seeds = 0-3"))
