@@ -1,0 +1,164 @@
+"""Average precision on WIDER FACE, easy / medium / hard (pure functions on arrays, no TensorFlow).
+
+The rules are those of the official MATLAB kit and of the Python evaluator in common use; they give the same
+numbers. What is particular to them:
+
+* Scores are scaled to 0..1 by the smallest and largest score of the whole set, once.
+* IoU has + 1 on every width and height, and x2 = x + w.
+* A setting counts some faces of an image; all its others are ignored, not removed.
+* A detection looks at its best face only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+SETTINGS = ("easy", "medium", "hard")
+IOU_THRESHOLD = 0.5
+N_THRESHOLDS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Faces:
+    """Labelled faces of a set of images.
+
+    Attributes:
+        image_ids: ``<event>/<image>`` of every image, those without a face included.
+        image: int64 [F], index into ``image_ids``, never decreasing.
+        boxes: float64 [F, 4], (x, y, w, h) in pixels of the image.
+        counted: setting -> bool [F], the faces that count; the others are ignored there.
+    """
+
+    image_ids: tuple[str, ...]
+    image: np.ndarray
+    boxes: np.ndarray
+    counted: Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Detections:
+    """Detections in the same images.
+
+    Attributes:
+        image: int64 [D], index into the image ids of the faces, never decreasing; within an image the order
+            of the file, which the rules need to fall by score.
+        boxes: float64 [D, 4], (x, y, w, h) in pixels of the image.
+        scores: float64 [D], of any range.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One setting.
+
+    Attributes:
+        ap: average precision, a fraction.
+        faces: how many count.
+        proposals, recalled: int64 [1000], at the thresholds 0.999, 0.998 ... 0: detections that
+            count, and faces found.
+    """
+
+    ap: float
+    faces: int
+    proposals: np.ndarray
+    recalled: np.ndarray
+
+    @property
+    def precision(self) -> np.ndarray:
+        """float64 [1000]; 0 where there is no proposal."""
+        return self.recalled / np.maximum(self.proposals, 1)
+
+    @property
+    def recall(self) -> np.ndarray:
+        """float64 [1000]; 0 where no face counts."""
+        return self.recalled / max(self.faces, 1)
+
+
+def evaluate(detections: Detections, faces: Faces) -> dict[str, Result]:
+    """Setting -> result.
+
+    An image without any labelled face is left out with its detections, as the evaluators do that this
+    follows; one whose faces do not count in a setting is not: its unmatched detections are false there.
+    """
+    steps = _threshold_of_each(detections)
+    best, iou = _best_faces(detections, faces)
+    labelled = np.isin(detections.image, faces.image)  # [D], in an image with faces
+    results = {}
+    for setting in faces.counted:
+        counts = np.asarray(faces.counted[setting], bool)
+        hit = iou >= IOU_THRESHOLD
+        on_ignored = np.zeros(len(hit), bool)
+        on_ignored[hit] = ~counts[best[hit]]
+        proposals = np.bincount(steps[labelled & ~on_ignored], minlength=N_THRESHOLDS + 1)
+        rows = np.flatnonzero(hit & ~on_ignored)
+        _, first = np.unique(best[rows], return_index=True)  # the first detection of each found face
+        recalled = np.bincount(steps[rows[first]], minlength=N_THRESHOLDS + 1)
+        results[setting] = _result(
+            int(counts.sum()), np.cumsum(proposals)[:N_THRESHOLDS], np.cumsum(recalled)[:N_THRESHOLDS]
+        )
+    return results
+
+
+def _threshold_of_each(detections: Detections) -> np.ndarray:
+    """int64 [D]: the first threshold at which a detection is taken; ``N_THRESHOLDS`` where none takes it.
+
+    An image's detections are cut behind the last one that reaches the threshold, so a detection is taken as
+    soon as it or one behind it reaches it.
+    """
+    scores = np.asarray(detections.scores, np.float64)
+    if not len(scores):
+        return np.zeros(0, np.int64)
+    low, high = scores.min(), scores.max()
+    scaled = (scores - low) / (high - low) if high > low else np.ones_like(scores)
+    thresholds = 1.0 - (np.arange(N_THRESHOLDS) + 1.0) / N_THRESHOLDS  # falling
+    reached = np.empty_like(scaled)
+    for start, end in _runs(detections.image):
+        reached[start:end] = np.maximum.accumulate(scaled[start:end][::-1])[::-1]
+    # The first of the falling thresholds that is not above the score.
+    return N_THRESHOLDS - np.searchsorted(thresholds[::-1], reached, side="right")
+
+
+def _best_faces(detections: Detections, faces: Faces) -> tuple[np.ndarray, np.ndarray]:
+    """For each detection the row of its best face (the first on a tie) and their IoU, -1 without faces."""
+    best, iou = np.zeros(len(detections.image), np.int64), np.full(len(detections.image), -1.0)
+    of_image = {int(faces.image[start]): (start, end) for start, end in _runs(faces.image)}
+    for start, end in _runs(detections.image):
+        first, last = of_image.get(int(detections.image[start]), (0, 0))
+        if last > first:
+            overlaps = _iou(detections.boxes[start:end], faces.boxes[first:last])  # d x f
+            rows = overlaps.argmax(axis=1)
+            best[start:end] = first + rows
+            iou[start:end] = overlaps[np.arange(end - start), rows]
+    return best, iou
+
+
+def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """float64 [d, f]: of boxes (x, y, w, h), with x2 = x + w and + 1 on every side."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum((first[:, :2] + first[:, 2:])[:, None], (second[:, :2] + second[:, 2:])[None])
+    shared = np.maximum(high - low + 1.0, 0.0).prod(axis=2)
+    areas = (first[:, 2:] + 1.0).prod(axis=1)[:, None] + (second[:, 2:] + 1.0).prod(axis=1)[None]
+    return shared / (areas - shared)
+
+
+def _runs(image: np.ndarray) -> Iterator[tuple[int, int]]:
+    """(start, end) of each image's rows; ``image`` never decreases."""
+    if len(image):
+        edges = np.flatnonzero(np.diff(image)) + 1
+        yield from zip([0, *edges.tolist()], [*edges.tolist(), len(image)], strict=True)
+
+
+def _result(faces: int, proposals: np.ndarray, recalled: np.ndarray) -> Result:
+    """The area below the precision's running maximum from the right, over the changes of recall."""
+    result = Result(0.0, faces, proposals, recalled)
+    recall = np.concatenate([[0.0], result.recall, [1.0]])
+    precision = np.concatenate([[0.0], result.precision, [0.0]])
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return dataclasses.replace(result, ap=float(np.sum(np.diff(recall) * envelope[1:])))

@@ -1,0 +1,141 @@
+"""COCO AP: by hand, the goldens of pycocotools, and the files."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from places import GOLDEN
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation.coco import ap, files
+
+
+def truth(*boxes, categories=((1, "cat"), (7, "dog"))):
+    """Boxes: (image, category, x, y, w, h)."""
+    images = sorted({box[0] for box in boxes} | {1})
+    return {
+        "images": [{"id": image} for image in images],
+        "annotations": [
+            {
+                "id": i,
+                "image_id": b[0],
+                "category_id": b[1],
+                "bbox": list(b[2:]),
+                "area": b[4] * b[5],
+                "iscrowd": 0,
+            }
+            for i, b in enumerate(boxes, start=1)
+        ],
+        "categories": [{"id": key, "name": name} for key, name in categories],
+    }
+
+
+def found(*boxes):
+    """Boxes: (image, category, x, y, w, h, score)."""
+    return [{"image_id": b[0], "category_id": b[1], "bbox": list(b[2:6]), "score": b[6]} for b in boxes]
+
+
+def test_by_hand():
+    pytest.importorskip("pycocotools", reason="pycocotools computes COCO AP")
+    # IoU 80 / 100 counts at 0.5 .. 0.8 (7 of 10 thresholds); the second cat is missed: recall 0.5,
+    # precision 1 at the 51 recall points 0 .. 0.5.
+    result = ap.evaluate(truth((1, 1, 0, 0, 10, 10), (2, 1, 0, 0, 10, 10)), found((1, 1, 0, 0, 10, 8, 0.9)))
+    by_class = dict(result)
+    assert by_class["cat"].ap50 == pytest.approx(51 / 101) and by_class["cat"].ap == pytest.approx(
+        0.7 * 51 / 101
+    )
+    assert by_class["cat"].ar == pytest.approx(0.7 * 0.5)
+    assert np.isnan(by_class["dog"].ap)
+    assert result.stats[0] == pytest.approx(0.7 * 51 / 101) and result.n_images == 2
+    written = json.loads(json.dumps(result.to_json()))
+    assert written["AP"] == written["stats"][0] and written["classes"]["dog"]["ap"] is None
+
+
+def test_nothing_found():
+    pytest.importorskip("pycocotools", reason="pycocotools computes COCO AP")
+    result = ap.evaluate(truth((1, 1, 0, 0, 10, 10)), [])
+    assert result.stats[0] == 0.0 and dict(result)["cat"].ap == 0.0
+
+
+@pytest.mark.parametrize("place", ["committed", "shared"])
+def test_goldens(shared_path, place):
+    pytest.importorskip("pycocotools", reason="pycocotools computes COCO AP")
+    folder = GOLDEN / "coco_ap" if place == "committed" else shared_path("golden/coco_ap")
+    expected = np.load(folder / "expected.npz")
+    ground_truth = files.read_ground_truth(folder / "ground_truth.json")
+    result = ap.evaluate(ground_truth, files.read_detections(folder / "detections.json", ground_truth))
+    np.testing.assert_allclose(result.stats, expected["stats"], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(result.precision, expected["precision"], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(result.recall, expected["recall"], rtol=0, atol=1e-12)
+    assert result.category_ids == tuple(expected["category_ids"].tolist())
+    for key, name in (("ap", "ap_per_class"), ("ap50", "ap50_per_class"), ("ar", "ar100_per_class")):
+        ours = [-1.0 if np.isnan(getattr(one, key)) else getattr(one, key) for _, one in result]
+        np.testing.assert_allclose(ours, expected[name], rtol=0, atol=1e-12)
+
+
+def test_without_pycocotools_a_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    with pytest.raises(UserError, match=r"pip install -e '\.\[coco\]'"):
+        ap.evaluate(truth((1, 1, 0, 0, 10, 10)), [])
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    rows = found((1, 7, 1 / 3, 0, 10, 10, 0.1), (1, 1, 0, 0, 0, 1e-9, 1))
+    files.write_detections(tmp_path / "new" / "found.json", rows)
+    assert files.read_detections(tmp_path / "new" / "found.json", truth()) == rows
+
+
+def test_what_is_left_out_is_filled_in(tmp_path):
+    given = truth((1, 1, 0, 0, 4, 5))
+    for key in ("id", "area", "iscrowd"):
+        del given["annotations"][0][key]
+    (tmp_path / "gt.json").write_text("\ufeff" + json.dumps(given), encoding="utf-8")
+    (one,) = files.read_ground_truth(tmp_path / "gt.json")["annotations"]
+    assert (one["id"], one["area"], one["iscrowd"]) == (1, 20, 0)
+
+
+def write(path, value):
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return path
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("[1]", "ground truth is an object"),
+        ("{", "is no JSON file"),
+        ("[" * 100_000, "is no JSON file"),
+        ({"images": []}, "holds no list of annotations"),
+        ({**truth(), "images": [{}]}, r"images\[0\] has no id"),
+        ({**truth(), "categories": [{"id": 1}]}, r"categories\[0\] has no id or name"),
+        ({**truth(), "images": [{"id": 1}, {"id": 1}]}, "an id of images stands there twice"),
+        (truth((1, 9, 0, 0, 1, 1)), r"annotations\[0\]: unknown category_id 9"),
+        (truth((1, 1, 0, 0, -1, 1)), r"bbox \[0, 0, -1, 1\] is not four numbers"),
+        (truth((1, 1, 0, 0, float("nan"), 1)), "is not four numbers"),
+    ],
+)
+def test_bad_ground_truth(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        files.read_ground_truth(write(tmp_path / "gt.json", change))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({}, "results are a list"),
+        (found((5, 1, 0, 0, 1, 1, 0.5)), "unknown image_id 5"),
+        (found((1, 1, 0, 0, 1, 1, "high")), "score 'high' is no finite number"),
+        (found((1, 1, 0, 0, 1, 1, True)), "score True is no finite number"),
+        ([{"image_id": [1]}], r"unknown image_id \[1\]"),
+        (found(*[(5, 1, 0, 0, 1, 1, 0.5)] * 30), r"\(30 in all\)"),
+    ],
+)
+def test_bad_detections(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        files.read_detections(write(tmp_path / "dt.json", change), truth())
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="gone.json: cannot be read"):
+        files.read_ground_truth(tmp_path / "gone.json")
