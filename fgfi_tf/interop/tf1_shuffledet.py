@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.imitation.layer import ImitationLoss
-from fgfi_tf.models.shuffledet.layers import ConvBN
+from fgfi_tf.models.convolutions import ConvBN
 from fgfi_tf.models.shuffledet.model import ShuffleDet
 
 TEACHER_PREFIX = "shuffleDet_supervisor/"
