@@ -3,7 +3,7 @@
 Old: five pickles one behind the other (a magic number, the protocol, the machine, the content, the storages'
 keys), then each storage as an int64 count of elements and the elements, little-endian whatever the machine.
 New (PyTorch 1.6 and later): a zip archive of ``<name>/data.pkl``, ``<name>/data/<key>`` for each storage, and
-``<name>/byteorder``. The pickles are read as data (:mod:`fgfi_tf.interop.pth_pickle`): a file cannot run code.
+``<name>/byteorder``. The pickles are read as data (:mod:`fgfi_tf.interop.pth_pickle`): none can run code.
 """
 
 from __future__ import annotations
