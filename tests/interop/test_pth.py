@@ -1,4 +1,4 @@
-"""PyTorch's files read without PyTorch: what PyTorch wrote, what a hand-made writer wrote, what an enemy wrote."""
+"""PyTorch's files read without PyTorch: those that PyTorch wrote, a hand-made writer, and an enemy."""
 
 import importlib.util
 import pathlib
@@ -40,7 +40,7 @@ def test_files_that_pytorch_wrote(file):
 
 
 def test_views_that_pytorch_wrote_by_hand():
-    """``base`` = 0..23 as [2,3,4]: its transpose, rows 1 and 2 of its second half, every other of its elements."""
+    """Of ``base``, 0..23 as [2,3,4]: its transpose, rows 1 and 2 of its second half, every other element."""
     for file in ("old_stream2", "new_zip2"):
         arrays = read_pth(HERE / "torch_files" / f"{file}.pth")
         assert arrays["transposed"][3].tolist() == [[3, 15], [7, 19], [11, 23]]
@@ -136,7 +136,7 @@ def test_hostile_pickles(tmp_path, monkeypatch, zip_format, case):
 
 
 def test_depth_and_sharing_cost_nothing(tmp_path):
-    """A million lists in each other; 2^200 lists that are one; a key whose hash would overflow the C stack."""
+    """A million lists in each other; 2^200 lists that are one; a key whose hash overflows the C stack."""
     path, weights = tmp_path / "a.pth", np.zeros(2)
     shared = b"]q\x00" + b"(h\x00h\x00eq\x00" * 200
     for opcodes in (b"]" * 10**6 + b"a" * (10**6 - 1), b"]" + b"\x85" * 10**6, shared):

@@ -1,7 +1,7 @@
-"""Writes files with PyTorch and what PyTorch has in them: ``torch_program.py FOLDER``. Run in a process of its own.
+"""Writes files with PyTorch, and what it has in them: ``torch_program.py FOLDER``, in a process of its own.
 
-``<name>.pth`` by ``torch.save`` in every format and protocol, ``<views or checkpoint>.npz`` the arrays expected.
-The files in ``torch_files`` were made by it.
+``<content>_<format><protocol>.pth`` by ``torch.save``, ``<content>.npz`` the arrays expected. The files in
+``torch_files`` were made by it.
 """
 
 import collections
