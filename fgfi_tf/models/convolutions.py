@@ -16,6 +16,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf.models import depthwise
 from fgfi_tf.models.normalization import BatchNorm
 
 CHANNEL_MULTIPLE = 16  # float32 values in the widest vector register
@@ -185,8 +186,7 @@ class ConvBN(keras.layers.Layer):
         return tf.nn.conv2d(inputs, kernel, strides=self.strides, padding="SAME")
 
     def _depthwise(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        strides = [1, self.strides, self.strides, 1]
-        return tf.nn.depthwise_conv2d(inputs, kernel, strides=strides, padding="SAME")
+        return depthwise.convolve(inputs, kernel, self.strides)
 
     def fold_from(self, source: ConvBN) -> None:
         """Takes over ``source``'s function in inference mode: w * scale and beta - mean * scale."""
