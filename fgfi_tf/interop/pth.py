@@ -32,6 +32,7 @@ _DAMAGE = (
     *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, OSError, RuntimeError),
     *(MemoryError, zipfile.BadZipFile, zlib.error),
 )
+_REASON = 200  # characters
 
 # bytes of a storage, by its reference
 _Reader = Callable[[StorageRef], memoryview]
@@ -68,7 +69,9 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
     except _NoWeights as error:
         raise UserError(f"{path}: holds {error}") from error
     except _DAMAGE as error:
-        raise UserError(f"{path}: damaged or not a PyTorch file: {first_line(error)}") from error
+        # what was found may quote the file
+        reason = first_line(error)[:_REASON]
+        raise UserError(f"{path}: damaged or not a PyTorch file: {reason}") from error
 
 
 class _NoWeights(ValueError):

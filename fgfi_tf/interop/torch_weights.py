@@ -121,11 +121,13 @@ def _load_adaptation(imitation: ImitationLoss, arrays: dict[str, np.ndarray], pa
     missing = [key for key in keys if key not in arrays]
     if missing:
         raise UserError(f"{path}: holds no adaptation layer: it lacks {', '.join(missing)}")
-    kernel, bias = vgg_layers.from_torch_convolution(arrays[keys[0]]), arrays[keys[1]]
+    kernel = vgg_layers.convert(arrays[keys[0]], vgg_layers.from_torch_convolution)
+    bias = arrays[keys[1]]
     shapes = [tuple(v.shape) for v in (*imitation.kernels, *imitation.biases)]
     if shapes != [kernel.shape, bias.shape]:
         raise UserError(
             f"{path}: its adaptation layer {kernel.shape} does not fit the imitation layer {shapes}"
         )
+    vgg_layers.check_numbers(dict(zip(keys, (kernel, bias), strict=True)), path)
     imitation.kernels[0].assign(kernel)
     imitation.biases[0].assign(bias)

@@ -112,10 +112,10 @@ def save(content, path, zip_format=True, order="little"):
     data = [array.astype(array.dtype.newbyteorder(order)).tobytes() for array in writer.storages]
     if zip_format:
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("archive/data.pkl", pickled(opcodes))
-            archive.writestr("archive/byteorder", order)
-            for key, storage in enumerate(data):
-                archive.writestr(f"archive/data/{key}", storage)
+            members = {"data.pkl": pickled(opcodes), "byteorder": order}
+            members |= {f"data/{key}": storage for key, storage in enumerate(data)}
+            for member, stored in members.items():
+                archive.writestr(zipfile.ZipInfo(f"archive/{member}"), stored)  # of one date: always alike
         return path
     machine = writer.value({"protocol_version": 1001, "little_endian": order == "little"})
     keys = writer.value([str(key) for key in range(len(data))])

@@ -14,6 +14,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.interop.pth import read_pth
 
 HERE = pathlib.Path(__file__).parent
+DEEP = 200_000
 FORMATS = pytest.mark.parametrize("zip_format", [True, False], ids=["new", "old"])
 
 
@@ -136,12 +137,12 @@ def test_hostile_pickles(tmp_path, monkeypatch, zip_format, case):
 
 
 def test_depth_and_sharing_cost_nothing(tmp_path):
-    """A million lists in each other; 2^200 lists that are one; a key whose hash overflows the C stack."""
+    """200,000 lists in each other; 2^200 lists that are one; a key whose hash overflows the C stack."""
     path, weights = tmp_path / "a.pth", np.zeros(2)
     shared = b"]q\x00" + b"(h\x00h\x00eq\x00" * 200
-    for opcodes in (b"]" * 10**6 + b"a" * (10**6 - 1), b"]" + b"\x85" * 10**6, shared):
+    for opcodes in (b"]" * DEEP + b"a" * (DEEP - 1), b"]" + b"\x85" * DEEP, shared):
         same(read_pth(save({"a": weights, "b": Raw(opcodes)}, path)), {"a": weights})
-    refused(path, "a tuple as the key", {"a": weights, "b": Raw(b"})" + b"\x85" * 10**6 + b"Ns")})
+    refused(path, "a tuple as the key", {"a": weights, "b": Raw(b"})" + b"\x85" * DEEP + b"Ns")})
 
 
 @FORMATS

@@ -134,6 +134,14 @@ def test_adaptation_goes_to_the_imitation_layer(tmp_path):
     small.build([(None, None, None, 8)])
     with pytest.raises(UserError, match="does not fit the imitation layer"):
         torch_weights.load_reference_checkpoint(_detector(), path, small)
+    for wrong, message in (
+        (np.zeros(3), r"its adaptation layer \(3,\) does not fit"),
+        (np.full([8, 8, 3, 3], np.nan), "damaged: stu_feature_adap.0.weight holds values that are no finite"),
+    ):
+        save({**state, "stu_feature_adap.0.weight": wrong}, path)
+        with pytest.raises(UserError, match=message):
+            torch_weights.load_reference_checkpoint(_detector(), path, layer)
+    np.testing.assert_array_equal(layer.kernels[0], expected)
 
 
 def _imagenet_state(backbone):
@@ -182,6 +190,12 @@ def test_files_that_are_refused(tmp_path):
     refused({**state, "RCNN_base.99.weight": np.zeros(1)}, "it also holds RCNN_base.99.weight")
     refused({**state, "RCNN_top.0.weight": np.zeros([FC, 100])}, r"RCNN_top.0.weight is \(64, 100\)")
     refused({**state, "RCNN_cls_score.bias": np.zeros(81)}, r"its bias \(81,\): this does not fit scores")
+    refused({**state, "RCNN_top.0.weight": np.zeros(())}, r"RCNN_top.0.weight is \(\)")
+    refused({**state, "RCNN_base.0.weight": np.zeros(3)}, r"RCNN_base.0.weight is \(3,\)")
+    endless = np.where(state["RCNN_cls_score.bias"] > 0, np.inf, 0)
+    refused(
+        {**state, "RCNN_cls_score.bias": endless}, "damaged: RCNN_cls_score.bias holds values that are no"
+    )
     refused(_imagenet_state("vgg11"), "it lacks RCNN_rpn.RPN_Conv.weight")
     refused(state, "not an ImageNet vgg11: it lacks features.0.weight", torch_weights.load_imagenet)
     for old, new in zip(before, detector.get_weights(), strict=True):
