@@ -20,7 +20,6 @@ from fgfi_tf.models import depthwise
 from fgfi_tf.models.normalization import BatchNorm
 
 CHANNEL_MULTIPLE = 16  # float32 values in the widest vector register
-_ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6, None: tf.identity}
 
 
 def he_normal() -> keras.initializers.Initializer:
@@ -180,7 +179,9 @@ class ConvBN(keras.layers.Layer):
         return shuffle_channels(outputs, self.shuffle_groups) if shuffles else outputs
 
     def _activate(self, x: tf.Tensor) -> tf.Tensor:
-        return _ACTIVATIONS[self.activation](x)
+        if self.activation is None:
+            return x
+        return tf.nn.relu6(x) if self.activation == "relu6" else tf.nn.relu(x)
 
     def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return tf.nn.conv2d(inputs, kernel, strides=self.strides, padding="SAME")

@@ -75,7 +75,8 @@ def _wide_filter_gradient(x: tf.Tensor, kernel: tf.Tensor, upstream: tf.Tensor, 
 
     rows = [
         tf.concat(
-            [window(row, column)[:, WINDOW - fresh :] for column, fresh in zip(starts, new, strict=True)], axis=1
+            [window(row, column)[:, WINDOW - fresh :] for column, fresh in zip(starts, new, strict=True)],
+            axis=1,
         )[WINDOW - fresh_rows :]
         for row, fresh_rows in zip(starts, new, strict=True)
     ]

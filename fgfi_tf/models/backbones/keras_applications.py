@@ -31,7 +31,9 @@ class Application:
 
 APPLICATIONS = {
     "mobilenet_v2": Application("MobileNetV2", ("block_12_add", "block_16_project_BN"), pixels.SIGNED),
-    "efficientnet_b0": Application("EfficientNetB0", ("block5c_add", "block7a_project_bn"), pixels.NORMALIZED),
+    "efficientnet_b0": Application(
+        "EfficientNetB0", ("block5c_add", "block7a_project_bn"), pixels.NORMALIZED
+    ),
     "resnet50": Application("ResNet50", ("conv4_block6_out", "conv5_block3_out"), pixels.CAFFE),
 }
 

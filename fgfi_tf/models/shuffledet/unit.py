@@ -39,7 +39,9 @@ class ShuffleUnit(keras.layers.Layer):
             folded=folded,
             name="conv1",
         )
-        self.dconv = ConvBN(inner, inner, 3, strides, depthwise=True, activation=None, folded=folded, name="dconv")
+        self.dconv = ConvBN(
+            inner, inner, 3, strides, depthwise=True, activation=None, folded=folded, name="dconv"
+        )
         self.conv2 = ConvBN(inner, expanded, groups=groups[1], activation=None, folded=folded, name="conv2")
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
