@@ -87,6 +87,13 @@ def first_channels(x: tf.Tensor, count: int) -> tf.Tensor:
     return x if x.shape[-1] == count else tf.slice(x, [0, 0, 0, 0], [-1, -1, -1, count])
 
 
+_ACTIVATIONS = {
+    "relu": tf.nn.relu,
+    "relu6": tf.nn.relu6,
+    "leaky": lambda x: tf.nn.leaky_relu(x, 0.1),
+}
+
+
 class ConvBN(keras.layers.Layer):
     """A convolution without bias, batch normalisation and, on request, ReLU.
 
@@ -101,7 +108,7 @@ class ConvBN(keras.layers.Layer):
         shuffle_groups: the channel shuffle over so many groups follows (1: none). The batch
             norm's variables are in shuffled order.
         depthwise: a depthwise 3 x 3 convolution.
-        activation: what follows: ``"relu"``, ``"relu6"`` or None.
+        activation: what follows: ``"relu"``, ``"relu6"``, ``"leaky"`` (slope 0.1) or None.
         epsilon, momentum: of the batch norm.
         folded: inference form: a kernel with the batch norm multiplied in, and a bias; not
             trainable. :meth:`fold_from` fills it. CPUs have a kernel for grouped convolution
@@ -179,9 +186,7 @@ class ConvBN(keras.layers.Layer):
         return shuffle_channels(outputs, self.shuffle_groups) if shuffles else outputs
 
     def _activate(self, x: tf.Tensor) -> tf.Tensor:
-        if self.activation is None:
-            return x
-        return tf.nn.relu6(x) if self.activation == "relu6" else tf.nn.relu(x)
+        return x if self.activation is None else _ACTIVATIONS[self.activation](x)
 
     def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return tf.nn.conv2d(inputs, kernel, strides=self.strides, padding="SAME")
