@@ -48,8 +48,8 @@ def multibox_losses(
         labels: int32 [B, A].
 
     Returns:
-        float32 scalars ``class_loss`` (cross entropy over positives and mined negatives), ``box_loss`` (smooth
-        L1 with beta 1 over positives) and ``positives``.
+        float32 scalars ``class_loss`` (cross entropy over positives and mined negatives), ``box_loss``
+        (smooth L1 with beta 1 over positives) and ``positives``.
     """
     logits, offsets = tf.cast(logits, tf.float32), tf.cast(offsets, tf.float32)
     positive = labels > 0

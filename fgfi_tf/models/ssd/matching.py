@@ -66,7 +66,8 @@ def _one_for_each(iou: tf.Tensor) -> tf.Tensor:
         at = tf.stack([rows, truth], axis=-1)
         own = tf.tensor_scatter_nd_update(own, at, tf.where(found, place, tf.gather_nd(own, at)))
         used = (tf.range(count)[None, :, None] == truth[:, None, None]) | (places == place[:, None, None])
-        return number + 1, tf.where(used & found[:, None, None], -1.0, values), own
+        values = tf.where(used & found[:, None, None], -1.0, values)
+        return number + 1, tf.ensure_shape(values, [None] * 3), tf.ensure_shape(own, [None] * 2)
 
     _, _, own = tf.while_loop(
         lambda number, *_: number < count,
