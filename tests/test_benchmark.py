@@ -133,7 +133,7 @@ def test_rows_of_processes_by_hand():
 def test_the_work_of_one_convolution_by_hand():
     from benchmark import limits
 
-    from fgfi_tf.models.shuffledet.layers import ConvBN
+    from fgfi_tf.models.convolutions import ConvBN
 
     grouped = ConvBN(12, 6, groups=3)  # 4 channels of each group go into 2
     work = limits.convolution_work(grouped, (2, 5), training=False)

@@ -119,7 +119,7 @@ class Distiller(keras.Model):
         return terms
 
     def _imitation_term(self, inputs, outputs, batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        if type(self.teacher) is not type(self.student):
+        if self.teacher.preprocessing != self.student.preprocessing:
             inputs = self.teacher.preprocess(batch["image"])
         loss = self.imitation(
             outputs["features"],

@@ -17,6 +17,19 @@ from fgfi_tf.models.faster_rcnn.backbone import BACKBONES
 CLASSIFIER = ("fc1", "fc2")
 # what keras.applications subtracts; channels are BGR as ours
 _KERAS_RGB_MEANS = np.array([123.68, 116.779, 103.939])
+# what h5py raises for damaged files
+_DAMAGE = (
+    OSError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+)
+# deflate, which h5 files may use, packs so many bytes into one at most
+_MOST_PACKED = 1032
 
 
 def load_imagenet(detector: FasterRCNN, path: str | Path) -> None:
@@ -58,16 +71,19 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     arrays: dict[str, np.ndarray] = {}
+    most = path.stat().st_size * _MOST_PACKED
     try:
         with h5py.File(path, "r") as file:
             root = file.get("model_weights", file)
 
             def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-                if isinstance(item, h5py.Dataset):
+                if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu":
+                    if item.nbytes > most:
+                        raise ValueError(f"{name} is larger than the file")
                     kind = "bias" if item.ndim == 1 else "kernel"
                     arrays[f"{name.split('/')[0]}/{kind}"] = item[()]
 
             root.visititems(visit)
-    except OSError as error:
+    except _DAMAGE as error:
         raise UserError(f"{path}: damaged or not an h5 file: {first_line(error)}") from error
     return arrays

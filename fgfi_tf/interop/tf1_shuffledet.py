@@ -14,10 +14,12 @@ import tensorflow as tf
 
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.imitation.layer import ImitationLoss
-from fgfi_tf.models.shuffledet.layers import ConvBN
+from fgfi_tf.models.convolutions import ConvBN
 from fgfi_tf.models.shuffledet.model import ShuffleDet
 
 TEACHER_PREFIX = "shuffleDet_supervisor/"
+# what TensorFlow raises for checkpoints that are missing or damaged
+_DAMAGE = (tf.errors.OpError, ValueError, IndexError, RuntimeError, TypeError, OSError)
 BACKBONE_GROUPS = ("conv1/", "group1/", "group2/", "group3/")
 
 
@@ -25,7 +27,7 @@ def is_reference_checkpoint(path: str | Path) -> bool:
     """Whether ``path`` (a checkpoint prefix) is a checkpoint of the 2019 code."""
     try:
         names = tf.train.load_checkpoint(str(path)).get_variable_to_shape_map()
-    except (tf.errors.OpError, ValueError, RuntimeError):
+    except _DAMAGE:
         return False
     return any(name.endswith("conv1/bn/mean/EMA") for name in names)
 
@@ -51,10 +53,10 @@ def load(model: ShuffleDet, path: str | Path, *, prefix: str = "", backbone_only
     checked = []
     for name, (variable, shuffle_groups) in values.items():
         value = arrays[prefix + name]
-        if list(value.shape) != variable.shape.as_list():
+        if list(value.shape) != variable.shape.as_list() or value.dtype != np.float32:
             raise UserError(
-                f"{path} does not hold a {model.variant}: {prefix + name} is {list(value.shape)}, "
-                f"the model has {variable.shape.as_list()}"
+                f"{path} does not hold a {model.variant}: {prefix + name} is {value.dtype} "
+                f"{list(value.shape)}, the model has float32 {variable.shape.as_list()}"
             )
         if shuffle_groups > 1:
             value = value.reshape(shuffle_groups, -1).T.reshape(-1)
@@ -74,9 +76,11 @@ def load_adaptation(layer: ImitationLoss, path: str | Path) -> None:
     arrays = _read(path, names, backbone_hint=False)
     targets = (layer.kernels[0], layer.biases[0])
     for name, variable in zip(names, targets, strict=True):
-        if list(arrays[name].shape) != variable.shape.as_list():
+        value = arrays[name]
+        if list(value.shape) != variable.shape.as_list() or value.dtype != np.float32:
             raise UserError(
-                f"{path}: {name} is {list(arrays[name].shape)}, the adaptation has {variable.shape.as_list()}"
+                f"{path}: {name} is {value.dtype} {list(value.shape)}, the adaptation has float32 "
+                f"{variable.shape.as_list()}"
             )
     for name, variable in zip(names, targets, strict=True):
         variable.assign(arrays[name])
@@ -111,7 +115,7 @@ def _read(path: str | Path, names, *, backbone_hint: bool) -> dict[str, np.ndarr
         missing = [name for name in names if not reader.has_tensor(name)]
         if not missing:
             return {name: reader.get_tensor(name) for name in names}
-    except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise UserError(f"cannot read the checkpoint {path}: {first_line(error)}") from error
     hint = ""
     if backbone_hint and all("added3" in name or "conv12" in name for name in missing):

@@ -1,20 +1,15 @@
-"""PyTorch weights: checkpoints of the reference's Faster R-CNN, and ImageNet VGG files.
-
-Reading needs torch (``pip install fgfi_tf[torch]``). Files are read with ``weights_only``: a checkpoint
-cannot run code.
-"""
+"""PyTorch weights: checkpoints of the reference's Faster R-CNN, and ImageNet VGG files."""
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fgfi_tf.errors import UserError, first_line
+from fgfi_tf.errors import UserError
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.interop import vgg_layers
+from fgfi_tf.interop.pth import read_pth
 from fgfi_tf.interop.vgg_layers import RGB_MEANS, Source
 from fgfi_tf.models.faster_rcnn import FasterRCNN
 from fgfi_tf.models.faster_rcnn.backbone import BACKBONES
@@ -37,10 +32,10 @@ def load_reference_checkpoint(
         imitation: also given the student's adaptation layer, which only VGG11 files hold.
 
     Raises:
-        UserError: torch is missing, the file cannot be read, or lacks weights (they are named), has others
+        UserError: the file cannot be read, or lacks weights (they are named), has others
             than the detector, or another shape. Nothing is changed then.
     """
-    arrays = read_state_dict(path)
+    arrays = read_pth(path)
     what = f"a reference {detector.config.backbone} Faster R-CNN"
     sources = _reference_sources(detector)
     known = {key for source in sources for key in (source.kernel, source.bias)}
@@ -68,7 +63,7 @@ def load_imagenet(detector: FasterRCNN, path: str | Path, pixels: str = "caffe")
     """
     if pixels not in PIXELS:
         raise UserError(f"pixels {pixels!r} is unknown: choose one of {', '.join(PIXELS)}")
-    arrays = read_state_dict(path)
+    arrays = read_pth(path)
     fc6, fc7 = vgg_layers.box_layers(detector)
     sources = [
         *_base_sources(detector, "features"),
@@ -88,44 +83,7 @@ def load_imagenet(detector: FasterRCNN, path: str | Path, pixels: str = "caffe")
 
 def is_reference_checkpoint(path: str | Path) -> bool:
     """Whether a readable PyTorch file holds the reference's key names. Raises UserError as reading does."""
-    return any(key.startswith("RCNN_") for key in read_state_dict(path))
-
-
-def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a file: those under ``model`` where it has such an entry, without a ``module.`` prefix.
-
-    Raises:
-        UserError: torch is missing; the file is missing, damaged, no PyTorch file, or holds no dictionary of
-            tensors.
-    """
-    content = _torch_load(Path(path))
-    if isinstance(content, dict) and isinstance(content.get("model"), dict):
-        content = content["model"]
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not a dictionary of weights")
-    arrays = {
-        str(key).removeprefix("module."): value.detach().cpu().numpy()
-        for key, value in content.items()
-        if hasattr(value, "detach")
-    }
-    if not arrays:
-        raise UserError(f"{path}: holds no weights")
-    return arrays
-
-
-def _torch_load(path: Path) -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(f"{path}: reading PyTorch files needs torch: pip install 'fgfi_tf[torch]'") from error
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: not a PyTorch file of weights alone: {first_line(error)}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: damaged or not a PyTorch file: {first_line(error)}") from error
+    return any(key.startswith("RCNN_") for key in read_pth(path))
 
 
 def _source(layer, name: str, convert) -> Source:
@@ -163,11 +121,13 @@ def _load_adaptation(imitation: ImitationLoss, arrays: dict[str, np.ndarray], pa
     missing = [key for key in keys if key not in arrays]
     if missing:
         raise UserError(f"{path}: holds no adaptation layer: it lacks {', '.join(missing)}")
-    kernel, bias = vgg_layers.from_torch_convolution(arrays[keys[0]]), arrays[keys[1]]
+    kernel = vgg_layers.convert(arrays[keys[0]], vgg_layers.from_torch_convolution)
+    bias = arrays[keys[1]]
     shapes = [tuple(v.shape) for v in (*imitation.kernels, *imitation.biases)]
     if shapes != [kernel.shape, bias.shape]:
         raise UserError(
             f"{path}: its adaptation layer {kernel.shape} does not fit the imitation layer {shapes}"
         )
+    vgg_layers.check_numbers(dict(zip(keys, (kernel, bias), strict=True)), path)
     imitation.kernels[0].assign(kernel)
     imitation.biases[0].assign(bias)

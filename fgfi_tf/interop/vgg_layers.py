@@ -32,30 +32,43 @@ class Source:
 
 
 def assign(sources: Sequence[Source], arrays: Mapping[str, np.ndarray], path: object, what: str) -> None:
-    """Fills the layers; nothing is changed unless every array is there and fits.
+    """Fills the layers; nothing is changed unless every array is there, fits and is of finite numbers.
 
     Raises:
-        UserError: missing keys (all are named) or a shape that does not fit.
+        UserError: missing keys (all are named), a shape that does not fit, or numbers that are none.
     """
     missing = [key for source in sources for key in (source.kernel, source.bias) if key not in arrays]
     if missing:
         raise UserError(f"{path}: not {what}: it lacks {', '.join(missing)}")
     converted = []
     for source in sources:
-        kernel, bias = arrays[source.kernel], np.asarray(arrays[source.bias])
+        kernel = convert(arrays[source.kernel], source.convert)
+        bias = arrays[source.bias]
         expected = [tuple(v.shape) for v in (source.layer.kernel, source.layer.bias)]
-        try:
-            kernel = source.convert(np.asarray(kernel))
-        except ValueError:  # a reshape that does not work out
-            kernel = np.asarray(kernel)
         if [kernel.shape, bias.shape] != expected:
             raise UserError(
                 f"{path}: not {what}: {source.kernel} is {arrays[source.kernel].shape}, "
                 f"its bias {bias.shape}: this does not fit {source.layer.name} {expected[0]}"
             )
+        check_numbers({source.kernel: kernel, source.bias: bias}, path)
         converted.append((source.layer, [kernel.astype(np.float32), bias.astype(np.float32)]))
     for layer, weights in converted:
         layer.set_weights(weights)
+
+
+def convert(array: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """``function`` of an array, or the array itself where it is of another rank than the function's."""
+    try:
+        return function(array)
+    except (ValueError, TypeError):
+        return array
+
+
+def check_numbers(arrays: Mapping[str, np.ndarray], path: object) -> None:
+    """Raises UserError where a file's array holds no real numbers, or some that are not finite."""
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+            raise UserError(f"{path}: damaged: {name} holds values that are no finite numbers")
 
 
 def from_torch_convolution(kernel: np.ndarray) -> np.ndarray:

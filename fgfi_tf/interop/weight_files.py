@@ -9,9 +9,10 @@ import re
 from pathlib import Path
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.interop import keras_weights, torch_weights
+from fgfi_tf.interop import imagenet, keras_weights, torch_weights
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.faster_rcnn import FasterRCNN
+from fgfi_tf.models.shuffledet import BackboneShuffleDet
 
 TORCH_SUFFIXES = (".pth", ".pt")
 KERAS_SUFFIXES = (".h5", ".hdf5")
@@ -30,6 +31,8 @@ def load_detector_weights(detector: Detector, path: str | Path) -> None:
     Raises:
         UserError: the file is of another kind of detector, of a backbone alone, unreadable or incomplete.
     """
+    if isinstance(detector, BackboneShuffleDet):
+        raise UserError(f"{path}: holds ImageNet weights, not a trained detector")
     _check_kind(detector, path)
     if Path(path).suffix.lower() in KERAS_SUFFIXES:
         raise UserError(f"{path}: holds ImageNet weights, not a trained detector")
@@ -47,6 +50,9 @@ def load_initial_weights(detector: Detector, path: str | Path, pixels: str = "au
     Raises:
         UserError: as :func:`load_detector_weights`, or the name does not tell the pixels.
     """
+    if isinstance(detector, BackboneShuffleDet):
+        imagenet.load(detector, path)
+        return
     _check_kind(detector, path)
     if Path(path).suffix.lower() in KERAS_SUFFIXES:
         keras_weights.load_imagenet(detector, path)

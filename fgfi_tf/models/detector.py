@@ -6,6 +6,8 @@ is one subclass of :class:`Detector` and one entry in ``fgfi_tf.models.registry`
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -56,6 +58,11 @@ class Detector(keras.Model):
         """Raises UserError, starting with the size, where this kind of detector cannot take it."""
         if min(size) < 1:
             raise UserError(f"{size[0]}x{size[1]}: height and width must be above 0")
+
+    @property
+    def preprocessing(self) -> Hashable:
+        """What tells ``preprocess`` apart: detectors with equal values share the preprocessed images."""
+        return type(self)
 
     def preprocess(self, images: tf.Tensor) -> tf.Tensor:
         """RGB images [B,H,W,3], 0..255, any dtype, to what ``call`` takes (float32)."""

@@ -10,8 +10,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.models import faster_rcnn
 from fgfi_tf.models.card import ModelCard
 from fgfi_tf.models.detector import Detector
-from fgfi_tf.models.shuffledet import ShuffleDet
-from fgfi_tf.models.shuffledet.network import VARIANTS
+from fgfi_tf.models.shuffledet import BackboneShuffleDet, ShuffleDet, network, pretrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +22,11 @@ class Entry:
 
 
 _ENTRIES: dict[str, Entry] = {
-    **{name: Entry(ShuffleDet, functools.partial(ShuffleDet, name)) for name in VARIANTS},
+    **{name: Entry(ShuffleDet, functools.partial(ShuffleDet, name)) for name in network.VARIANTS},
+    **{
+        name: Entry(BackboneShuffleDet, functools.partial(BackboneShuffleDet, name))
+        for name in pretrained.VARIANTS
+    },
     **{
         name: Entry(faster_rcnn.FasterRCNN, functools.partial(faster_rcnn.build, name))
         for name in faster_rcnn.VARIANTS

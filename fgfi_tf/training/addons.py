@@ -1,7 +1,7 @@
-"""tensorflow-addons on current TensorFlow: the only module that imports it.
+"""SGDW and LAMB of tensorflow-addons, on current TensorFlow: the only module that imports it.
 
-tensorflow-addons 0.23 has ended development and has no release for Python 3.12. It takes Keras 2 from
-``tf.keras`` and ``keras.src``. On TensorFlow 2.18-2.21 its pure-Python parts run with tf_keras, once these
+tensorflow-addons 0.23 has ended development and has no release for Python 3.12 and later. It takes Keras 2
+from ``tf.keras`` and ``keras.src``. On TensorFlow 2.18-2.21 its pure-Python parts run with tf_keras, once these
 names lead there: ``tf.keras`` for the rest of the process, as TF_USE_LEGACY_KERAS=1 would have done.
 """
 
@@ -31,8 +31,8 @@ def _tensorflow_addons() -> ModuleType:
             import tensorflow_addons
     except ImportError as error:
         raise UserError(
-            "--optimizer=sgdw, --optimizer=lamb and --ema need tensorflow-addons (pip install "
-            f"tensorflow-addons==0.23.0; it has no release for Python 3.12): {error}"
+            "--optimizer=sgdw and --optimizer=lamb need tensorflow-addons (pip install "
+            f"tensorflow-addons==0.23.0; it has no release for Python 3.12 and later): {error}"
         ) from error
     return tensorflow_addons
 
@@ -58,14 +58,3 @@ def lamb(learning_rate, weight_decay: float, exclude: list[str]) -> keras.optimi
     return _tensorflow_addons().optimizers.LAMB(
         learning_rate=learning_rate, weight_decay=weight_decay, exclude_from_weight_decay=exclude
     )
-
-
-def moving_average(
-    optimizer: keras.optimizers.legacy.Optimizer, decay: float
-) -> keras.optimizers.legacy.Optimizer:
-    """Wraps an optimizer; the slot ``average`` of each weight holds its moving average.
-
-    The decay at step t is min(decay, (1 + t) / (10 + t)), so that short runs are averaged too. Raises
-    UserError without tensorflow-addons.
-    """
-    return _tensorflow_addons().optimizers.MovingAverage(optimizer, average_decay=decay, dynamic_decay=True)

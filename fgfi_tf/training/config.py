@@ -40,7 +40,7 @@ class ExperimentConfig:
     model: str = _model("shuffledet_0.5x", "Detector to train.")
     input_size: str = _model(
         "384x1248",
-        "ShuffleDet: height x width of the network input, each divisible by 16. Faster R-CNN: short side x "
+        "ShuffleDet, alone or on a backbone: height x width of the network input, each divisible by 16. Faster R-CNN: short side x "
         "largest long side (0: no limit), images keep their shape.",
     )
     width: float = _model(0.0, "Factor on every channel count of Faster R-CNN (0: the published 1).")
@@ -50,10 +50,14 @@ class ExperimentConfig:
         "(RoIAlign), crop_and_resize (TensorFlow's kernel). Empty: reference.",
         ("", "reference", "align", "crop_and_resize"),
     )
-    dropout: float = _model(-1.0, "Share dropped in front of the last layers (-1: the published 0.5).")
+    dropout: float = _model(
+        -1.0, "Share dropped in front of the last layers (-1: the published 0.5; on a pretrained backbone 0)."
+    )
     init_checkpoint: str = _model(
         "",
-        "Weights to start from: a run folder or checkpoint; a TF1 ShuffleDet or backbone checkpoint; for "
+        "Weights to start from: imagenet (of a backbone that has them: efficientnet_lite0_shuffledet and its "
+        "like); a run folder or checkpoint; the backbone's file (.pth of EfficientNet-Lite0, .h5 without "
+        "classifier of keras.applications); a TF1 ShuffleDet or backbone checkpoint; for "
         "Faster R-CNN a .pth file (faster_rcnn_*.pth, or an ImageNet VGG) or keras.applications VGG16 (.h5; "
         "of a notop file the convolutions).",
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from fgfi_tf.errors import UserError, first_line
-from fgfi_tf.interop import tf1_shuffledet, weight_files
+from fgfi_tf.interop import imagenet, tf1_shuffledet, weight_files
 from fgfi_tf.models import registry
 from fgfi_tf.models.card import MODEL_FILE, ModelCard
 from fgfi_tf.models.detector import Detector
@@ -97,8 +97,11 @@ def load_weights(detector: Detector, path: Path | str, name: str = "", *, backbo
 def load_initial_weights(detector: Detector, path: Path | str, pixels: str = "auto") -> None:
     """The weights that training starts from: as :func:`load_weights`, or a backbone's alone.
 
-    ``pixels`` is for ImageNet files, see ``weight_files.load_initial_weights``. Raises UserError.
+    ``path`` may be ``"imagenet"``: the weights of the detector's own backbone. ``pixels`` is for ImageNet files, see ``weight_files.load_initial_weights``. Raises UserError.
     """
+    if str(path) == imagenet.NAME:
+        imagenet.load(detector)
+        return
     prefix = find_checkpoint(path)
     if weight_files.is_weight_file(prefix):
         weight_files.load_initial_weights(detector, prefix, pixels)

@@ -7,6 +7,7 @@ import tf_keras as keras
 
 from fgfi_tf.training import addons
 from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.moving_average import MovingAverage
 from fgfi_tf.training.schedules import build_schedule
 
 Optimizer = keras.optimizers.legacy.Optimizer
@@ -47,7 +48,7 @@ def build_optimizer(config: ExperimentConfig) -> Optimizer:
     """The optimizer of an experiment, to be called in the strategy's scope.
 
     With ``--ema`` it is wrapped in a moving average of weights, with float16 in loss scaling. Raises
-    UserError where tensorflow-addons is needed and missing.
+    UserError where tensorflow-addons is needed (sgdw, lamb) and missing.
     """
     schedule = build_schedule(config)
     if config.optimizer == "sgd":
@@ -60,7 +61,7 @@ def build_optimizer(config: ExperimentConfig) -> Optimizer:
     else:
         optimizer = addons.lamb(schedule, config.weight_decay, NO_DECAY)
     if config.ema:
-        optimizer = addons.moving_average(optimizer, config.ema)
+        optimizer = MovingAverage(optimizer, config.ema)
     if config.mixed_precision == "float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
     return optimizer

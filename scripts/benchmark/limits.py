@@ -14,8 +14,8 @@ import tensorflow as tf
 from benchmark import workload
 from benchmark.options import Options, has_gpu, has_torch, wants_xla
 from benchmark.timing import Measurement, Table, alternate
+from fgfi_tf.models.convolutions import ConvBN
 from fgfi_tf.models.shuffledet import ShuffleDet
-from fgfi_tf.models.shuffledet.layers import ConvBN
 
 PRODUCT, COPY = "matrix product", "copy"
 # [N, N] of the product and MB of the copied array: large enough for a device's best.

@@ -12,7 +12,7 @@ from benchmark.options import Options
 from benchmark.timing import Result, alternate
 from fgfi_tf.imitation import losses
 from fgfi_tf.imitation.layer import ImitationLoss
-from fgfi_tf.models.shuffledet import layers
+from fgfi_tf.models import convolutions
 from fgfi_tf.training.config import parse_numbers
 
 STEP, WITHOUT, MASK = "imitation step", "mask and loss, without the adaptation", "mask alone"
@@ -196,12 +196,12 @@ def _gradients(form: Callable, x: tf.Tensor, kernel: tf.Variable) -> Callable[[]
 
 
 def _dense(kernel: tf.Tensor) -> tf.Tensor:
-    return layers.shuffle_channels(layers.block_diagonal(kernel, 3), 3)
+    return convolutions.shuffle_channels(convolutions.block_diagonal(kernel, 3), 3)
 
 
 def _split(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     pairs = zip(tf.split(x, 3, axis=-1), tf.split(kernel, 3, axis=-1), strict=True)
-    return layers.shuffle_channels(tf.concat([tf.nn.conv2d(a, k, 1, "SAME") for a, k in pairs], -1), 3)
+    return convolutions.shuffle_channels(tf.concat([tf.nn.conv2d(a, k, 1, "SAME") for a, k in pairs], -1), 3)
 
 
 def _batched(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -213,7 +213,7 @@ def _batched(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 _GROUP_FORMS = {
-    "dense block-diagonal, matrix product": lambda x, kernel: layers.pointwise(x, _dense(kernel)),
+    "dense block-diagonal, matrix product": lambda x, kernel: convolutions.pointwise(x, _dense(kernel)),
     "dense block-diagonal, conv2d": lambda x, kernel: tf.nn.conv2d(x, _dense(kernel), 1, "SAME"),
     "split and concat, transposed": _split,
     "batched matrix product": _batched,

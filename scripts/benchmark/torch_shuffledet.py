@@ -48,7 +48,7 @@ def channel_shuffle(x: torch.Tensor, groups: int) -> torch.Tensor:
 
 
 class ShuffleUnit(nn.Module):
-    """See ``fgfi_tf.models.shuffledet.layers.ShuffleUnit``."""
+    """See ``fgfi_tf.models.shuffledet.unit.ShuffleUnit``."""
 
     def __init__(self, unit):
         super().__init__()

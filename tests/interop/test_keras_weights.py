@@ -101,3 +101,31 @@ def test_bad_files(tmp_path):
             keras_weights.load_imagenet(_detector(), path)
     with pytest.raises(UserError, match="keras.applications has VGG16 only, not vgg11"):
         keras_weights.load_imagenet(_detector("vgg11"), path)
+
+
+def test_damaged_files_are_refused(tmp_path):
+    """What h5py raises as other errors; a size that the file does not have; no numbers."""
+    path = tmp_path / "vgg16.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("block1_conv1/W", (2**20, 2**10), np.float32, chunks=(1, 1))
+    with pytest.raises(UserError, match="vgg16.h5: damaged .*block1_conv1/W is larger than the file"):
+        keras_weights.load_imagenet(_detector(), path)
+    with h5py.File(path, "w") as file:
+        file["model_weights"] = np.zeros(3)
+    with pytest.raises(UserError, match="vgg16.h5: damaged or not an h5 file"):
+        keras_weights.load_imagenet(_detector(), path)
+    _write(path)
+    whole = path.read_bytes()
+    for signature in (b"TREE", b"HEAP", b"SNOD"):
+        path.write_bytes(whole.replace(signature, b"XXXX"))
+        with pytest.raises(UserError, match="vgg16.h5: damaged or not an h5 file"):
+            keras_weights.load_imagenet(_detector(), path)
+    path.write_bytes(whole)
+    with h5py.File(path, "r+") as file:
+        del file["fc2"]
+        file["fc2/fc2_W_1:0"] = np.full([64, 64], np.nan, np.float32)
+        file["fc2/fc2_b_1:0"] = np.zeros(64, np.float32)
+    with pytest.raises(
+        UserError, match="vgg16.h5: damaged: fc2/kernel holds values that are no finite numbers"
+    ):
+        keras_weights.load_imagenet(_detector(), path)

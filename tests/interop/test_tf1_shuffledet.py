@@ -86,6 +86,15 @@ def test_another_models_checkpoint_is_refused_and_nothing_changes(tmp_path):
         np.testing.assert_array_equal(old, variable)
 
 
+def test_values_of_another_type_are_refused(tmp_path):
+    model = ShuffleDet("shuffledet_0.25x", **SMALL)
+    arrays = reference_arrays(model)
+    arrays["conv12/biases"] = np.array([b"x"] * len(arrays["conv12/biases"]))
+    path = write_checkpoint(tmp_path, arrays)
+    with pytest.raises(UserError, match="conv12/biases is object .*, the model has float32"):
+        tf1_shuffledet.load(model, path)
+
+
 def test_missing_and_unreadable_files_are_named(tmp_path):
     model = ShuffleDet("shuffledet_0.25x", **SMALL)
     with pytest.raises(UserError, match="cannot read the checkpoint .*nothing-7"):

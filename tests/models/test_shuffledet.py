@@ -6,9 +6,10 @@ import tensorflow as tf
 
 from fgfi_tf import anchors as anchor_grids
 from fgfi_tf.errors import UserError
-from fgfi_tf.models import registry
-from fgfi_tf.models.shuffledet import ShuffleDet, coding, layers, losses
-from fgfi_tf.models.shuffledet.model import make_targets, stateless_dropout
+from fgfi_tf.models import convolutions, registry
+from fgfi_tf.models.shuffledet import ShuffleDet, coding, losses
+from fgfi_tf.models.dropout import stateless_dropout
+from fgfi_tf.models.shuffledet.single_map import make_targets
 
 
 def randomise_norms(model, seed=0):
@@ -43,7 +44,7 @@ def test_block_diagonal_kernel_is_a_grouped_convolution(run_mode):
     kernel = tf.random.normal([1, 1, 4, 15])
     parts = zip(tf.split(x, 3, axis=-1), tf.split(kernel, 3, axis=-1), strict=True)
     expected = tf.concat([tf.nn.conv2d(part, k, 1, "SAME") for part, k in parts], axis=-1)
-    dense = run_mode(lambda k: layers.block_diagonal(k, 3))(kernel)
+    dense = run_mode(lambda k: convolutions.block_diagonal(k, 3))(kernel)
     np.testing.assert_allclose(tf.nn.conv2d(x, dense, 1, "SAME"), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -53,7 +54,7 @@ def test_shuffled_kernel_columns_are_the_channel_shuffle():
     plain = tf.nn.conv2d(x, kernel, 1, "SAME")
     shuffled = tf.reshape(tf.transpose(tf.reshape(plain, [1, 2, 2, 3, 2]), [0, 1, 2, 4, 3]), [1, 2, 2, 6])
     np.testing.assert_allclose(
-        tf.nn.conv2d(x, layers.shuffle_channels(kernel, 3), 1, "SAME"), shuffled, rtol=1e-5, atol=1e-6
+        tf.nn.conv2d(x, convolutions.shuffle_channels(kernel, 3), 1, "SAME"), shuffled, rtol=1e-5, atol=1e-6
     )
 
 
@@ -222,7 +223,7 @@ def test_impossible_models_are_refused(call, message):
 
 def test_channels_beyond_the_networks_own_are_zero_and_change_nothing():
     """conv1 of 30 channels is computed with 32; its batch norm sees the two as if they were not there."""
-    layer = layers.ConvBN(24, 30, groups=3, shuffle_groups=3)
+    layer = convolutions.ConvBN(24, 30, groups=3, shuffle_groups=3)
     x = tf.random.normal([2, 4, 6, 24])
     y = layer(x, training=True)
     assert y.shape == [2, 4, 6, 32]
@@ -235,7 +236,7 @@ def test_channels_beyond_the_networks_own_are_zero_and_change_nothing():
     np.testing.assert_allclose(layer.norm.moving_mean, 0.1 * mean, rtol=1e-4, atol=1e-6)
     assert [v.shape for v in layer.trainable_variables] == [[1, 1, 8, 30], [30], [30]]
     # the next layer takes the padded map
-    again = layers.ConvBN(30, 48)
+    again = convolutions.ConvBN(30, 48)
     np.testing.assert_allclose(again(y), again(y[..., :30]), rtol=1e-5, atol=1e-6)
 
 
@@ -243,12 +244,12 @@ def test_channels_beyond_the_networks_own_are_zero_and_change_nothing():
 def test_folding_keeps_the_function_of_a_shuffled_grouped_convolution(filters):
     """60 / 3 outputs a group stay grouped on a CPU, 30 / 3 become one dense kernel."""
     options = {"groups": 3, "shuffle_groups": 3}
-    source = layers.ConvBN(96, filters, **options)
+    source = convolutions.ConvBN(96, filters, **options)
     x = tf.random.normal([2, 4, 6, 96])
     source(x, training=True)  # moves the statistics
     source.norm.gamma.assign(tf.random.uniform([filters], 0.5, 1.5))
     source.norm.beta.assign(tf.random.normal([filters]))
-    folded = layers.ConvBN(96, filters, folded=True, **options)
+    folded = convolutions.ConvBN(96, filters, folded=True, **options)
     folded(x)
     folded.fold_from(source)
     if not tf.config.list_physical_devices("GPU"):

@@ -8,7 +8,7 @@ from fgfi_tf import anchors, boxes
 from fgfi_tf.imitation import masks
 from fgfi_tf.interop import tf1_shuffledet
 from fgfi_tf.models.shuffledet import ShuffleDet, coding
-from fgfi_tf.models.shuffledet.model import make_targets
+from fgfi_tf.models.shuffledet.single_map import make_targets
 
 pytestmark = pytest.mark.shared_data
 

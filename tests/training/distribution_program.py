@@ -98,10 +98,10 @@ def train(
     image_size, input_size, options = SIZE, SIZE, {}
     if two_stage:
         image_size, input_size, options = FRCNN_SIZE, (FRCNN_SIZE[0], 0), FRCNN_OPTIONS
-    if model.startswith("shuffledet"):
+    if "shuffledet" in model:
         # A ReLU has either slope where rounding decides its input's sign. One such unit among the hundreds of
         # thousands changes the gradients below it by up to 1e-4 of the largest; a smooth function has none.
-        tf.nn.relu = tf.nn.silu
+        tf.nn.relu = tf.nn.relu6 = tf.nn.silu
     if precision != "none":
         keras.mixed_precision.set_global_policy(f"mixed_{precision}")
     with over.scope():

@@ -101,6 +101,12 @@ def test_shuffledet_imitation_on_1_and_4_devices(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_backbone_on_1_and_2_devices(tmp_path):
+    names = ("model=efficientnet_lite0_shuffledet",)
+    assert_same_training(*(trained(tmp_path, *names, f"replicas={count}") for count in (1, 2)))
+
+
+@pytest.mark.slow
 def test_faster_rcnn_imitation_on_1_and_2_devices(tmp_path):
     names = (*FASTER_RCNN, "images=80")
     alone, shared = (trained(tmp_path, *names, f"replicas={count}") for count in (1, 2))

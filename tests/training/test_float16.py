@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -20,9 +18,6 @@ from fgfi_tf.training.checkpoints import list_checkpoints
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.optimizers import build_optimizer, inner_optimizer
 
-needs_addons = pytest.mark.skipif(
-    importlib.util.find_spec("tensorflow_addons") is None, reason="tensorflow-addons is not installed"
-)
 FIRST_SCALE = 2.0**15
 
 
@@ -82,7 +77,7 @@ def overflowing(optimizer_changes=None, precision="float16", **attributes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"optimizer": "adam"}, {"clip_norm": 1.0}, pytest.param({"ema": 0.9}, marks=needs_addons)],
+    [{}, {"optimizer": "adam"}, {"clip_norm": 1.0}, {"ema": 0.9}],
     ids=["sgd", "adam", "clipped", "ema"],
 )
 def test_an_update_that_overflows_is_passed_over_but_counted(run_mode, changes):

@@ -19,7 +19,7 @@ from fgfi_tf.training.schedules import LinearWarmup, build_schedule
 needs_addons = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_addons") is None, reason="tensorflow-addons is not installed"
 )
-ADDON_CHANGES = [{"optimizer": "sgdw"}, {"optimizer": "lamb"}, {"ema": 0.9}]
+ADDON_CHANGES = [{"optimizer": "sgdw"}, {"optimizer": "lamb"}, {"optimizer": "lamb", "ema": 0.9}]
 
 
 def config(**changes) -> ExperimentConfig:
@@ -108,7 +108,45 @@ def test_lamb_first_step_has_the_length_of_the_weight():
     np.testing.assert_allclose(apply(optimizer, kernel, [[0.7, 0.2]]), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_an_average_changes_no_update(name):
+    variables = [tf.Variable([1.0, 2.0], name="kernel") for _ in range(2)]
+    gradients = [[0.3, -0.1], [0.2, 0.5], [-0.4, 0.1]]
+    for variable, ema in zip(variables, (0.0, 0.9), strict=True):
+        apply(build_optimizer(config(optimizer=name, ema=ema, steps=10)), variable, gradients)
+    np.testing.assert_array_equal(*variables)
+
+
+def test_the_decay_of_the_average_grows_to_its_value():
+    optimizer = build_optimizer(config(ema=0.15, schedule="constant", learning_rate=1.0, momentum=0.0))
+    variable = tf.Variable([0.0])
+    apply(optimizer, variable, [[-1.0]] * 3)  # w: 1, 2, 3; decays 1 / 10, min(0.15, 2 / 11) = 0.15, 0.15
+    average = 0.15 * (0.15 * (0.9 * 1) + 0.85 * 2) + 0.85 * 3
+    np.testing.assert_allclose(optimizer.get_slot(variable, "average").numpy(), [average], rtol=1e-6)
+    assert optimizer.learning_rate(0) == 1.0
+
+
 @needs_addons
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_checkpoint_of_the_moving_average_of_tensorflow_addons_goes_on(name, tmp_path):
+    gradients = [[0.3, -0.1], [0.2, 0.5], [-0.4, 0.1], [0.1, 0.1]]
+    changes = {"optimizer": name, "steps": 10}
+    first = tf.Variable([1.0, 2.0], name="kernel")
+    optimizer = addons._tensorflow_addons().optimizers.MovingAverage(
+        build_optimizer(config(**changes)), average_decay=0.9, dynamic_decay=True
+    )
+    apply(optimizer, first, gradients[:2])
+    path = tf.train.Checkpoint(v=first, optimizer=optimizer).write(str(tmp_path / "ckpt"))
+    expected = apply(optimizer, first, gradients[2:])
+    average = optimizer.get_slot(first, "average").numpy()
+
+    second, optimizer = tf.Variable([0.0, 0.0], name="kernel"), build_optimizer(config(**changes, ema=0.9))
+    optimizer._create_all_weights([second])
+    tf.train.Checkpoint(v=second, optimizer=optimizer).read(path).assert_consumed()
+    np.testing.assert_allclose(apply(optimizer, second, gradients[2:]), expected, rtol=1e-6)
+    np.testing.assert_allclose(optimizer.get_slot(second, "average").numpy(), average, rtol=1e-6)
+
+
 def test_moving_average_of_weights():
     optimizer = build_optimizer(config(ema=0.05, schedule="constant", learning_rate=1.0, momentum=0.0))
     variable = tf.Variable([1.0])
@@ -119,7 +157,14 @@ def test_moving_average_of_weights():
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"optimizer": "adam"}, *(pytest.param(c, marks=needs_addons) for c in ADDON_CHANGES)]
+    "changes",
+    [
+        {},
+        {"optimizer": "adam"},
+        {"ema": 0.9},
+        {"optimizer": "adam", "ema": 0.9},
+        *(pytest.param(c, marks=needs_addons) for c in ADDON_CHANGES),
+    ],
 )
 def test_saved_and_restored_optimizer_goes_on_alike(changes, tmp_path):
     gradients = [[0.3, -0.1], [0.2, 0.5], [-0.4, 0.1], [0.1, 0.1]]
@@ -143,5 +188,5 @@ def test_float16_scales_the_loss():
 
 def test_missing_addons_is_one_clear_line(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tensorflow_addons", None)
-    with pytest.raises(UserError, match="need tensorflow-addons"):
+    with pytest.raises(UserError, match="--optimizer=sgdw and --optimizer=lamb need tensorflow-addons"):
         addons.sgdw(0.1, 0.0, 0.9, [])

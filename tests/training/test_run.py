@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import threading
@@ -96,8 +95,6 @@ def test_a_teacher_stays_as_it_is_and_its_loss_is_logged(experiment, teacher):
 
 @pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, {"optimizer": "adam"}], ids=["sgd", "ema", "adam"])
 def test_resume_is_exact(experiment, tmp_path, teacher, changes):
-    if "ema" in changes and importlib.util.find_spec("tensorflow_addons") is None:
-        pytest.skip("tensorflow-addons is not installed")
     whole = experiment(
         output_dir=str(tmp_path / "whole"), steps=7, imitation_warmup_steps=5, **teacher, **changes
     )

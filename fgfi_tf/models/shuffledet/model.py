@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
-import tf_keras as keras
-
 from fgfi_tf import anchors as anchor_grids
-from fgfi_tf import boxes as box_ops
 from fgfi_tf.errors import UserError
-from fgfi_tf.models.detector import Batch, Detector, Outputs
-from fgfi_tf.models.dropout import stateless_dropout
-from fgfi_tf.models.shuffledet import coding, losses
+from fgfi_tf.models import pixels
 from fgfi_tf.models.shuffledet.network import VARIANTS, ShuffleBackbone
-from fgfi_tf.replica import global_counts
-
-STRIDE = 16
-KITTI_CLASSES = ("Car", "Pedestrian", "Cyclist")
-BGR_MEANS = (103.939, 116.779, 123.68)
-# Detection: the best boxes by score, suppressed within their class.
-TOP_DETECTIONS = 64
-NMS_IOU = 0.4
-MAX_PER_CLASS = 50
+from fgfi_tf.models.shuffledet.single_map import KITTI_CLASSES, SingleMapDetector
 
 
-class ShuffleDet(Detector):
+class ShuffleDet(SingleMapDetector):
     """A one-stage detector: ShuffleNet units, and one 3 x 3 convolution that predicts.
 
     Args:
@@ -36,15 +22,8 @@ class ShuffleDet(Detector):
         folded: inference form, batch norm inside the convolutions; see :meth:`folded_copy`.
 
     Raises:
-        UserError: for an unknown variant or an impossible input size.
+        UserError: for an unknown variant, an impossible input size or dropout.
     """
-
-    box_resize = "edges"
-    loss_names = ("class_loss", "confidence_loss", "box_loss", "weight_decay")
-    user_options = ("dropout",)
-    default_input_size = anchor_grids.SHUFFLEDET_INPUT
-    default_class_names = KITTI_CLASSES
-    default_dataset = "kitti"
 
     def __init__(
         self,
@@ -60,161 +39,24 @@ class ShuffleDet(Detector):
         if variant not in VARIANTS:
             raise UserError(f"unknown model {variant!r}; ShuffleDet comes as {', '.join(VARIANTS)}")
         self.check_input_size(input_size)
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout must be in [0, 1), not {dropout}")
-        height, width = input_size
-        super().__init__(name=name or variant.replace(".", "_"))
-        self.variant, self.input_size, self.class_names = variant, (height, width), tuple(class_names)
-        self.weight_decay, self.dropout, self.folded = weight_decay, dropout, folded
-        self.anchors = anchor_grids.shuffledet_anchors(height, width)  # h x w x 9 x 4, centres
-        self.backbone = ShuffleBackbone(VARIANTS[variant], folded=folded, name="backbone")
-        self.head = keras.layers.Conv2D(
-            self.anchors.shape[2] * (len(self.class_names) + 1 + 4),
-            3,
-            padding="same",
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=1e-4),
-            name="conv12",
+        super().__init__(
+            ShuffleBackbone(VARIANTS[variant], folded=folded, name="backbone"),
+            pixels.CAFFE,
+            input_size=input_size,
+            class_names=class_names,
+            weight_decay=weight_decay,
+            dropout=dropout,
+            folded=folded,
+            name=name or variant.replace(".", "_"),
         )
-        self(tf.zeros([1, STRIDE, STRIDE, 3]))  # creates the variables; sizes do not matter
-        if folded:
-            self.trainable = False
-        self.feature_channels = (self.head.kernel.shape[2],)
+        self.variant = variant
 
-    @classmethod
-    def check_input_size(cls, size: tuple[int, int]) -> None:
-        """Height and width are those that images are resized to, multiples of the stride."""
-        height, width = size
-        if height % STRIDE or width % STRIDE or min(height, width) < STRIDE:
-            raise UserError(f"{height}x{width}: height and width must be divisible by {STRIDE}")
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.class_names)
-
-    def preprocess(self, images: tf.Tensor) -> tf.Tensor:
-        """RGB [B, H, W, 3], 0..255, to BGR minus the ImageNet means."""
-        # Not images[..., ::-1], which CPUs compute three times as slowly.
-        return tf.reverse(tf.cast(images, tf.float32), [-1]) - tf.constant(BGR_MEANS)
-
-    def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> Outputs:
-        """[B, H, W, 3] to ``predictions`` [B, H/16, W/16, 9 * (classes + 5)] and ``features``."""
-        inputs = tf.cast(inputs, self.compute_dtype)
-        feature = self.backbone(inputs, training=training)
-        head_input = feature
-        if training and seed is not None and self.dropout > 0.0:
-            head_input = stateless_dropout(feature, self.dropout, seed)
-        return {"features": (feature,), "predictions": tf.cast(self.head(head_input), tf.float32)}
-
-    def imitation_features(self, inputs: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """The map after the last unit, in inference mode; the head is not run."""
-        return (self.backbone(tf.cast(inputs, self.compute_dtype), training=False),)
-
-    def prepare_batch(self, batch: Batch) -> Batch:
-        """Adds ``targets``: boxes as (cx, cy, w, h), the anchor of each, and its deltas."""
-        anchors = tf.reshape(tf.constant(self.anchors), [-1, 4])
-        boxes, valid = coding.centres_from_inclusive(batch["boxes"]), batch["valid"]
-        targets = make_targets(boxes, batch["classes"], valid, anchors)
-        return {**batch, "targets": targets}
-
-    def detection_losses(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
-        """``class_loss``, ``confidence_loss`` and ``box_loss``; see ``losses.detection_losses``."""
-        if "targets" not in batch:
-            batch = self.prepare_batch(batch)
-        objects, images = global_counts({**batch, "valid": batch["targets"]["valid"]})
-        return losses.detection_losses(
-            self.split(outputs),
-            batch["targets"],
-            tf.reshape(tf.constant(self.anchors), [-1, 4]),
-            self.input_size,
-            global_objects=objects,
-            global_images=images,
-        )
-
-    def split(self, outputs: Outputs) -> dict[str, tf.Tensor]:
-        """``losses.split_predictions`` of the outputs."""
-        return losses.split_predictions(outputs["predictions"], self.anchors.shape[2], self.num_classes)
-
-    def regularization_losses(self) -> dict[str, tf.Tensor]:
-        """Half the squared norm of the predicting kernel, times ``weight_decay``."""
-        if not self.weight_decay:
-            return {}
-        return {"weight_decay": self.weight_decay * tf.nn.l2_loss(tf.cast(self.head.kernel, tf.float32))}
-
-    def imitation_options(self) -> dict[str, object]:
-        """The adaptation's kernel decays like the predicting one."""
-        return {"weight_decay": self.weight_decay}
-
-    def decode(self, outputs: Outputs) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """All anchors' boxes [B, A, 4] (cx, cy, w, h; input pixels), scores and classes [B, A].
-
-        The score is the best class's probability times the confidence.
-        """
-        split = self.split(outputs)
-        anchors = tf.reshape(tf.constant(self.anchors), [-1, 4])
-        boxes = coding.decode(split["deltas"], anchors, *self.input_size)
-        probability = tf.nn.softmax(split["class_logits"]) * tf.sigmoid(split["confidence_logits"])[..., None]
-        return (
-            boxes,
-            tf.reduce_max(probability, axis=-1),
-            tf.argmax(probability, axis=-1, output_type=tf.int32),
-        )
-
-    def detect(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
-        """The 64 best boxes by score, suppressed within their class at IoU 0.4; K = 64."""
-        boxes, scores, classes = self.decode(outputs)
-        scores, top = tf.math.top_k(scores, min(TOP_DETECTIONS, scores.shape[1] or TOP_DETECTIONS))  # B x 64
-        boxes = tf.gather(boxes, top, batch_dims=1)
-        scale = tf.tile(tf.reverse(batch["scale"], [-1]), [1, 2])[:, None]  # B x 1 x (x, y, x, y)
-        return box_ops.class_nms(
-            box_ops.corners_from_centres(boxes / scale),
-            scores,
-            tf.gather(classes, top, batch_dims=1),
-            self.num_classes,
-            iou_threshold=NMS_IOU,
-            max_per_class=MAX_PER_CLASS,
-            max_total=TOP_DETECTIONS,
-        )
-
-    def imitation_anchors(self, height: int, width: int) -> tuple[tf.Tensor, ...]:
-        """The anchor grid of the one map, as continuous corners."""
-        return (box_ops.corners_from_centres(tf.constant(anchor_grids.shuffledet_anchors(height, width))),)
-
-    def folded_copy(self) -> ShuffleDet:
-        """The same function in inference form: dense kernels with the batch norm multiplied in.
-
-        What the frozen teacher and an exported model run: fewer operations, same outputs. It is
-        a copy; later training of this model does not reach it.
-        """
-        copy = ShuffleDet(
+    def folded_form(self) -> ShuffleDet:
+        """A detector like this one with ``folded``, whose weights are yet to be set."""
+        return ShuffleDet(
             self.variant,
             input_size=self.input_size,
             class_names=self.class_names,
             folded=True,
             name=self.name,
         )
-        sources, targets = self.backbone.convolutions(), copy.backbone.convolutions()
-        for key, target in targets.items():
-            target.fold_from(sources[key])
-        copy.head.set_weights(self.head.get_weights())
-        return copy
-
-
-def make_targets(
-    boxes: tf.Tensor, classes: tf.Tensor, valid: tf.Tensor, anchors: tf.Tensor
-) -> dict[str, tf.Tensor]:
-    """What the losses compare with.
-
-    Args:
-        boxes: float32 [B, M, 4] (cx, cy, w, h), pixels of the network input.
-        classes: int32 [B, M]; valid: bool [B, M]; anchors: float32 [A, 4].
-
-    Returns:
-        ``boxes``, ``classes``, ``valid``, ``anchor_index`` int32 [B, M] and ``deltas``
-        float32 [B, M, 4], 0 for padding.
-    """
-    index = coding.assign_anchors(boxes, valid, anchors)
-    assigned = tf.gather(anchors, index)  # B x M x 4
-    # Padding has no logarithm; encoding the anchor itself keeps it finite, and zero.
-    deltas = coding.encode(tf.where(valid[..., None], boxes, assigned), assigned)
-    return {"boxes": boxes, "classes": classes, "valid": valid, "anchor_index": index, "deltas": deltas}

@@ -7,7 +7,8 @@ import dataclasses
 import tensorflow as tf
 import tf_keras as keras
 
-from fgfi_tf.models.shuffledet.layers import ConvBN, ShuffleUnit, first_channels
+from fgfi_tf.models.convolutions import ConvBN, first_channels
+from fgfi_tf.models.shuffledet.unit import ShuffleUnit
 
 # Channels at scale 1 of (group1, group2, group3), and how many units each has.
 GROUP_CHANNELS = (240, 480, 960)
@@ -55,7 +56,7 @@ class ShuffleBackbone(keras.layers.Layer):
 
     def __init__(self, variant: Variant, *, folded: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.stem = ConvBN(3, variant.stem_channels, 3, relu=False, folded=folded, name="conv1")
+        self.stem = ConvBN(3, variant.stem_channels, 3, activation=None, folded=folded, name="conv1")
         self.units: list[ShuffleUnit] = []
         channels = variant.stem_channels
         for group, (width, count) in enumerate(zip(GROUP_CHANNELS, GROUP_UNITS, strict=True), start=1):
@@ -93,3 +94,9 @@ class ShuffleBackbone(keras.layers.Layer):
             for conv in (unit.conv1, unit.dconv, unit.conv2):
                 named[f"{unit.name}/{conv.name}"] = conv
         return named
+
+    def fold_from(self, source: ShuffleBackbone) -> None:
+        """Takes over ``source``'s function in inference mode; this one is ``folded``."""
+        convolutions = source.convolutions()
+        for name, target in self.convolutions().items():
+            target.fold_from(convolutions[name])

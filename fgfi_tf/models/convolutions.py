@@ -1,4 +1,4 @@
-"""Convolutions with batch normalisation, and the ShuffleNet unit made of them.
+"""Convolutions with batch normalisation, for networks of every family.
 
 A grouped 1 x 1 convolution is computed as one dense matrix product with a block-diagonal kernel,
 built from the grouped weights at each step: TensorFlow has no gradient of a grouped convolution on
@@ -16,6 +16,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf.models import depthwise
 from fgfi_tf.models.normalization import BatchNorm
 
 CHANNEL_MULTIPLE = 16  # float32 values in the widest vector register
@@ -86,6 +87,13 @@ def first_channels(x: tf.Tensor, count: int) -> tf.Tensor:
     return x if x.shape[-1] == count else tf.slice(x, [0, 0, 0, 0], [-1, -1, -1, count])
 
 
+_ACTIVATIONS = {
+    "relu": tf.nn.relu,
+    "relu6": tf.nn.relu6,
+    "leaky": lambda x: tf.nn.leaky_relu(x, 0.1),
+}
+
+
 class ConvBN(keras.layers.Layer):
     """A convolution without bias, batch normalisation and, on request, ReLU.
 
@@ -100,7 +108,8 @@ class ConvBN(keras.layers.Layer):
         shuffle_groups: the channel shuffle over so many groups follows (1: none). The batch
             norm's variables are in shuffled order.
         depthwise: a depthwise 3 x 3 convolution.
-        relu: whether ReLU follows.
+        activation: what follows: ``"relu"``, ``"relu6"``, ``"leaky"`` (slope 0.1) or None.
+        epsilon, momentum: of the batch norm.
         folded: inference form: a kernel with the batch norm multiplied in, and a bias; not
             trainable. :meth:`fold_from` fills it. CPUs have a kernel for grouped convolution
             without gradient, which this form uses where the groups are wide enough to gain.
@@ -116,7 +125,9 @@ class ConvBN(keras.layers.Layer):
         groups=1,
         shuffle_groups=1,
         depthwise=False,
-        relu=True,
+        activation="relu",
+        epsilon=1e-5,
+        momentum=0.9,
         folded=False,
         **kwargs,
     ):
@@ -124,9 +135,9 @@ class ConvBN(keras.layers.Layer):
         self.in_channels, self.filters = in_channels, filters
         self.kernel_size, self.strides = kernel_size, strides
         self.groups, self.shuffle_groups, self.depthwise = groups, shuffle_groups, depthwise
-        self.relu, self.folded = relu, folded
+        self.activation, self.folded = activation, folded
         self.splits = folded and groups > 1 and _grouped_is_faster(in_channels, filters, groups)
-        self.norm = None if folded else BatchNorm(name="bn")
+        self.norm = None if folded else BatchNorm(momentum, epsilon, name="bn")
 
     def build(self, input_shape) -> None:
         """Creates the kernel and, folded, the bias."""
@@ -164,23 +175,24 @@ class ConvBN(keras.layers.Layer):
         else:
             kernel = pad_axes(kernel, {3: padded_channels(self.filters)})
             outputs = pointwise(inputs, kernel) if self.kernel_size == 1 else self._convolve(inputs, kernel)
-        outputs = self.norm(outputs, training=training)
-        return tf.nn.relu(outputs) if self.relu else outputs
+        return self._activate(self.norm(outputs, training=training))
 
     def _call_folded(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel = tf.cast(self.kernel, inputs.dtype)
         convolve = self._depthwise if self.depthwise else self._convolve
         outputs = tf.nn.bias_add(convolve(inputs, kernel), tf.cast(self.bias, inputs.dtype))
-        outputs = tf.nn.relu(outputs) if self.relu else outputs
+        outputs = self._activate(outputs)
         shuffles = self.splits and self.shuffle_groups > 1
         return shuffle_channels(outputs, self.shuffle_groups) if shuffles else outputs
+
+    def _activate(self, x: tf.Tensor) -> tf.Tensor:
+        return x if self.activation is None else _ACTIVATIONS[self.activation](x)
 
     def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return tf.nn.conv2d(inputs, kernel, strides=self.strides, padding="SAME")
 
     def _depthwise(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        strides = [1, self.strides, self.strides, 1]
-        return tf.nn.depthwise_conv2d(inputs, kernel, strides=strides, padding="SAME")
+        return depthwise.convolve(inputs, kernel, self.strides)
 
     def fold_from(self, source: ConvBN) -> None:
         """Takes over ``source``'s function in inference mode: w * scale and beta - mean * scale."""
@@ -202,52 +214,3 @@ def _grouped_is_faster(in_channels: int, filters: int, groups: int) -> bool:
     """Measured on CPUs; on GPUs a dense product of this size is."""
     narrow = min(in_channels, filters) // groups < CHANNEL_MULTIPLE
     return not narrow and not tf.config.list_physical_devices("GPU")
-
-
-class ShuffleUnit(keras.layers.Layer):
-    """A ShuffleNet (v1) unit.
-
-    1 x 1 to C / 4, ReLU, channel shuffle, depthwise 3 x 3, 1 x 1 to C. With stride 1 the input is
-    added, then ReLU (or, with ``shortcut=False``, ReLU alone); with stride 2 the averaged input
-    is concatenated in front of ReLU of the convolutions, which then give the missing channels.
-
-    Args:
-        channels: C.
-        strides: 1 or 2.
-        groups: of (the first, the second) 1 x 1 convolution. The shuffle has 3 groups always.
-        shortcut: see above.
-        folded: see :class:`ConvBN`.
-    """
-
-    SHUFFLE_GROUPS = 3
-
-    def __init__(
-        self, channels, in_channels, *, strides=1, groups=(3, 3), shortcut=True, folded=False, **kwargs
-    ):
-        super().__init__(**kwargs)
-        self.strides, self.shortcut, self.in_channels = strides, shortcut, in_channels
-        inner, expanded = channels // 4, channels - in_channels if strides == 2 else channels
-        self.conv1 = ConvBN(
-            in_channels,
-            inner,
-            groups=groups[0],
-            shuffle_groups=self.SHUFFLE_GROUPS,
-            folded=folded,
-            name="conv1",
-        )
-        self.dconv = ConvBN(inner, inner, 3, strides, depthwise=True, relu=False, folded=folded, name="dconv")
-        self.conv2 = ConvBN(inner, expanded, groups=groups[1], relu=False, folded=folded, name="conv2")
-
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """[B, h, w, C_in or more] to [B, ceil(h / strides), ceil(w / strides), C or more]."""
-        residual = self.conv2(
-            self.dconv(self.conv1(inputs, training=training), training=training), training=training
-        )
-        if self.strides == 2:
-            pooled = first_channels(tf.nn.avg_pool2d(inputs, 3, 2, "SAME"), self.in_channels)
-            parts = [pooled, first_channels(tf.nn.relu(residual), self.conv2.filters)]
-            if not self.conv2.folded:
-                channels = self.in_channels + self.conv2.filters
-                parts.append(tf.zeros_like(pooled[..., : padded_channels(channels) - channels]))
-            return tf.concat(parts, axis=-1)
-        return tf.nn.relu(inputs + residual if self.shortcut else residual)

@@ -1,0 +1,114 @@
+"""Darknet's ``.weights`` files: read into a YOLOv2 network or its trunk, and written.
+
+The file holds three int32 (major, minor, revision), the number of images seen (8 bytes from version 0.2 on, 4
+before), and float32 values without names or shapes: for each convolution of the cfg file its bias (with batch
+norm beta, gamma, running mean and running variance) and its kernel as [out, in, rows, columns].
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tf_keras as keras
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.models.convolutions import ConvBN
+
+_VERSION_BYTES = 12
+_TRANSPOSED = 1000  # major or minor above: dense layers transposed, from the first years of Darknet
+
+
+def read_header(data: bytes, path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(images seen, bytes of the header). Raises UserError for what is no file of this kind."""
+    if len(data) < _VERSION_BYTES + 4:
+        raise UserError(f"{path}: is too short for a Darknet weight file")
+    major, minor, _ = np.frombuffer(data, "<i4", 3).tolist()
+    if not (0 <= major and 0 <= minor):
+        raise UserError(f"{path}: is no Darknet weight file (version {major}.{minor})")
+    if major > _TRANSPOSED or minor > _TRANSPOSED:
+        raise UserError(f"{path}: version {major}.{minor} has transposed layers, which are not read")
+    wide = major * 10 + minor >= 2
+    size = _VERSION_BYTES + (8 if wide else 4)
+    if len(data) < size:
+        raise UserError(f"{path}: is too short for a Darknet weight file")
+    return int(np.frombuffer(data, "<i8" if wide else "<i4", 1, _VERSION_BYTES)[0]), size
+
+
+def load_weights(
+    path: str | os.PathLike[str], convolutions: Sequence[ConvBN], predict: keras.layers.Layer | None = None
+) -> int:
+    """Reads a file into layers that are built, and returns the number of images seen.
+
+    Args:
+        path: the ``.weights`` file; of a trunk (``darknet19_448.conv.23``) without ``predict``.
+        convolutions: in the order of the cfg file.
+        predict: the last convolution, with a bias and without batch norm; None: there is none.
+
+    Raises:
+        UserError: the file cannot be read, does not end exactly behind the last layer, or holds a value that
+            is not finite; nothing is loaded then.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    seen, start = read_header(data, path)
+    shapes = [shape for conv in convolutions for shape in _shapes(conv)]
+    if predict is not None:
+        shapes += [tuple(predict.bias.shape), _stored(predict.kernel.shape)]
+    sizes = [int(np.prod(shape)) for shape in shapes]
+    if len(data) - start != 4 * sum(sizes):
+        raise UserError(
+            f"{path}: holds {(len(data) - start) / 4:.10g} values; this network has {sum(sizes)} "
+            "(another width, number of classes or anchors?)"
+        )
+    values = np.frombuffer(data, "<f4", offset=start)
+    if not np.isfinite(values).all():
+        raise UserError(f"{path}: holds a value that is not finite")
+    arrays = [
+        part.reshape(shape)
+        for part, shape in zip(np.split(values, np.cumsum(sizes)[:-1]), shapes, strict=True)
+    ]
+    for number, conv in enumerate(convolutions):
+        beta, gamma, mean, variance, kernel = arrays[5 * number : 5 * number + 5]
+        for variable, value in zip(_norm_variables(conv), (beta, gamma, mean, variance), strict=True):
+            variable.assign(value)
+        conv.kernel.assign(kernel.transpose(2, 3, 1, 0))
+    if predict is not None:
+        predict.bias.assign(arrays[-2])
+        predict.kernel.assign(arrays[-1].transpose(2, 3, 1, 0))
+    return seen
+
+
+def save_weights(
+    path: str | os.PathLike[str],
+    convolutions: Sequence[ConvBN],
+    predict: keras.layers.Layer | None = None,
+    images_seen: int = 0,
+) -> None:
+    """Writes a file of version 0.2, as Darknet itself does."""
+    parts = [np.array([0, 2, 0], "<i4").tobytes(), np.array([images_seen], "<i8").tobytes()]
+    for conv in convolutions:
+        parts += [variable.numpy().astype("<f4").tobytes() for variable in _norm_variables(conv)]
+        parts.append(conv.kernel.numpy().transpose(3, 2, 0, 1).astype("<f4").tobytes())
+    if predict is not None:
+        parts.append(predict.bias.numpy().astype("<f4").tobytes())
+        parts.append(predict.kernel.numpy().transpose(3, 2, 0, 1).astype("<f4").tobytes())
+    Path(path).write_bytes(b"".join(parts))
+
+
+def _norm_variables(conv: ConvBN) -> tuple:
+    return conv.norm.beta, conv.norm.gamma, conv.norm.moving_mean, conv.norm.moving_variance
+
+
+def _shapes(conv: ConvBN) -> list[tuple[int, ...]]:
+    return [(conv.filters,)] * 4 + [_stored(conv.kernel.shape)]
+
+
+def _stored(shape: Sequence[int]) -> tuple[int, ...]:
+    """[rows, columns, in, out] as it stands in the file."""
+    rows, columns, channels, filters = shape
+    return filters, channels, rows, columns

@@ -1,0 +1,26 @@
+"""Backbones of every family by name: classifiers without their last layers. A new one is one entry here."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from fgfi_tf.models.backbones import keras_applications
+from fgfi_tf.models.backbones.backbone import Backbone
+from fgfi_tf.models.backbones.efficientnet_lite import EfficientNetLite0
+
+_ENTRIES: dict[str, Callable[..., Backbone]] = {
+    "efficientnet_lite0": EfficientNetLite0,
+    **{
+        name: functools.partial(keras_applications.KerasBackbone, name)
+        for name in keras_applications.APPLICATIONS
+    },
+}
+NAMES = tuple(_ENTRIES)
+
+__all__ = ["NAMES", "Backbone", "EfficientNetLite0", "build"]
+
+
+def build(name: str, input_size: tuple[int, int], *, folded: bool = False) -> Backbone:
+    """A backbone of :data:`NAMES` with fresh weights; see :class:`Backbone` for the arguments."""
+    return _ENTRIES[name](input_size, folded=folded, name=name)

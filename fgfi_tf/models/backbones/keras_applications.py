@@ -1,0 +1,125 @@
+"""Classifiers of ``keras.applications`` as backbones. Another one is one entry of ``APPLICATIONS``."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+import tf_keras as keras
+
+from fgfi_tf.models import pixels
+from fgfi_tf.models.backbones.backbone import Backbone
+from fgfi_tf.models.normalization import BatchNorm
+
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+
+
+@dataclasses.dataclass(frozen=True)
+class Application:
+    """A classifier of ``keras.applications``.
+
+    Attributes:
+        function: its name there.
+        taps: names of the layers that give the maps at stride 16 and at stride 32.
+        pixels: what it was trained on, the layers that scale its inputs included.
+    """
+
+    function: str
+    taps: tuple[str, str]
+    pixels: pixels.Pixels
+
+
+APPLICATIONS = {
+    "mobilenet_v2": Application("MobileNetV2", ("block_12_add", "block_16_project_BN"), pixels.SIGNED),
+    "efficientnet_b0": Application(
+        "EfficientNetB0", ("block5c_add", "block7a_project_bn"), pixels.NORMALIZED
+    ),
+    "resnet50": Application("ResNet50", ("conv4_block6_out", "conv5_block3_out"), pixels.CAFFE),
+}
+
+
+def without_top(name: str, input_size: tuple[int, int], weights: str | None = None) -> keras.Model:
+    """The network of ``APPLICATIONS[name]`` as Keras builds it, without its classifier."""
+    function = getattr(keras.applications, APPLICATIONS[name].function)
+    return function(include_top=False, weights=weights, input_shape=(*input_size, 3))
+
+
+class KerasBackbone(Backbone):
+    """A classifier of ``keras.applications``, for inputs of one size.
+
+    Batch norm is over the global batch, as in every network here; nothing is dropped; and layers that scale
+    the inputs are left out, since ``pixels`` does what they do.
+
+    Args:
+        application: a key of ``APPLICATIONS``.
+        input_size, folded: see :class:`Backbone`.
+    """
+
+    def __init__(self, application: str, input_size: tuple[int, int], *, folded: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        entry = APPLICATIONS[application]
+        self.application, self.pixels, self.probe_size = application, entry.pixels, tuple(input_size)
+        original = without_top(application, input_size)
+        taps = [original.get_layer(name).output for name in entry.taps]
+        self.model = keras.models.clone_model(
+            keras.Model(original.inputs, taps, name=application), clone_function=_converter(original, folded)
+        )
+        self.channels = tuple(tap.shape[-1] for tap in taps)
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+        """[B, H, W, 3], H x W as in ``input_size``, to the two maps."""
+        return tuple(self.model(inputs, training=training))
+
+    def fold_from(self, source: KerasBackbone) -> None:
+        """Takes over ``source``'s function in inference mode; this one is ``folded``."""
+        norms = _norms_by_convolution(source.model, BatchNorm)
+        for layer in self.model.layers:
+            if layer.weights:
+                weights = source.model.get_layer(layer.name).get_weights()
+                norm = norms.get(layer.name)
+                layer.set_weights(weights if norm is None else _folded(layer, weights, norm))
+
+
+def _converter(original: keras.Model, folded: bool):
+    """What each layer of a Keras classifier becomes."""
+    normalized = _norms_by_convolution(original, keras.layers.BatchNormalization)
+
+    def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.BatchNormalization) and not folded:
+            return BatchNorm(epsilon=layer.epsilon, name=layer.name, dtype=config["dtype"])
+        if isinstance(
+            layer,
+            (
+                keras.layers.BatchNormalization,
+                keras.layers.Rescaling,
+                keras.layers.Normalization,
+                keras.layers.Dropout,
+            ),
+        ):
+            return keras.layers.Activation("linear", name=layer.name, dtype=config["dtype"])
+        if folded and layer.name in normalized:
+            config["use_bias"] = True
+        return type(layer).from_config(config)
+
+    return convert
+
+
+def _norms_by_convolution(model: keras.Model, kind: type) -> dict[str, keras.layers.Layer]:
+    """The batch norm, of some class, that follows each convolution, by the convolution's name."""
+    followed = {}
+    for layer in model.layers:
+        if isinstance(layer, kind):
+            before = layer.input.node.layer
+            assert isinstance(before, CONVOLUTIONS), before
+            followed[before.name] = layer
+    return followed
+
+
+def _folded(layer: keras.layers.Layer, weights: list, norm: BatchNorm) -> list[tf.Tensor]:
+    """Kernel and bias of a convolution with the batch norm behind it multiplied in."""
+    kernel, *bias = weights
+    scale = norm.gamma * tf.math.rsqrt(norm.moving_variance + norm.epsilon)
+    shift = norm.beta - norm.moving_mean * scale + (bias[0] * scale if bias else 0.0)
+    depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+    return [kernel * (scale[:, None] if depthwise else scale), shift]

@@ -1,0 +1,71 @@
+"""ShuffleDet's head on a backbone that was trained on ImageNet."""
+
+from __future__ import annotations
+
+from fgfi_tf import anchors as anchor_grids
+from fgfi_tf.errors import UserError
+from fgfi_tf.models import backbones
+from fgfi_tf.models.shuffledet.joined_maps import JoinedMaps
+from fgfi_tf.models.shuffledet.single_map import KITTI_CLASSES, STRIDE, SingleMapDetector
+
+SUFFIX = "_shuffledet"
+VARIANTS = {f"{name}{SUFFIX}": name for name in backbones.NAMES}
+
+
+class BackboneShuffleDet(SingleMapDetector):
+    """ShuffleDet's head, losses and anchors on two joined maps of any backbone.
+
+    Args:
+        variant: a name in ``VARIANTS``.
+        input_size: (height, width) of the network input, multiples of 16, at least 32.
+        class_names: what it detects.
+        weight_decay: of the predicting kernel.
+        dropout: share of the feature dropped in front of it while training.
+        folded: inference form, batch norm inside the convolutions; see :meth:`folded_copy`.
+
+    Raises:
+        UserError: for an impossible input size or dropout.
+    """
+
+    def __init__(
+        self,
+        variant: str = f"efficientnet_lite0{SUFFIX}",
+        *,
+        input_size: tuple[int, int] = anchor_grids.SHUFFLEDET_INPUT,
+        class_names: tuple[str, ...] = KITTI_CLASSES,
+        weight_decay: float = 0.0005,
+        dropout: float = 0.0,
+        folded: bool = False,
+        name: str | None = None,
+    ):
+        self.check_input_size(input_size)
+        trunk = backbones.build(VARIANTS[variant], input_size, folded=folded)
+        super().__init__(
+            JoinedMaps(trunk, folded=folded, name="backbone"),
+            trunk.pixels,
+            input_size=input_size,
+            class_names=class_names,
+            weight_decay=weight_decay,
+            dropout=dropout,
+            folded=folded,
+            name=name or variant,
+            probe_size=trunk.probe_size,
+        )
+        self.variant = variant
+
+    @classmethod
+    def check_input_size(cls, size: tuple[int, int]) -> None:
+        """Height and width are those that images are resized to, multiples of 16, at least 32."""
+        super().check_input_size(size)
+        if min(size) < 2 * STRIDE:
+            raise UserError(f"{size[0]}x{size[1]}: height and width must be at least {2 * STRIDE}")
+
+    def folded_form(self) -> BackboneShuffleDet:
+        """A detector like this one with ``folded``, whose weights are yet to be set."""
+        return BackboneShuffleDet(
+            self.variant,
+            input_size=self.input_size,
+            class_names=self.class_names,
+            folded=True,
+            name=self.name,
+        )

@@ -1,0 +1,91 @@
+"""Which default box learns which ground truth (pure graph functions, vectorised over images).
+
+Every default box with an IoU of at least 0.5 takes the ground truth that it overlaps most, and every ground
+truth has a default box in any case. Which one differs where two ground truths want the same:
+
+``each_best``
+    its best one; the later ground truth in the list has it, the earlier may have none (torchvision, and
+    PyTorch ports of SSD);
+``bipartite``
+    one of its own: again and again the best pair of those left (Caffe, the published code).
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from fgfi_tf import boxes as box_ops
+
+MATCH_IOU = 0.5
+RULES = ("bipartite", "each_best")
+
+
+def match(boxes: tf.Tensor, valid: tf.Tensor, defaults: tf.Tensor, rule: str = "bipartite") -> tf.Tensor:
+    """The ground truth of each default box.
+
+    Args:
+        boxes: float32 [B, M, 4], corners as fractions of the input.
+        valid: bool [B, M], False for padding.
+        defaults: float32 [A, 4], (cx, cy, w, h).
+        rule: one of ``RULES``.
+
+    Returns:
+        int32 [B, A], index into the M, -1 for none.
+    """
+    iou = box_ops.iou_of_centres(box_ops.centres_from_corners(boxes)[:, :, None], defaults)  # B x M x A
+    iou = tf.where(valid[..., None], iou, -1.0)
+    padded = tf.pad(iou, [[0, 0], [0, 1], [0, 0]], constant_values=-1.0)  # one row where M is 0
+    best = tf.where(
+        tf.reduce_max(padded, axis=1) >= MATCH_IOU, tf.argmax(padded, axis=1, output_type=tf.int32), -1
+    )
+    own = _best_of_each(iou) if rule == "each_best" else _one_for_each(iou)
+    own = tf.where(valid, own, -1)  # B x M: a default box for each, -1 for none
+    return _take(best, own)
+
+
+def _best_of_each(iou: tf.Tensor) -> tf.Tensor:
+    return tf.argmax(iou, axis=-1, output_type=tf.int32)
+
+
+def _one_for_each(iou: tf.Tensor) -> tf.Tensor:
+    """int32 [B, M]: greedily by IoU, no default box twice; -1 for a ground truth that overlaps none left.
+
+    Of its best M default boxes at most M - 1 can go to others, so no further ones are looked at.
+    """
+    batch, count, anchors = tf.unstack(tf.shape(iou))
+    depth = tf.minimum(count, anchors)
+    values, places = tf.math.top_k(iou, depth)  # B x M x K, of equal ones the first
+    rows = tf.range(batch)
+
+    def step(number, values, own):
+        flat = tf.reshape(values, [batch, count * depth])
+        best = tf.argmax(flat, axis=-1, output_type=tf.int32)  # B
+        found = tf.gather(flat, best, batch_dims=1) > 0.0
+        truth = best // depth
+        place = tf.gather(tf.reshape(places, [batch, count * depth]), best, batch_dims=1)
+        at = tf.stack([rows, truth], axis=-1)
+        own = tf.tensor_scatter_nd_update(own, at, tf.where(found, place, tf.gather_nd(own, at)))
+        used = (tf.range(count)[None, :, None] == truth[:, None, None]) | (places == place[:, None, None])
+        values = tf.where(used & found[:, None, None], -1.0, values)
+        return number + 1, tf.ensure_shape(values, [None] * 3), tf.ensure_shape(own, [None] * 2)
+
+    _, _, own = tf.while_loop(
+        lambda number, *_: number < count,
+        step,
+        (tf.constant(0), values, tf.fill([batch, count], -1)),
+        parallel_iterations=1,
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None] * 3), tf.TensorShape([None] * 2)),
+    )
+    return tf.ensure_shape(own, iou.shape[:2])
+
+
+def _take(best: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+    """``best`` [B, A], with each ground truth's default box ``own`` [B, M] given to it; the later wins."""
+    batch, anchors = tf.unstack(tf.shape(best))
+    count = tf.shape(own)[1]
+    images = tf.tile(tf.range(batch)[:, None], [1, count])
+    order = tf.tile(tf.range(count)[None], [batch, 1])
+    # One place too many, for those without a default box.
+    places = tf.stack([images, tf.where(own >= 0, own, anchors)], axis=-1)
+    forced = tf.tensor_scatter_nd_max(tf.fill([batch, anchors + 1], -1), places, order)[:, :anchors]
+    return tf.where(forced >= 0, forced, best)
