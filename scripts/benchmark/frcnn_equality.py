@@ -149,14 +149,13 @@ def torch_parts(
     """PyTorch's forms of ``faster_rcnn.parts_case``, the pooling compared with ours first."""
     source = snapshots.faster_rcnn(student, tuple(batch["image"].shape[1:3]))
     arrays = {name: outputs[name].numpy() for name in ("rpn_scores", "rpn_deltas")}
-    arrays["features"] = outputs["features"][0].numpy()
     boxes = [b[v] for b, v in zip(batch["boxes"], batch["valid"], strict=True)]
-    theirs = torch.make("torch_forward.FasterRCNNParts", source, arrays, rois.numpy(), boxes)
+    theirs = torch.make("torch_forward.FasterRCNNParts", source, arrays, boxes)
+    pooling = torch.make("torch_forward.Pooling", outputs["features"][0].numpy(), rois.numpy())
     ours = roi_align.roi_align(outputs["features"][0], rois).numpy()
-    close(theirs.call("pooled"), ours.reshape(-1, *ours.shape[2:]), 1e-4, "RoIAlign")
-    methods = {
-        "proposals (training)": "proposals",
-        "RoIAlign with gradient": "pool_with_gradient",
-        "anchor targets": "assign",
+    close(pooling.call("run")[0], ours.reshape(-1, *ours.shape[2:]), 1e-4, "RoIAlign")
+    return {
+        "proposals (training)": theirs.contender("proposals"),
+        "RoIAlign with gradient": pooling.contender("run"),
+        "anchor targets": theirs.contender("assign"),
     }
-    return {name: theirs.contender(method) for name, method in methods.items()}

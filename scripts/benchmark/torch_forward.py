@@ -84,21 +84,37 @@ class FasterRCNNInference:
             return self._network.detect(*self._network(self._images), self._size)
 
 
+class Pooling:
+    """RoIAlign of features [B,h,w,C] and rois [B,R,4]."""
+
+    def __init__(self, features: np.ndarray, rois: np.ndarray):
+        self._features = to_device(features).permute(0, 3, 1, 2).requires_grad_(True)
+        self._rois = to_device(rois)
+
+    def forward(self) -> torch.Tensor:
+        """[B R,C,7,7]."""
+        pairs = zip(self._features, self._rois, strict=True)
+        return torch.cat([torch_boxes.roi_align(features, rois) for features, rois in pairs])
+
+    def run(self) -> tuple[np.ndarray, np.ndarray]:
+        """What it gives, [B R,7,7,C], and the gradient of its sum, of the features' shape."""
+        pooled = self.forward()
+        gradient = torch.autograd.grad(pooled, self._features, torch.ones_like(pooled))[0]
+        return to_numpy(pooled.permute(0, 2, 3, 1)), to_numpy(gradient.permute(0, 2, 3, 1))
+
+
 class FasterRCNNParts:
-    """What the step does besides convolutions.
+    """What the step does besides convolutions and pooling.
 
     Args:
         source: a snapshot.
-        outputs: ``features`` [B,h,w,C], ``rpn_scores`` and ``rpn_deltas``.
-        rois: [B,R,4].
+        outputs: ``rpn_scores`` and ``rpn_deltas``.
         boxes: those of each image, [M,4].
     """
 
-    def __init__(self, source, outputs: dict, rois: np.ndarray, boxes: list[np.ndarray]):
+    def __init__(self, source, outputs: dict, boxes: list[np.ndarray]):
         self._network, self._size, self._boxes = TorchFasterRCNN(source), source.size, boxes
         self._scores, self._deltas = (to_device(outputs[name]) for name in ("rpn_scores", "rpn_deltas"))
-        self._features = to_device(outputs["features"]).permute(0, 3, 1, 2).requires_grad_(True)
-        self._rois = to_device(rois)
 
     def proposals(self) -> None:
         """Those of training."""
@@ -106,20 +122,7 @@ class FasterRCNNParts:
         counts = config.train_pre_nms, config.train_post_nms
         self._network.propose(self._scores, self._deltas, self._size, *counts)
 
-    def pooled(self) -> np.ndarray:
-        """RoIAlign of all images' RoIs, [B R,7,7,C]."""
-        return to_numpy(self._pool().permute(0, 2, 3, 1))
-
-    def pool_with_gradient(self) -> None:
-        """RoIAlign forward and backward."""
-        pooled = self._pool()
-        torch.autograd.grad(pooled, self._features, torch.ones_like(pooled))
-
     def assign(self) -> None:
         """Anchor targets."""
         for boxes in self._boxes:
             torch_boxes.assign_anchors(self._network.anchors, to_device(boxes), *self._size)
-
-    def _pool(self) -> torch.Tensor:
-        pairs = zip(self._features, self._rois, strict=True)
-        return torch.cat([torch_boxes.roi_align(features, rois) for features, rois in pairs])
