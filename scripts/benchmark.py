@@ -5,10 +5,10 @@
     python scripts/benchmark.py --cases=imitation_step --batch=2  one case
     python scripts/benchmark.py --help                            every flag
 
-PyTorch takes part where it is installed (``pip install -e '.[torch]'``). "first / this" is the first
-contender's median over this row's: below 1, the first is faster. Nothing is asserted about times; that
-contenders compute the same is. A table gets no new round after --budget seconds, once it has three;
-tracing and checking come on top. On two idle cores, with the flags given, about (in minutes):
+PyTorch takes part where it is installed (``pip install -e '.[torch]'``), in a process of its own. "first /
+this" is the first contender's median over this row's: below 1, the first is faster. Nothing is asserted about
+times; that contenders compute the same is. A table gets no new round after --budget seconds, once it has
+three; tracing and checking come on top. On two idle cores, with the flags given, about (in minutes):
 
     imitation_step --models=shuffledet_0.5x         4    plain_step --batch=2                      1
       ... --precision=bfloat16 --batch=2            3    inference --batch=1,8                     3
@@ -74,11 +74,6 @@ def _set_threads(threads: int) -> None:
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
-    try:
-        import torch
-    except ImportError:
-        return
-    torch.set_num_threads(threads)
 
 
 def _share_gpus() -> None:
@@ -95,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
     if options.threads:
         _set_threads(options.threads)
     _share_gpus()
-    from benchmark import memory, timing
+    from benchmark import memory, timing, torch_process
 
     if options.peak_of:
         return memory.print_peak(options)
@@ -104,7 +99,8 @@ def main(argv: Sequence[str]) -> None:
     for name in names:
         if name not in cases:
             raise UserError(f"--cases: unknown case {name!r}; known are {', '.join(cases)}")
-    environment = timing.environment()
+    with torch_process.started(options) as torch:
+        environment = timing.environment(torch.request("about")[0] if torch else "takes no part")
     header = "\n".join(f"* {key}: {value}" for key, value in environment.items())
     print(f"{header}\n")
     texts, results = [header], []

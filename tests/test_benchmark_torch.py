@@ -1,103 +1,109 @@
-"""The PyTorch side of the benchmark, by hand-made numbers and beside ours."""
+"""The PyTorch side of the benchmark, in its own process, beside ours."""
 
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-torch = pytest.importorskip("torch")
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+from fgfi_tf.errors import UserError
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+TESTS = Path(__file__).resolve().parent
+SCRIPTS = TESTS.parent / "scripts"
 
 
 @pytest.fixture(autouse=True)
 def _scripts_on_path(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
-def tensor(rows, dtype=torch.float32):
-    return torch.tensor(rows, dtype=dtype)
+@pytest.fixture(name="torch", scope="module")
+def torch_fixture():
+    sys.path.insert(0, str(SCRIPTS))
+    from benchmark.torch_process import TorchProcess
+
+    process = TorchProcess(threads=1)
+    yield process
+    process.close()
 
 
-def test_iou_of_inclusive_boxes_by_hand():
-    from benchmark import torch_boxes
-
-    first = tensor([[0, 0, 9, 9], [5, 0, 14, 9]])  # 10 x 10 each, half of each shared
-    np.testing.assert_allclose(torch_boxes.pairwise_iou(first, first), [[1, 1 / 3], [1 / 3, 1]], rtol=1e-6)
-
-
-def test_suppression_keeps_the_best_and_stops_at_most():
-    from benchmark import torch_boxes
-
-    boxes = tensor([[0, 0, 9, 9], [1, 0, 10, 9], [20, 0, 29, 9], [21, 0, 30, 9], [40, 0, 49, 9]])
-    assert torch_boxes.nms(boxes, 0.7, 10).tolist() == [0, 2, 4]  # IoU of neighbours 9 / 11
-    assert torch_boxes.nms(boxes, 0.9, 10).tolist() == [0, 1, 2, 3, 4]
-    assert torch_boxes.nms(boxes, 0.7, 2).tolist() == [0, 2]
-    assert torch_boxes.nms(boxes[:0], 0.7, 2).tolist() == []
+def test_what_is_worked_out_by_hand():
+    command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider"]
+    done = subprocess.run([*command, TESTS / "torch_checks.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout and "skipped" not in done.stdout
 
 
-def test_decoding_undoes_encoding_but_for_the_pixel_that_decoding_adds():
-    from benchmark import torch_boxes
+def test_a_process_that_crashes_ends_in_one_line(capfd):
+    from benchmark.torch_process import TorchProcess
 
-    anchors, boxes = tensor([[0, 0, 15, 15]]), tensor([[4, 2, 27, 33]])
-    decoded = torch_boxes.decode(anchors, torch_boxes.encode(anchors, boxes), 100, 200)
-    np.testing.assert_allclose(decoded, [[4, 2, 28, 34]], atol=1e-4)
-    np.testing.assert_allclose(
-        torch_boxes.decode(anchors, tensor([[9, 9, 0, 0]]), 20, 30), [[29, 19, 29, 19]]
-    )
-
-
-def test_anchor_labels_by_hand():
-    from benchmark import torch_boxes
-
-    anchors = tensor([[0, 0, 9, 9], [1, 0, 10, 9], [50, 50, 59, 59], [-1, 0, 8, 9]])
-    labels, deltas = torch_boxes.assign_anchors(anchors, tensor([[0, 0, 9, 9]]), 60, 60)
-    assert labels.tolist() == [1, 1, 0, -1]  # the same box, IoU 9 / 11, nothing shared, across the border
-    np.testing.assert_allclose(deltas[:2], [[0, 0, 0, 0], [-0.1, 0, 0, 0]], atol=1e-6)
-    assert torch_boxes.assign_anchors(anchors, torch.empty(0, 4), 60, 60)[0].tolist() == [0, 0, 0, -1]
-    random = tensor([0.9, 0.1, 0.5, 0.5])
-    assert torch_boxes.sample_anchors(labels, random, 2).tolist() == [-1, 1, 0, -1]
+    process = TorchProcess()
+    assert process.request("about")[0].endswith(" threads")
+    os.kill(process._process.pid, signal.SIGSEGV)
+    with pytest.raises(
+        UserError, match="^the process of PyTorch ended by SIGSEGV; --notorch measures without"
+    ):
+        process.request("about")
+    process.close()
 
 
-def test_roi_align_of_a_plane_and_outside_the_map():
-    from benchmark import torch_boxes
-
-    # On the plane F = 10 y + x a bilinear sample is the plane itself. RoI from cell 1 to cell 4: 8 points
-    # over 4 cells, each average of two neighbours lies half a step further.
-    y, x = torch.meshgrid(torch.arange(8.0), torch.arange(9.0), indexing="ij")
-    pooled = torch_boxes.roi_align((10 * y + x)[None], tensor([[16, 16, 64, 64]]))[0, 0]
-    points = 1 + (np.arange(7) + 0.5) * 4 / 7
-    np.testing.assert_allclose(pooled, 10 * points[:, None] + points, rtol=1e-5)
-    outside = torch_boxes.roi_align(torch.ones(1, 8, 9), tensor([[160, 160, 170, 170]]))
-    np.testing.assert_array_equal(outside, np.zeros((1, 1, 7, 7)))
+def test_what_fails_in_the_process_is_told_and_the_process_goes_on(torch, capfd):
+    with pytest.raises(UserError, match="PyTorch's side failed: TypeError: .*missing 2 required"):
+        torch.make("torch_forward.FasterRCNNParts", None)
+    assert "Traceback" in capfd.readouterr().err
+    assert torch.request("about")
 
 
-def test_rois_are_sampled_by_the_numbers_given():
-    from benchmark import torch_boxes
+def test_a_contender_elsewhere_is_timed_there(torch):
+    from benchmark import timing
 
-    proposals = tensor([[0, 0, 9, 9], [40, 40, 49, 49], [60, 60, 69, 69]])
-    rois, labels, deltas = torch_boxes.sample_rois(
-        proposals,
-        tensor([[0, 0, 9, 9]]),
-        tensor([4], torch.long),
-        tensor([0.1, 0.2, 0.3, 0.9]),
-        tensor([0.0, 0.9, 0.1, 0.6]),
-        1,
-    )
-    # Foreground: the truth itself (0.9) before the equal proposal; background 1 or 2 by each draw.
-    assert labels.tolist() == [5, 0, 0, 0]
-    np.testing.assert_array_equal(rois[:, 0], [0, 60, 40, 60])
-    np.testing.assert_array_equal(deltas, np.zeros((4, 4)))
+    student, batch = small_shuffledet()
+    from benchmark import snapshots
+
+    step = snapshots.shuffledet_step(torch, student, None, None, batch)
+    value, seconds, cpu_seconds = step.contender("step").timed()
+    assert isinstance(value, float) and 0 < seconds < 60 and 0 < cpu_seconds < 60
+    (measured,) = timing.alternate({"theirs": step.contender("step")}, 2, warmup=1)
+    assert len(measured.seconds) == 2
+    broken = timing.Elsewhere(lambda: None, lambda: (float("nan"), 1.0, 1.0))
+    with pytest.raises(FloatingPointError, match="theirs: the loss is nan"):
+        timing.alternate({"theirs": broken}, 1)
+
+
+def small_shuffledet():
+    from benchmark import workload
+
+    student = workload.seeded_detector("shuffledet_0.25x", (64, 128), seed=0)
+    return student, workload.prepared(student, workload.make_batch(2, (64, 128)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("as_ours", [False, True])
+def test_both_shuffledets_have_the_same_losses_and_gradients(torch, as_ours):
+    from benchmark import snapshots, steps, workload
+
+    student, batch = small_shuffledet()
+    teacher = workload.seeded_detector(workload.TEACHER, (64, 128), seed=1)
+    ours = workload.make_distiller(student, teacher)
+    theirs = snapshots.shuffledet_step(torch, student, teacher, ours.imitation, batch, as_ours=as_ours)
+    assert "Same losses" in steps.check_equal(ours, theirs, batch)
+    changed = snapshots.imitation(ours.imitation)
+    changed.kernel *= 1.05
+    sources = (snapshots.shuffledet(student), snapshots.shuffledet(teacher), changed)
+    kind = "torch_shuffledet.TorchImitationStep"
+    wrong = torch.make(kind, *sources, snapshots.preprocessed(student, batch), as_ours=as_ours)
+    with pytest.raises(AssertionError, match="imitation_loss"):
+        steps.check_equal(ours, wrong, batch)
 
 
 @pytest.fixture(name="small", scope="module")
 def small_fixture():
-    import sys
-
     sys.path.insert(0, str(SCRIPTS))
     from benchmark import faster_rcnn
     from benchmark.options import Options
@@ -109,57 +115,67 @@ def small_fixture():
 
 
 @pytest.mark.slow
-def test_both_faster_rcnns_compute_the_same(small):
-    from benchmark import frcnn_equality
-    from benchmark.torch_faster_rcnn import TorchFasterRCNNStep
+@pytest.mark.parametrize("as_ours", [False, True])
+def test_both_faster_rcnns_compute_the_same(torch, small, as_ours):
+    from benchmark import frcnn_equality, snapshots
 
     _, ours, batch = small
-    theirs = TorchFasterRCNNStep(ours.student, ours.teacher, ours.imitation, batch)
+    sources = (ours.student, ours.teacher, ours.imitation, batch)
+    theirs = snapshots.faster_rcnn_step(torch, *sources, as_ours=as_ours)
     assert "Same losses" in frcnn_equality.check_step(ours, theirs, batch)
-    before = theirs.step()
-    assert np.isfinite(before)
+    assert np.isfinite(theirs.call("step"))
+    assert len(theirs.call("proposal_seconds")) == 1
 
 
 @pytest.mark.parametrize(
     "part, message",
-    [("rpn.1", "RPN scores"), ("head.scores", "rcnn_class"), ("adaptation", "imitation_loss")],
+    [("rpn", "RPN scores"), ("head", "rcnn_class"), ("adaptation", "imitation_loss")],
 )
-def test_another_weight_in_one_faster_rcnn_is_told(small, part, message):
-    from benchmark import frcnn_equality
-    from benchmark.torch_faster_rcnn import TorchFasterRCNNStep
+def test_another_weight_in_one_faster_rcnn_is_told(torch, small, part, message):
+    from benchmark import frcnn_equality, snapshots
 
     _, ours, batch = small
-    theirs = TorchFasterRCNNStep(ours.student, ours.teacher, ours.imitation, batch)
-    changed = theirs.adaptation if part == "adaptation" else theirs.student.get_submodule(part)
-    with torch.no_grad():
-        changed.weight.mul_(1.05)
+    student, teacher = (
+        snapshots.faster_rcnn(d, batch["image"].shape[1:3]) for d in (ours.student, ours.teacher)
+    )
+    layer = snapshots.imitation(ours.imitation)
+    changed = {"rpn": student.rpn[1], "head": student.head["scores"], "adaptation": layer}[part]
+    changed.kernel = 1.05 * changed.kernel
+    images = snapshots.preprocessed(ours.student, batch)
+    theirs = torch.make("torch_faster_rcnn.TorchFasterRCNNStep", student, teacher, layer, images)
     with pytest.raises(AssertionError, match=message):
         frcnn_equality.check_step(ours, theirs, batch)
 
 
-def test_both_faster_rcnns_detect_the_same_and_a_wrong_one_is_told(small):
-    from benchmark import frcnn_equality
-    from benchmark.torch_faster_rcnn import TorchFasterRCNN, to_torch_images
+def test_both_faster_rcnns_detect_the_same_and_a_wrong_one_is_told(torch, small):
+    from benchmark import frcnn_equality, snapshots
 
     options, ours, batch = small
     student = ours.student
     inputs = student.preprocess(batch["image"])
-    network, images = TorchFasterRCNN(student).eval(), to_torch_images(student, batch["image"])
+    source = snapshots.faster_rcnn(student, options.frcnn_input)
 
-    def run():
-        with torch.inference_mode():
-            return network.detect(*network(images), options.frcnn_input)
+    def contenders():
+        theirs = torch.make("torch_forward.FasterRCNNInference", source, inputs.numpy())
+        return {"PyTorch": theirs.contender("run")}
 
-    assert "best boxes" in frcnn_equality.check_inference(student, inputs, batch, {"PyTorch": run})
-    with torch.no_grad():
-        network.head["deltas"].bias.add_(0.5)
+    assert "best boxes" in frcnn_equality.check_inference(student, inputs, batch, contenders())
+    source.head["deltas"].bias += 0.5
     with pytest.raises(AssertionError, match="best detections are the same"):
-        frcnn_equality.check_inference(student, inputs, batch, {"PyTorch": run})
+        frcnn_equality.check_inference(student, inputs, batch, contenders())
 
 
-def test_pooling_of_both_sides_has_the_same_gradient(small):
-    from benchmark import torch_boxes
+def test_parts_of_both_sides_compute_the_same(torch, small):
+    from benchmark import faster_rcnn
 
+    _, ours, batch = small
+    outputs = ours.student(ours.student.preprocess(batch["image"]))
+    parts = faster_rcnn._parts(torch, ours.student, outputs, batch)  # raises where the pooling differs
+    for contenders in parts.values():
+        assert contenders["PyTorch"].timed()[1] > 0
+
+
+def test_pooling_of_both_sides_has_the_same_gradient(torch):
     from fgfi_tf.models.faster_rcnn import roi_align
 
     random = np.random.default_rng(0)
@@ -170,8 +186,6 @@ def test_pooling_of_both_sides_has_the_same_gradient(small):
         tape.watch(value)
         ours = roi_align.roi_align(value, tf.constant(rois))
     expected = tape.gradient(ours, value, output_gradients=tf.ones_like(ours))
-    theirs = torch.from_numpy(features[0]).permute(2, 0, 1).requires_grad_(True)
-    pooled = torch_boxes.roi_align(theirs, torch.from_numpy(rois[0]))
-    pooled.sum().backward()
-    np.testing.assert_allclose(pooled.detach().permute(0, 2, 3, 1), ours[0], atol=1e-5)
-    np.testing.assert_allclose(theirs.grad.permute(1, 2, 0), expected[0], atol=1e-4)
+    pooled, gradient = torch.make("torch_forward.Pooling", features, rois).call("run")
+    np.testing.assert_allclose(pooled, ours[0], atol=1e-5)
+    np.testing.assert_allclose(gradient, expected, atol=1e-4)

@@ -21,7 +21,8 @@ import numpy as np
 
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.interop import pth_pickle
-from fgfi_tf.interop.pth_pickle import NotWeights, StorageRef, TensorRef
+from fgfi_tf.interop.pth_pickle import NotWeights
+from fgfi_tf.interop.pth_tensors import StorageRef, TensorRef
 
 _ZIP_START = b"PK\x03\x04"
 _MAGIC = 0x1950A86A20F9469CFC6C

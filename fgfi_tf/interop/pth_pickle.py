@@ -8,41 +8,11 @@ numbers are; everything else is a plain Python value.
 from __future__ import annotations
 
 import dataclasses
-import math
 import pickletools
 from collections import OrderedDict
 from typing import Any, BinaryIO
 
-# storages that say their element type; the others (float8, uint16 ...) are bytes, the tensor says the type
-STORAGE_DTYPES = {
-    "torch.DoubleStorage": "float64",
-    "torch.FloatStorage": "float32",
-    "torch.HalfStorage": "float16",
-    "torch.BFloat16Storage": "bfloat16",
-    "torch.LongStorage": "int64",
-    "torch.IntStorage": "int32",
-    "torch.ShortStorage": "int16",
-    "torch.CharStorage": "int8",
-    "torch.ByteStorage": "uint8",
-    "torch.BoolStorage": "bool",
-    "torch.ComplexDoubleStorage": "complex128",
-    "torch.ComplexFloatStorage": "complex64",
-    "torch.storage.UntypedStorage": "uint8",
-}
-OTHER_DTYPES = (
-    "uint16",
-    "uint32",
-    "uint64",
-    "float8_e4m3fn",
-    "float8_e4m3fnuz",
-    "float8_e5m2",
-    "float8_e5m2fnuz",
-)
-DTYPES = frozenset(STORAGE_DTYPES.values()) | frozenset(OTHER_DTYPES)
-# numpy 1 has arrays of 32 dimensions at most
-MAX_DIMENSIONS = 32
-# a stride of 0 repeats numbers: so much may a tensor be larger than what is stored of it
-MAX_REPEATED = 2**20
+from fgfi_tf.interop.pth_tensors import DTYPES, STORAGE_DTYPES, StorageRef, TensorRef
 
 _TENSORS = {"torch._tensor.Tensor", "torch.Tensor"}
 _PARAMETERS = {"torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"}
@@ -54,11 +24,7 @@ _VALUES = {
     "collections.Counter",
     "torch.Size",
     "torch.device",
-    *(
-        f"{module}.{name}"
-        for module in ("builtins", "__builtin__")
-        for name in ("bytearray", "complex", "set")
-    ),
+    *(f"{module}.{name}" for module in _BUILTINS for name in ("bytearray", "complex", "set")),
 }
 _REBUILD = {
     f"torch._utils._rebuild_{name}"
@@ -78,36 +44,6 @@ _SCALARS = (str, int, float, bool, bytes, type(None))
 
 class NotWeights(ValueError):
     """A well-formed pickle holds something else than weights; the message says what."""
-
-
-@dataclasses.dataclass(frozen=True)
-class StorageRef:
-    """A storage of the file.
-
-    Attributes:
-        key: its name in the file.
-        dtype: of its elements; one of :data:`DTYPES`.
-        count: elements in all of it.
-        start: first element of the part meant (PyTorch's oldest files have storages inside storages).
-        size: elements of that part.
-    """
-
-    key: str
-    dtype: str
-    count: int
-    start: int
-    size: int
-
-
-@dataclasses.dataclass(frozen=True)
-class TensorRef:
-    """A view of a storage: ``offset``, ``shape`` and ``strides`` count elements of ``dtype``."""
-
-    storage: StorageRef
-    dtype: str
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,9 +233,6 @@ def _storage(reference: Any) -> StorageRef:
     if kind != "storage" or not isinstance(storage, _Name) or storage.name not in STORAGE_DTYPES:
         raise NotWeights("a reference to something that is no storage")
     _, start, size = view[0] if view and view[0] is not None else ("", 0, count)
-    _check_counts((count, start, size))
-    if start + size > count:
-        raise ValueError(f"storage {key} ends before its view")
     return StorageRef(str(key), STORAGE_DTYPES[storage.name], count, start, size)
 
 
@@ -313,15 +246,4 @@ def _tensor(name: str, arguments: tuple) -> TensorRef:
             raise NotWeights(f"tensors of {dtype}")
     if any(metadata):
         raise NotWeights("tensors whose conjugation is still to be done")
-    shape, strides = tuple(shape), tuple(strides)
-    _check_counts((offset, *shape, *strides))
-    if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
-        raise ValueError(f"a tensor of {len(shape)} dimensions and {len(strides)} strides")
-    if math.prod(shape) > storage.size + MAX_REPEATED:
-        raise ValueError("a tensor that is larger than its storage")
-    return TensorRef(storage, dtype, offset, shape, strides)
-
-
-def _check_counts(counts: tuple) -> None:
-    if any(type(count) is not int or not 0 <= count < 2**62 for count in counts):
-        raise ValueError("a size that is no number")
+    return TensorRef(storage, dtype, offset, tuple(shape), tuple(strides))

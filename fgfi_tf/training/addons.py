@@ -1,8 +1,8 @@
 """SGDW and LAMB of tensorflow-addons, on current TensorFlow: the only module that imports it.
 
 tensorflow-addons 0.23 has ended development and has no release for Python 3.12 and later. It takes Keras 2
-from ``tf.keras`` and ``keras.src``. On TensorFlow 2.18-2.21 its pure-Python parts run with tf_keras, once these
-names lead there: ``tf.keras`` for the rest of the process, as TF_USE_LEGACY_KERAS=1 would have done.
+from ``tf.keras`` and ``keras.src``. On TensorFlow 2.18-2.21 its pure-Python parts run with tf_keras, once
+these names lead there: ``tf.keras`` for the rest of the process, as TF_USE_LEGACY_KERAS=1 would have done.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from benchmark import frcnn_equality, workload
-from benchmark.options import Options, has_torch, wants_xla
+from benchmark import frcnn_equality, snapshots, torch_process, workload
+from benchmark.options import Options, wants_xla
 from benchmark.steps import NO_LAYER, TeacherOnly, layer_share
 from benchmark.timing import Result, alternate
 from fgfi_tf.imitation.distiller import Distiller
@@ -23,6 +23,7 @@ from fgfi_tf.training.optimizers import MomentumSGD
 # VOC 2007 has 12,608 objects in the 5,011 images of trainval.
 OBJECTS_PER_IMAGE = 3
 PLAIN, THEIRS_PLAIN = "ours, no imitation", "PyTorch, no imitation"
+THEIRS, THEIRS_AS_OURS = "PyTorch (adapts everywhere)", "PyTorch, as ours (adapts in the mask)"
 # A trained network's scores are not all alike; random features are made as varied.
 SCORE_DEVIATION = 2.0
 
@@ -96,46 +97,47 @@ def _step(options: Options, batch_size: int) -> Result:
     ours = make_distiller(students[0], teacher)
     others = {NO_LAYER: (students[1], teacher, TeacherOnly), PLAIN: (students[2], None, Distiller)}
     distillers = {"ours": ours} | {name: make_distiller(*parts) for name, parts in others.items()}
-    note, theirs = "Dropout 0.5 on both sides.", {}
-    if has_torch(options):
-        from benchmark.torch_faster_rcnn import TorchFasterRCNNStep
-
-        theirs = {
-            "PyTorch": TorchFasterRCNNStep(students[0], teacher, ours.imitation, batch),
-            THEIRS_PLAIN: TorchFasterRCNNStep(students[0], None, None, batch),
-        }
-        note += " " + frcnn_equality.check_step(ours, theirs["PyTorch"], batch)
+    note = "Dropout 0.5 on both sides."
+    with torch_process.started(options) as torch:
+        theirs = _torch_steps(torch, ours, teacher, batch) if torch else {}
+        for name in (THEIRS, THEIRS_AS_OURS) if torch else ():
+            note += f" {name}: {frcnn_equality.check_step(ours, theirs[name], batch)}"
         for step in theirs.values():
-            step.student.dropout = rate
-    for student in students:
-        student.head.dropout = rate
-    contenders = {"ours": workload.training_step(ours, batch)}
-    contenders |= {name: step.step for name, step in theirs.items()}
-    contenders |= {n: workload.training_step(d, batch) for n, d in distillers.items() if n != "ours"}
-    measurements = alternate(contenders, units=batch_size, **{**options.rounds, "warmup": 1})
+            step.call("set_dropout", rate)
+        for student in students:
+            student.head.dropout = rate
+        contenders = {"ours": workload.training_step(ours, batch)}
+        contenders |= {name: step.contender("step") for name, step in theirs.items()}
+        contenders |= {n: workload.training_step(d, batch) for n, d in distillers.items() if n != "ours"}
+        measurements = alternate(contenders, units=batch_size, **{**options.rounds, "warmup": 1})
+        proposals_seconds = theirs[THEIRS].call("proposal_seconds") if torch else []
     title = f"vgg11 imitating vgg16, width {options.frcnn_width}, {options.frcnn_size}, batch {batch_size}"
     result = Result("frcnn_step", title, measurements, note)
     result.note += " " + layer_share(result)
     if theirs:
         ratio = result[PLAIN].median / result[THEIRS_PLAIN].median
-        proposals_ms = 1e3 * statistics.median(theirs["PyTorch"].proposal_seconds)
         result.note += (
             f" Without imitation: {ratio:.2f} of PyTorch's time (aim, and with it: at most 1). Its proposals "
-            f"(suppressed in numpy where torchvision is not installed) take {proposals_ms:.0f} ms of a step."
+            "(suppressed in numpy where torchvision is not installed) take "
+            f"{1e3 * statistics.median(proposals_seconds):.0f} ms of a step."
         )
     return result
 
 
-def imitation_step(options: Options, batch_size: int, of_torch: bool) -> Callable[[], float]:
-    """One side's imitation step alone, for the memory that it takes."""
+def _torch_steps(torch, ours: Distiller, teacher: FasterRCNN, batch: dict) -> dict:
+    student, layer = ours.student, ours.imitation
+    return {
+        THEIRS: snapshots.faster_rcnn_step(torch, student, teacher, layer, batch),
+        THEIRS_AS_OURS: snapshots.faster_rcnn_step(torch, student, teacher, layer, batch, as_ours=True),
+        THEIRS_PLAIN: snapshots.faster_rcnn_step(torch, student, None, None, batch),
+    }
+
+
+def imitation_sources(options: Options, batch_size: int) -> tuple:
+    """Student, teacher, imitation layer and batch of an imitation step."""
     student, teacher = detector(options, "vgg11", 0), detector(options, "vgg16", 1)
     batch = make_batch(batch_size, options.frcnn_input, len(student.class_names))
-    distiller = make_distiller(student, teacher)
-    if not of_torch:
-        return workload.training_step(distiller, batch)
-    from benchmark.torch_faster_rcnn import TorchFasterRCNNStep
-
-    return TorchFasterRCNNStep(student, teacher, distiller.imitation, batch).step
+    return student, teacher, make_distiller(student, teacher).imitation, batch
 
 
 def inference_case(options: Options) -> Iterator[Result]:
@@ -145,8 +147,8 @@ def inference_case(options: Options) -> Iterator[Result]:
         batch = make_batch(batch_size, options.frcnn_input, len(student.class_names))
         images = batch["image"].astype(np.uint8)
         inputs = student.preprocess(images)
-        with tempfile.TemporaryDirectory() as folder:
-            contenders = _inference_contenders(options, student, inputs, images, batch, folder)
+        with tempfile.TemporaryDirectory() as folder, torch_process.started(options) as torch:
+            contenders = _inference_contenders(options, torch, student, inputs, images, batch, folder)
             note = frcnn_equality.check_inference(student, inputs, batch, contenders)
             measurements = alternate(contenders, units=batch_size, **{**options.rounds, "warmup": 1})
         title = f"vgg11, width {options.frcnn_width}, {options.frcnn_size}, batch {batch_size}"
@@ -154,7 +156,9 @@ def inference_case(options: Options) -> Iterator[Result]:
         yield Result("frcnn_inference", title, measurements, note)
 
 
-def _inference_contenders(options, student, inputs, images, batch, folder) -> dict[str, Callable[[], dict]]:
+def _inference_contenders(
+    options, torch, student, inputs, images, batch, folder
+) -> dict[str, Callable[[], dict]]:
     size = {key: tf.constant(batch[key]) for key in ("content_size", "scale", "image_size")}
     detect = tf.function(lambda x: student.detect(student(x), size))
     module = tf.Module()
@@ -172,19 +176,10 @@ def _inference_contenders(options, student, inputs, images, batch, folder) -> di
         "tf.function": lambda: arrays(detect(inputs)),
         "SavedModel, from uint8 images": lambda: arrays(saved(images=pixels)),
     }
-    if has_torch(options):
-        import torch
-
-        from benchmark import torch_faster_rcnn
-
-        network = torch_faster_rcnn.TorchFasterRCNN(student).eval()
-        theirs = torch_faster_rcnn.to_torch_images(student, images)
-
-        def run() -> dict[str, np.ndarray]:
-            with torch.inference_mode():
-                return network.detect(*network(theirs), options.frcnn_input)
-
-        contenders["PyTorch"] = run
+    if torch:
+        source = snapshots.faster_rcnn(student, options.frcnn_input)
+        theirs = torch.make("torch_forward.FasterRCNNInference", source, inputs.numpy())
+        contenders["PyTorch"] = theirs.contender("run")
     if wants_xla(options):
         compiled = tf.function(lambda x: student(x)["rpn_scores"], jit_compile=True)
         contenders["dense part alone, XLA"] = lambda: {"rpn_scores": compiled(inputs).numpy()}
@@ -198,13 +193,13 @@ def parts_case(options: Options) -> Iterator[Result]:
         batch = make_batch(batch_size, options.frcnn_input, len(student.class_names))
         outputs = student(student.preprocess(batch["image"]))
         title = f"{options.frcnn_size}, batch {batch_size}"
-        for name, contenders in _parts(options, student, outputs, batch).items():
-            yield Result(
-                f"frcnn_parts, {name}", title, alternate(contenders, units=batch_size, **options.rounds)
-            )
+        with torch_process.started(options) as torch:
+            for name, contenders in _parts(torch, student, outputs, batch).items():
+                measurements = alternate(contenders, units=batch_size, **options.rounds)
+                yield Result(f"frcnn_parts, {name}", title, measurements)
 
 
-def _parts(options: Options, student: FasterRCNN, outputs: dict, batch: dict) -> dict[str, dict]:
+def _parts(torch, student: FasterRCNN, outputs: dict, batch: dict) -> dict[str, dict]:
     config, content = student.config, tf.constant(batch["content_size"])
     anchors = student._flat_anchors(outputs)
     features = outputs["features"][0]
@@ -241,8 +236,8 @@ def _parts(options: Options, student: FasterRCNN, outputs: dict, batch: dict) ->
         },
         "anchor targets": {"ours": lambda: assign(boxes, valid).numpy()},
     }
-    if has_torch(options):
-        theirs = frcnn_equality.torch_parts(student, outputs, rois, batch)
-        for name, call in theirs.items():
-            parts[name]["PyTorch"] = call
+    if torch:
+        theirs = frcnn_equality.torch_parts(torch, student, outputs, rois, batch)
+        for name, contender in theirs.items():
+            parts[name]["PyTorch"] = contender
     return parts

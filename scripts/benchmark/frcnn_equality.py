@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from benchmark import detections
+from benchmark import detections, snapshots
 from benchmark.steps import GRADIENT_TOLERANCE
+from benchmark.timing import Elsewhere
+from benchmark.torch_process import TorchObject, TorchProcess
 from benchmark.workload import exact_products
 from fgfi_tf.imitation.distiller import Distiller
-from fgfi_tf.models.faster_rcnn import FasterRCNN
+from fgfi_tf.models.faster_rcnn import FasterRCNN, roi_align
 
 # Rounding may turn the order of two scores or an IoU at a threshold, and one box pushes out others.
 LEAST_PROPOSALS = 0.98
@@ -43,41 +45,33 @@ def same_proposals(found: np.ndarray, expected: np.ndarray, least: float = LEAST
 
 
 @exact_products()
-def check_step(distiller: Distiller, theirs, batch: Mapping[str, np.ndarray]) -> str:
+def check_step(distiller: Distiller, theirs: TorchObject, batch: Mapping[str, np.ndarray]) -> str:
     """Dense outputs, proposals, and for the same samples all losses and some gradients; what was seen.
 
-    PyTorch is given our RPN outputs for its proposals, our proposals and random numbers for its
-    samples, and these samples for its losses: each part is compared without the noise of those before.
+    PyTorch (a ``torch_faster_rcnn.TorchFasterRCNNStep``) is given our RPN outputs for its proposals, and our
+    proposals and random numbers for its losses: each part is compared without the noise of those before.
 
     Raises:
         AssertionError: a part differs.
     """
-    import torch
-
-    from benchmark.torch_device import to_device, to_numpy
-
     student = distiller.student
     outputs = student(student.preprocess(batch["image"]))
-    with torch.no_grad():
-        dense = theirs.student(theirs.images)
-    dense = (dense[0].permute(0, 2, 3, 1), *dense[1:])
+    dense = theirs.call("outputs")
     expected = (outputs["features"][0], outputs["rpn_scores"], outputs["rpn_deltas"])
     for name, a, b in zip(("features", "RPN scores", "RPN deltas"), dense, expected, strict=True):
-        close(to_numpy(a), b.numpy(), 1e-4, name)
+        close(a, b.numpy(), 1e-4, name)
     config = student.config
     regions = student.propose(
         outputs, tf.constant(batch["content_size"]), config.train_pre_nms, config.train_post_nms
     )
     kept = [boxes[:n] for boxes, n in zip(regions.boxes.numpy(), regions.count.numpy(), strict=True)]
-    given = [to_device(outputs[name]) for name in ("rpn_scores", "rpn_deltas")]
-    found = theirs.student.propose(*given, theirs.size, config.train_pre_nms, config.train_post_nms)
-    share = min(same_proposals(to_numpy(a), b) for a, b in zip(found, kept, strict=True))
+    found = theirs.call("proposals", *(outputs[name].numpy() for name in ("rpn_scores", "rpn_deltas")))
+    share = min(same_proposals(a, b) for a, b in zip(found, kept, strict=True))
 
     rows = regions.boxes.shape[1] + batch["boxes"].shape[1]
-    drawn = random_numbers(student, len(theirs.anchors), rows)
+    drawn = random_numbers(student, outputs["rpn_deltas"][0].shape.num_elements() // 4, rows)
     random = [_of_image(drawn, len(boxes), batch["boxes"].shape[1]) for boxes in kept]
-    samples = theirs.sample([to_device(boxes) for boxes in kept], random)
-    worst_loss, worst = _compare_losses(distiller, theirs.losses_and_gradients(samples), batch)
+    worst_loss, worst = _compare_losses(distiller, theirs.call("losses_and_gradients", kept, random), batch)
     return (
         f"Same losses to {worst_loss:.0e} and gradients to {worst:.0e} (relative L2) for the same random "
         f"numbers and proposals; {share:.1%} of the proposals are the same."
@@ -93,10 +87,7 @@ def close(found: np.ndarray, expected: np.ndarray, tolerance: float, what: str) 
 
 def _of_image(drawn: Mapping[str, np.ndarray], proposals: int, truths: int) -> dict:
     """Our random numbers have a place for each row of padding too; the truths' are the last."""
-    from benchmark.torch_device import to_device
-
-    rois = np.concatenate([drawn["rois"][:proposals], drawn["rois"][-truths:]])
-    return {name: to_device(value) for name, value in {**drawn, "rois": rois}.items()}
+    return {**drawn, "rois": np.concatenate([drawn["rois"][:proposals], drawn["rois"][-truths:]])}
 
 
 def _compare_losses(distiller: Distiller, theirs: tuple[dict, dict], batch) -> tuple[float, float]:
@@ -153,39 +144,18 @@ def check_inference(
 
 @exact_products()
 def torch_parts(
-    student: FasterRCNN, outputs: Mapping, rois: tf.Tensor, batch: Mapping
-) -> dict[str, Callable]:
+    torch: TorchProcess, student: FasterRCNN, outputs: Mapping, rois: tf.Tensor, batch: Mapping
+) -> dict[str, Elsewhere]:
     """PyTorch's forms of ``faster_rcnn.parts_case``, the pooling compared with ours first."""
-    import torch
-
-    from benchmark import torch_boxes, torch_faster_rcnn
-    from benchmark.torch_device import to_device, to_numpy
-    from fgfi_tf.models.faster_rcnn import roi_align
-
-    size, config = tuple(batch["image"].shape[1:3]), student.config
-    network = torch_faster_rcnn.TorchFasterRCNN(student)
-    scores, deltas = (to_device(outputs[name]) for name in ("rpn_scores", "rpn_deltas"))
-    features = to_device(outputs["features"][0]).permute(0, 3, 1, 2).requires_grad_(True)
-    regions = to_device(rois)
-    anchors = torch_faster_rcnn.flat_anchors(*scores.shape[1:3])
-
-    def pool() -> torch.Tensor:
-        return torch.cat([torch_boxes.roi_align(f, r) for f, r in zip(features, regions, strict=True)])
-
-    def pool_with_gradient() -> torch.Tensor:
-        pooled = pool()
-        return torch.autograd.grad(pooled, features, torch.ones_like(pooled))[0]
-
-    def assign() -> None:
-        for boxes, valid in zip(batch["boxes"], batch["valid"], strict=True):
-            torch_boxes.assign_anchors(anchors, to_device(boxes[valid]), *size)
-
+    source = snapshots.faster_rcnn(student, tuple(batch["image"].shape[1:3]))
+    arrays = {name: outputs[name].numpy() for name in ("rpn_scores", "rpn_deltas")}
+    boxes = [b[v] for b, v in zip(batch["boxes"], batch["valid"], strict=True)]
+    theirs = torch.make("torch_forward.FasterRCNNParts", source, arrays, boxes)
+    pooling = torch.make("torch_forward.Pooling", outputs["features"][0].numpy(), rois.numpy())
     ours = roi_align.roi_align(outputs["features"][0], rois).numpy()
-    close(to_numpy(pool().permute(0, 2, 3, 1)), ours.reshape(-1, *ours.shape[2:]), 1e-4, "RoIAlign")
+    close(pooling.call("run")[0], ours.reshape(-1, *ours.shape[2:]), 1e-4, "RoIAlign")
     return {
-        "proposals (training)": lambda: network.propose(
-            scores, deltas, size, config.train_pre_nms, config.train_post_nms
-        ),
-        "RoIAlign with gradient": pool_with_gradient,
-        "anchor targets": assign,
+        "proposals (training)": theirs.contender("proposals"),
+        "RoIAlign with gradient": pooling.contender("run"),
+        "anchor targets": theirs.contender("assign"),
     }

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from benchmark import detections, workload
-from benchmark.options import Options, has_torch, wants_xla
+from benchmark import detections, snapshots, torch_process, workload
+from benchmark.options import Options, wants_xla
 from benchmark.timing import Result, alternate
 from fgfi_tf.interop.export import export
 from fgfi_tf.models.shuffledet import ShuffleDet
@@ -28,10 +27,13 @@ def inference(options: Options) -> Iterator[Result]:
             student = detecting(student_name, size)
             images = workload.make_batch(batch_size, size)["image"].astype(np.uint8)
             inputs = student.preprocess(images)
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, torch_process.started(options) as torch:
                 contenders, exported = _ours(student, inputs, images, folder, wants_xla(options))
-                if has_torch(options):
-                    contenders |= _torch(student, images, folder, options.torch_compile)
+                if torch:
+                    source = snapshots.shuffledet(student)
+                    forms = ("torch_forward.ShuffleDetForms", source, inputs.numpy(), options.torch_compile)
+                    theirs = torch.make(*forms)
+                    contenders |= {name: theirs.contender("run", name) for name in theirs.call("names")}
                 note = check_equal(student, contenders, exported(), images)
                 contenders[EXPORTED] = lambda run=exported: run()["boxes"]
                 measurements = alternate(contenders, units=batch_size, **options.rounds)
@@ -124,45 +126,3 @@ def _tflite(module: tf.Module, inputs: np.ndarray) -> Call:
         return interpreter.get_tensor(target)
 
     return run
-
-
-def _torch(student: ShuffleDet, images: np.ndarray, folder: str, with_compile: bool) -> dict[str, Call]:
-    import torch
-
-    from benchmark import torch_shuffledet
-    from benchmark.torch_device import DEVICE, to_numpy
-
-    model = torch_shuffledet.TorchShuffleDet(student).eval()
-    inputs = torch_shuffledet.to_torch_images(student, images)
-
-    def caller(network) -> Call:
-        def run() -> np.ndarray:
-            with torch.inference_mode():
-                return to_numpy(network(inputs)[1].permute(0, 2, 3, 1))
-
-        return run
-
-    with torch.inference_mode():
-        frozen = torch.jit.freeze(torch.jit.trace(model, inputs))
-    contenders = {"PyTorch": caller(model), "PyTorch, traced and frozen": caller(frozen)}
-    if with_compile:
-        contenders["torch.compile"] = caller(torch.compile(model))
-    if DEVICE.type == "cpu" and all(
-        importlib.util.find_spec(name) for name in ("onnxruntime", "onnx", "onnxscript")
-    ):
-        contenders["onnxruntime"] = _onnx(model, inputs, f"{folder}/network.onnx")
-    return contenders
-
-
-def _onnx(model, inputs, path: str) -> Call:
-    import onnxruntime
-    import torch
-
-    torch.onnx.export(
-        model, (inputs,), path, input_names=["images"], output_names=["features", "predictions"]
-    )
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
-    feed = {"images": inputs.contiguous().numpy()}
-    return lambda: session.run(["predictions"], feed)[0].transpose(0, 2, 3, 1)

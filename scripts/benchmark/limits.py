@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-from benchmark import workload
-from benchmark.options import Options, has_gpu, has_torch, wants_xla
-from benchmark.timing import Measurement, Table, alternate
+from benchmark import snapshots, steps, torch_process, workload
+from benchmark.options import Options, has_gpu, wants_xla
+from benchmark.timing import Elsewhere, Measurement, Table, alternate
 from fgfi_tf.models.convolutions import ConvBN
 from fgfi_tf.models.shuffledet import ShuffleDet
 
@@ -120,16 +120,17 @@ def _limits(options: Options, student_name: str, batch_size: int, precision: str
     work += imitation_work(student, teacher, positions)
     dtype = tf.dtypes.as_dtype(precision)
     contenders = _best(dtype)
-    steps = {"ours": workload.training_step(distiller, batch)}
+    ours = {"ours": workload.training_step(distiller, batch)}
     if wants_xla(options):
-        steps["ours, XLA"] = workload.training_step(distiller, batch, xla=True)
-    if has_torch(options):
-        steps |= _torch_steps(options, student, teacher, distiller, batch, precision)
-    measured = {m.name: m for m in alternate(contenders | steps, units=batch_size, **options.rounds)}
+        ours["ours, XLA"] = workload.training_step(distiller, batch, xla=True)
+    with torch_process.started(options) as torch:
+        theirs = _torch_steps(options, torch, distiller, teacher, batch, precision) if torch else {}
+        every = contenders | ours | theirs
+        measured = {m.name: m for m in alternate(every, units=batch_size, **options.rounds)}
     side, megabytes = _sizes()
     rate = 2.0 * side**3 / measured[PRODUCT].median
     bandwidth = 2.0 * 2**20 * megabytes / measured[COPY].median
-    rows = [row(measured[name], work, dtype.size, rate, bandwidth) for name in steps]
+    rows = [row(measured[name], work, dtype.size, rate, bandwidth) for name in (*ours, *theirs)]
     note = (
         f"The step needs {work.flops / 1e9:.1f} GFLOP and {work.values * dtype.size / 1e9:.2f} GB; a matrix "
         f"product of {side} x {side} reaches {rate / 1e9:.0f} GFLOP/s, a copy {bandwidth / 1e9:.1f} GB/s: at "
@@ -167,19 +168,13 @@ def _best(dtype: tf.DType) -> dict[str, Callable[[], object]]:
     return {PRODUCT: lambda: product(factor, factor)[0, 0].numpy(), COPY: lambda: copy(values)[0].numpy()}
 
 
-def _torch_steps(options, student, teacher, distiller, batch, precision) -> dict[str, Callable[[], float]]:
-    import torch
-
-    from benchmark import torch_shuffledet
-
-    autocast = None if precision == "float32" else getattr(torch, precision)
-
-    def make():
-        return torch_shuffledet.TorchImitationStep(
-            student, teacher, distiller.imitation, batch, autocast=autocast
-        )
-
-    steps = {"PyTorch": make().step}
+def _torch_steps(options, torch, distiller, teacher, batch, precision) -> dict[str, Elsewhere]:
+    kind = {"as_ours": True, "autocast": "" if precision == "float32" else precision}
+    kinds = {steps.PYTORCH_AS_OURS: kind}
     if options.torch_compile:
-        steps["torch.compile"] = torch_shuffledet.compiled(make()).step
-    return steps
+        kinds["torch.compile, as ours"] = {**kind, "compiled": True}
+    sources = (distiller.student, teacher, distiller.imitation, batch)
+    return {
+        name: snapshots.shuffledet_step(torch, *sources, **kind).contender("step")
+        for name, kind in kinds.items()
+    }

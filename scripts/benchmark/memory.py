@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import gc
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmark import workload
+from benchmark import resident, snapshots, torch_process, workload
 from benchmark.options import Options, has_gpu, has_torch
 from benchmark.timing import Table, wait_for_gpus
 
 FASTER_RCNN = "faster_rcnn"
 STEPS = 3
-MB = 1 << 20
 ON_A_GPU = "Memory of the GPU."
 ON_THE_CPU = (
-    "Both processes hold TensorFlow, from whose networks PyTorch's weights are copied: the second column is "
-    "the step's own, with ours that of tracing its graph too (some 100 MB at any size)."
+    "Each process holds its own framework alone: the second column is the step's own, with ours that of "
+    "tracing its graph too (some 100 MB at any size)."
 )
 
 
@@ -28,21 +26,23 @@ def peak_memory(options: Options) -> Iterator[Table]:
     cases = [(name, options.size, batch) for name in options.students for batch in options.batches]
     cases += [(FASTER_RCNN, options.frcnn_size, batch) for batch in options.frcnn_batches]
     for name, size, batch in cases:
-        rows = []
-        for side in ("ours", "torch") if has_torch(options) else ("ours",):
-            peak, added = _measure(options, side, name, batch)
-            rows.append({"side": side, "peak MB": peak, "more than before the first step, MB": added})
+        measured = {"ours": _ours(options, name, batch)}
+        if has_torch(options):
+            measured |= _torch(options, name, batch)
+        rows = [
+            {"side": side, "peak MB": peak, "more than before the first step, MB": added}
+            for side, (peak, added) in measured.items()
+        ]
         note = ON_A_GPU if has_gpu() else ON_THE_CPU
-        if len(rows) == 2:
-            ratio = rows[0]["more than before the first step, MB"]
-            ratio /= rows[1]["more than before the first step, MB"]
-            note += f" Ours / PyTorch's: {ratio:.2f}."
+        added = [row["more than before the first step, MB"] for row in rows]
+        if len(rows) > 1:
+            note += f" Ours / PyTorch's: {', '.join(f'{added[0] / other:.2f}' for other in added[1:])}."
         yield Table("peak_memory", f"{name}, {size}, batch {batch}", rows, note)
 
 
-def _measure(options: Options, side: str, name: str, batch: int) -> tuple[float, float]:
+def _ours(options: Options, name: str, batch: int) -> tuple[float, float]:
     script = Path(__file__).resolve().parent.parent / "benchmark.py"
-    command = [sys.executable, str(script), f"--peak_of={side}", f"--models={name}", f"--batch={batch}"]
+    command = [sys.executable, str(script), "--peak_of=ours", f"--models={name}", f"--batch={batch}"]
     for flag in ("size", "frcnn_size", "frcnn_width", "threads"):
         command.append(f"--{flag}={getattr(options, flag)}")
     done = subprocess.run(command, capture_output=True, text=True)
@@ -52,16 +52,31 @@ def _measure(options: Options, side: str, name: str, batch: int) -> tuple[float,
     return float(peak), float(added)
 
 
+def _torch(options: Options, name: str, batch: int) -> dict[str, tuple[float, float]]:
+    """As one would write it, and as ours."""
+    from benchmark import faster_rcnn
+
+    if name == FASTER_RCNN:
+        make, sources = snapshots.faster_rcnn_step, faster_rcnn.imitation_sources(options, batch)
+    else:
+        make, sources = snapshots.shuffledet_step, _shuffledet_sources(options, name, batch)
+    found = {}
+    for side, as_ours in (("PyTorch", False), ("PyTorch, as ours", True)):
+        with torch_process.started(options) as torch:
+            found[side] = make(torch, *sources, as_ours=as_ours).call("peak", STEPS)
+    return found
+
+
 def print_peak(options: Options) -> None:
-    """Takes the steps; prints the most memory they held (of the GPU, where there is one), and how much more
+    """Takes our steps; prints the most memory they held (of the GPU, where there is one), and how much more
     than was held before them."""
     make = _faster_rcnn_step if options.students[0] == FASTER_RCNN else _shuffledet_step
     step = make(options)
     gc.collect()
     if has_gpu():
-        before, peak_since = _gpu_memory(options.peak_of)
+        before, peak_since = _gpu_memory()
     else:
-        before, peak_since = _resident(), _most_resident
+        before, peak_since = resident.resident(), resident.most_resident
     for _ in range(STEPS):
         step()
     wait_for_gpus()
@@ -69,58 +84,29 @@ def print_peak(options: Options) -> None:
     print(peak, peak - before)
 
 
-def _gpu_memory(side: str) -> tuple[float, Callable[[], float]]:
-    """MB that this side's tensors hold, and what gives the most they held since."""
-    if side == "torch":
-        import torch
-
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / MB, lambda: torch.cuda.max_memory_allocated() / MB
+def _gpu_memory() -> tuple[float, Callable[[], float]]:
+    """MB that TensorFlow's tensors hold, and what gives the most they held since."""
     import tensorflow as tf
 
     tf.config.experimental.reset_memory_stats("GPU:0")
     info = tf.config.experimental.get_memory_info
-    return info("GPU:0")["current"] / MB, lambda: info("GPU:0")["peak"] / MB
+    return info("GPU:0")["current"] / resident.MB, lambda: info("GPU:0")["peak"] / resident.MB
 
 
-def _most_resident() -> float:
-    """MB that this process ever held."""
-    # Not ru_maxrss where there is another way: on Linux a process inherits its parent's.
-    found = _status("VmHWM")
-    if found is not None:
-        return found
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, else KB
-    return peak / (MB if sys.platform == "darwin" else 1 << 10)
-
-
-def _resident() -> float:
-    """MB that this process holds now; where that is not told, the peak up to now, which is near it."""
-    found = _status("VmRSS")
-    return _most_resident() if found is None else found
-
-
-def _status(field: str) -> float | None:
-    """MB of a field of Linux's /proc/self/status; None where there is no such file."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+def _shuffledet_sources(options: Options, name: str, batch: int) -> tuple:
+    size = options.input_size
+    student, teacher = workload.seeded_pair(name, size)
+    prepared = workload.prepared(student, workload.make_batch(batch, size))
+    return student, teacher, workload.make_imitation(student, teacher), prepared
 
 
 def _shuffledet_step(options: Options) -> Callable[[], float]:
-    size = options.input_size
-    student, teacher = workload.seeded_pair(options.students[0], size)
-    batch = workload.prepared(student, workload.make_batch(options.batches[0], size))
-    if options.peak_of == "torch":
-        from benchmark import torch_shuffledet
-
-        imitation = workload.make_imitation(student, teacher)
-        return torch_shuffledet.TorchImitationStep(student, teacher, imitation, batch).step
+    student, teacher, _, batch = _shuffledet_sources(options, options.students[0], options.batches[0])
     return workload.training_step(workload.make_distiller(student, teacher), batch)
 
 
 def _faster_rcnn_step(options: Options) -> Callable[[], float]:
     from benchmark import faster_rcnn
 
-    return faster_rcnn.imitation_step(options, options.batches[0], options.peak_of == "torch")
+    student, teacher, _, batch = faster_rcnn.imitation_sources(options, options.batches[0])
+    return workload.training_step(faster_rcnn.make_distiller(student, teacher), batch)

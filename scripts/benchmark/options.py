@@ -7,6 +7,9 @@ import importlib.util
 
 from fgfi_tf.training.config import parse_numbers, parse_size
 
+# So small that networks with random weights stay what they are over the rounds.
+LEARNING_RATE, MOMENTUM = 1e-6, 0.9
+
 
 def _option(default, text: str, choices: tuple[str, ...] = ()):
     return dataclasses.field(
@@ -49,7 +52,7 @@ class Options:
     torch: bool = _option(True, "Also run the PyTorch side where torch is installed.")
     torch_compile: bool = _option(False, "Also torch.compile (it compiles for minutes).")
     output_dir: str = _option("", "Also write benchmark.md and benchmark.json here.")
-    peak_of: str = _option("", "Internal: ours or torch; take three steps, print the memory in MB.")
+    peak_of: str = _option("", "Internal: ours; take three steps, print the memory in MB.")
 
     @property
     def input_size(self) -> tuple[int, int]:

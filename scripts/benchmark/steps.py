@@ -7,13 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from benchmark import workload
-from benchmark.options import Options, has_torch, wants_xla
+from benchmark import snapshots, torch_process, workload
+from benchmark.options import Options, wants_xla
 from benchmark.timing import Result, alternate
 from fgfi_tf.imitation.distiller import Distiller
 
 GRADIENT_TOLERANCE = 0.02
 NO_LAYER = "ours, teacher but no imitation layer"
+PYTORCH = "PyTorch (adapts everywhere, teacher not folded)"
+PYTORCH_AS_OURS = "PyTorch, as ours (adapts in the mask, teacher folded)"
 
 
 class TeacherOnly(Distiller):
@@ -42,29 +44,33 @@ def _imitation_step(options: Options, student_name: str, batch_size: int) -> Res
     )
     contenders = {"ours": workload.training_step(ours, batch)}
     note = f"{_mask_share(ours, batch):.0%} of the positions are in the mask."
-    if has_torch(options):
-        from benchmark import torch_shuffledet
-
-        theirs = torch_shuffledet.TorchImitationStep(student, teacher, ours.imitation, batch)
-        note += " " + check_equal(ours, theirs, batch)
-        contenders["PyTorch"] = theirs.step
-        if options.torch_compile:
-            contenders["torch.compile"] = torch_shuffledet.compiled(
-                torch_shuffledet.TorchImitationStep(student, teacher, ours.imitation, batch)
-            ).step
-    contenders[NO_LAYER] = workload.training_step(without, batch)
-    if wants_xla(options):
-        compiled = workload.make_distiller(*workload.seeded_pair(student_name, size))
-        contenders["ours, XLA"] = workload.training_step(compiled, batch, xla=True)
-    if options.precision != "float32":
-        half, text = _half_precision(options, student_name, batch, float(contenders["ours"]()))
-        contenders |= half
-        note += text
-    title = f"{student_name}, {options.size}, batch {batch_size}"
-    measurements = alternate(contenders, units=batch_size, **options.rounds)
+    with torch_process.started(options) as torch:
+        if torch:
+            theirs = _torch_steps(options, torch, ours, teacher, batch)
+            note += "".join(f" {name}: {check_equal(ours, step, batch)}" for name, step in theirs.items())
+            contenders |= {name: step.contender("step") for name, step in theirs.items()}
+        contenders[NO_LAYER] = workload.training_step(without, batch)
+        if wants_xla(options):
+            compiled = workload.make_distiller(*workload.seeded_pair(student_name, size))
+            contenders["ours, XLA"] = workload.training_step(compiled, batch, xla=True)
+        if options.precision != "float32":
+            half, text = _half_precision(options, torch, student_name, batch, float(contenders["ours"]()))
+            contenders |= half
+            note += text
+        title = f"{student_name}, {options.size}, batch {batch_size}"
+        measurements = alternate(contenders, units=batch_size, **options.rounds)
     result = Result("imitation_step", title, measurements, note)
     result.note += f" {layer_share(result)}"
     return result
+
+
+def _torch_steps(options: Options, torch, ours: Distiller, teacher, batch: dict) -> dict:
+    """PyTorch's steps by name: as one would write it, the like of ours, and compiled."""
+    kinds = {PYTORCH: {}, PYTORCH_AS_OURS: {"as_ours": True}}
+    if options.torch_compile:
+        kinds["torch.compile, as ours"] = {"as_ours": True, "compiled": True}
+    sources = (ours.student, teacher, ours.imitation, batch)
+    return {name: snapshots.shuffledet_step(torch, *sources, **kind) for name, kind in kinds.items()}
 
 
 def layer_share(result: Result) -> str:
@@ -76,7 +82,9 @@ def layer_share(result: Result) -> str:
     )
 
 
-def _half_precision(options: Options, student_name: str, batch: dict, expected: float) -> tuple[dict, str]:
+def _half_precision(
+    options: Options, torch, student_name: str, batch: dict, expected: float
+) -> tuple[dict, str]:
     """Contenders of both sides in bfloat16, whose first loss must be near ``expected``."""
     with workload.precision(options.precision):
         student, teacher = workload.seeded_pair(student_name, options.input_size)
@@ -85,21 +93,16 @@ def _half_precision(options: Options, student_name: str, batch: dict, expected: 
         first = step()
     check_near(first, expected, f"ours in {options.precision}")
     contenders, text = {f"ours, {options.precision}": step}, f" First loss {first:.4f} against {expected:.4f}"
-    if has_torch(options):
-        import torch
-
-        from benchmark import torch_shuffledet
-
-        theirs = torch_shuffledet.TorchImitationStep(
-            *workload.seeded_pair(student_name, options.input_size),
-            distiller.imitation,
-            batch,
-            autocast=getattr(torch, options.precision),
-        )
-        contenders[f"PyTorch, autocast {options.precision}"] = theirs.step
-        first = theirs.step()
-        check_near(first, expected, f"PyTorch in {options.precision}")
-        text += f", PyTorch's {first:.4f}"
+    if torch:
+        pair = workload.seeded_pair(student_name, options.input_size)
+        for name, as_ours in ((PYTORCH, False), (PYTORCH_AS_OURS, True)):
+            theirs = snapshots.shuffledet_step(
+                torch, *pair, distiller.imitation, batch, as_ours=as_ours, autocast=options.precision
+            )
+            contenders[f"{name}, autocast {options.precision}"] = theirs.contender("step")
+            first = theirs.call("step")
+            check_near(first, expected, f"{name} in {options.precision}")
+            text += f", PyTorch's {first:.4f}"
     return contenders, f"{text}, in {options.precision} and float32."
 
 
@@ -121,6 +124,8 @@ def _mask_share(distiller: Distiller, batch: dict) -> float:
 def check_equal(distiller: Distiller, theirs, batch: dict) -> str:
     """Losses and gradients of both sides from the same weights; returns what was seen.
 
+    ``theirs`` is a ``torch_shuffledet.TorchImitationStep`` in PyTorch's process.
+
     Raises:
         AssertionError: where they differ by more than the tolerance. Gradients pass through some 50
             batch norms in float32, and a ReLU at 0 may fall to either side.
@@ -137,7 +142,7 @@ def check_equal(distiller: Distiller, theirs, batch: dict) -> str:
     terms, gradients = compute()
     for variable, value in state:  # the moving statistics have moved
         variable.assign(value)
-    torch_terms, torch_gradients = theirs.losses_and_gradients()
+    torch_terms, torch_gradients = theirs.call("losses_and_gradients")
     worst_loss = 0.0
     for name, value in torch_terms.items():
         np.testing.assert_allclose(terms[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
@@ -163,13 +168,12 @@ def plain_step(options: Options) -> Iterator[Result]:
             batch = workload.prepared(student, workload.make_batch(batch_size, size))
             ours, note = workload.make_distiller(student, None), ""
             contenders = {"ours": workload.training_step(ours, batch)}
-            if has_torch(options):
-                from benchmark import torch_shuffledet
-
-                theirs = torch_shuffledet.TorchImitationStep(student, None, None, batch)
-                note = check_equal(ours, theirs, batch)
-                contenders["PyTorch"] = theirs.step
-            measurements = alternate(contenders, units=batch_size, **options.rounds)
+            with torch_process.started(options) as torch:
+                if torch:
+                    theirs = snapshots.shuffledet_step(torch, student, None, None, batch)
+                    note = check_equal(ours, theirs, batch)
+                    contenders["PyTorch"] = theirs.contender("step")
+                measurements = alternate(contenders, units=batch_size, **options.rounds)
             yield Result(
                 "plain_step", f"{student_name}, {options.size}, batch {batch_size}", measurements, note
             )

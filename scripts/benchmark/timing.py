@@ -21,7 +21,7 @@ class Measurement:
     Attributes:
         name: of the contender.
         seconds: on the clock, one for each round.
-        cpu_seconds: of the processor, all threads of this process: what remains where other
+        cpu_seconds: of the processor, all threads of the contender's process: what remains where other
             programs use the machine. It counts threads that wait in a loop, as OpenMP's do.
         units: what one call does (images, frames), for a rate.
     """
@@ -58,19 +58,34 @@ class Fresh:
     make: Callable[[], Callable[[], object]]
 
 
+@dataclasses.dataclass
+class Elsewhere:
+    """A contender in another process, which takes the time itself.
+
+    Attributes:
+        call: gives what it computes.
+        timed: computes it; gives the loss (None if it is none), seconds on the clock and of the processor.
+    """
+
+    call: Callable[[], object]
+    timed: Callable[[], tuple[float | None, float, float]]
+
+    def __call__(self) -> object:
+        """What it computes."""
+        return self.call()
+
+
 LEAST_ROUNDS = 3
 
 
 def wait_for_gpus() -> None:
-    """Returns when they have done all they were given, by either framework: none runs into the next turn."""
+    """Returns when they have done all that TensorFlow gave them: nothing runs into the next turn."""
     if "tensorflow" in sys.modules and (tf := sys.modules["tensorflow"]).config.list_logical_devices("GPU"):
         tf.test.experimental.sync_devices()
-    if "torch" in sys.modules and (cuda := sys.modules["torch"].cuda).is_initialized():
-        cuda.synchronize()
 
 
 def alternate(
-    contenders: Mapping[str, Callable[[], object] | Fresh],
+    contenders: Mapping[str, Callable[[], object] | Fresh | Elsewhere],
     repeats: int,
     *,
     warmup: int = 2,
@@ -98,10 +113,7 @@ def alternate(
         for measurement, contender in zip(measurements, contenders.values(), strict=True):
             fresh = isinstance(contender, Fresh)
             call = contender.make() if fresh else contender
-            start, cpu_start = time.perf_counter(), time.process_time()
-            value = call()
-            wait_for_gpus()
-            seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+            value, seconds, cpu_seconds = call.timed() if isinstance(call, Elsewhere) else _timed(call)
             if round_index >= warmup:
                 measurement.seconds.append(seconds)
                 measurement.cpu_seconds.append(cpu_seconds)
@@ -111,6 +123,13 @@ def alternate(
             if fresh:
                 gc.collect()  # its threads end here and not in the next contender's turn
     return measurements
+
+
+def _timed(call: Callable[[], object]) -> tuple[object, float, float]:
+    start, cpu_start = time.perf_counter(), time.process_time()
+    value = call()
+    wait_for_gpus()
+    return value, time.perf_counter() - start, time.process_time() - cpu_start
 
 
 @dataclasses.dataclass
@@ -215,27 +234,21 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def environment() -> dict[str, str]:
-    """What the figures depend on: processor, devices, versions, threads."""
+def environment(torch: str) -> dict[str, str]:
+    """What the figures depend on: processor, devices, versions, threads; ``torch`` are PyTorch's."""
     import tensorflow as tf
     import tf_keras
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    facts = {
+    return {
         "CPU": f"{cpu_model()}, {cores} cores",
         "GPU": ", ".join(_gpu_name(gpu) for gpu in tf.config.list_physical_devices("GPU")) or "none",
         "Python": platform.python_version(),
         "TensorFlow": f"{tf.__version__}, tf_keras {tf_keras.__version__}",
         "TensorFlow threads": f"intra-op {tf.config.threading.get_intra_op_parallelism_threads() or cores}, "
         f"inter-op {tf.config.threading.get_inter_op_parallelism_threads() or cores}, tf.data {cores}",
+        "PyTorch": torch,
     }
-    try:
-        import torch
-    except ImportError:
-        facts["PyTorch"] = "not installed"
-    else:
-        facts["PyTorch"] = f"{torch.__version__}, {torch.get_num_threads()} threads"
-    return facts
 
 
 def _gpu_name(gpu) -> str:

@@ -1,6 +1,7 @@
 """Where the PyTorch side computes: on the GPU where both frameworks see one, else on the CPU.
 
-Needs torch; nothing of fgfi_tf imports this module.
+Needs torch, and runs in its process (``benchmark.torch_process``), as all modules ``benchmark.torch_*`` but
+that one. None of them imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -8,17 +9,21 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from benchmark.options import has_gpu
-
 # As TensorFlow has it, so that equals are timed; PyTorch's own default is for convolutions only.
 torch.backends.cuda.matmul.allow_tf32 = True
 
-DEVICE = torch.device("cuda" if has_gpu() and torch.cuda.is_available() else "cpu")
+# Where TensorFlow sees none, ``benchmark.torch_worker`` hides it.
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def to_device(array) -> torch.Tensor:
-    """An array, or a tensor of TensorFlow's, on ``DEVICE``."""
+    """An array on ``DEVICE``."""
     return torch.from_numpy(np.array(array)).to(DEVICE)
+
+
+def to_images(images: np.ndarray) -> torch.Tensor:
+    """Preprocessed images [B, H, W, 3] to [B, 3, H, W] in channels_last."""
+    return to_device(images).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:

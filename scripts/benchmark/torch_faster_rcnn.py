@@ -1,7 +1,6 @@
 """Faster R-CNN with a VGG base and its training step as one would write them in PyTorch.
 
-channels_last, weights copied from our network, image by image where images differ. Needs torch;
-nothing of fgfi_tf imports this module.
+channels_last, weights copied from a snapshot of our network, image by image where images differ.
 """
 
 from __future__ import annotations
@@ -14,11 +13,9 @@ from torch import nn
 from torch.nn import functional
 
 from benchmark import torch_boxes
-from benchmark.torch_device import DEVICE, constant, to_device, to_numpy
-from benchmark.torch_shuffledet import TorchStep, adaptation_of, imitation_mask, to_torch_images
-from benchmark.workload import LEARNING_RATE, MOMENTUM
-from fgfi_tf.models.faster_rcnn.anchors import anchor_grid
-from fgfi_tf.models.faster_rcnn.model import POOLED_SIZE, STRIDE, FasterRCNN
+from benchmark.options import LEARNING_RATE, MOMENTUM
+from benchmark.torch_device import DEVICE, constant, to_device, to_images, to_numpy
+from benchmark.torch_step import TorchStep
 
 DELTA_STDS = (0.1, 0.1, 0.2, 0.2)
 
@@ -27,28 +24,25 @@ class TorchFasterRCNN(nn.Module):
     """A copy of one of our networks, weights included.
 
     Args:
-        source: what is copied.
+        source: a snapshot of it, for images of one size.
         with_head: whether RPN and box head are there (a teacher needs none).
     """
 
-    def __init__(self, source: FasterRCNN, with_head: bool = True):
+    def __init__(self, source, with_head: bool = True):
         super().__init__()
         self.config = source.config
-        self.stages = nn.ModuleList(
-            nn.ModuleList(_convolution(layer) for layer in stage) for stage in source.base.stages
-        )
+        self.stages = nn.ModuleList(nn.ModuleList(map(_convolution, stage)) for stage in source.stages)
         if with_head:
-            self.rpn = nn.ModuleList(
-                _convolution(layer) for layer in (source.rpn.conv, source.rpn.scores, source.rpn.deltas)
-            )
-            names = ("fc6", "fc7", "scores", "deltas")
-            self.head = nn.ModuleDict({name: _dense(getattr(source.head, name)) for name in names})
-            shape = (POOLED_SIZE, POOLED_SIZE, source.base.channels, -1)
-            kernel = source.head.fc6.kernel.numpy().reshape(shape)  # 7 x 7 x C x units to C x 7 x 7
+            self.rpn = nn.ModuleList(map(_convolution, source.rpn))
+            self.head = nn.ModuleDict({name: _dense(layer) for name, layer in source.head.items()})
+            kernel = source.head["fc6"].kernel
+            shape = (source.pooled_size, source.pooled_size, source.stages[-1][-1].bias.size, -1)
+            kernel = kernel.reshape(shape)  # 7 x 7 x C x units to C x 7 x 7
             kernel = kernel.transpose(3, 2, 0, 1).reshape(kernel.shape[-1], -1)
             with torch.no_grad():
                 self.head["fc6"].weight.copy_(torch.from_numpy(np.ascontiguousarray(kernel)))
-        self.dropout = source.head.dropout
+        self.dropout = source.dropout
+        self.anchors = to_device(source.anchors)  # (h w 9) x 4, inclusive corners
         self.to(DEVICE, memory_format=torch.channels_last)
 
     def base(self, images: torch.Tensor) -> torch.Tensor:
@@ -70,13 +64,12 @@ class TorchFasterRCNN(nn.Module):
 
     def propose(self, scores, deltas, size, pre_nms: int, post_nms: int) -> list[torch.Tensor]:
         """For each image the boxes [N,4] that survive suppression, best first."""
-        anchors = flat_anchors(*scores.shape[1:3])
         found = []
         for image_scores, image_deltas in zip(scores.detach(), deltas.detach(), strict=True):
             background, foreground = image_scores.chunk(2, dim=-1)
             probability = torch.sigmoid(foreground - background).reshape(-1)
             best = torch.topk(probability, min(pre_nms, len(probability))).indices
-            boxes = torch_boxes.decode(anchors[best], image_deltas.reshape(-1, 4)[best], *size)
+            boxes = torch_boxes.decode(self.anchors[best], image_deltas.reshape(-1, 4)[best], *size)
             found.append(boxes[torch_boxes.nms(boxes, self.config.rpn_nms_iou, post_nms)])
         return found
 
@@ -120,55 +113,66 @@ class TorchFasterRCNN(nn.Module):
 
 
 def _convolution(layer) -> nn.Conv2d:
-    kernel = layer.kernel.numpy()
+    kernel = layer.kernel
     conv = nn.Conv2d(kernel.shape[2], kernel.shape[3], kernel.shape[0], padding=kernel.shape[0] // 2)
     with torch.no_grad():
         conv.weight.copy_(torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))))
-        conv.bias.copy_(torch.from_numpy(layer.bias.numpy()))
+        conv.bias.copy_(torch.from_numpy(layer.bias))
     return conv.requires_grad_(layer.trainable)
 
 
 def _dense(layer) -> nn.Linear:
     linear = nn.Linear(*layer.kernel.shape)
     with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(layer.kernel.numpy().T)))
-        linear.bias.copy_(torch.from_numpy(layer.bias.numpy()))
+        linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(layer.kernel.T)))
+        linear.bias.copy_(torch.from_numpy(layer.bias))
     return linear
-
-
-def flat_anchors(height: int, width: int) -> torch.Tensor:
-    """Inclusive corners [h w 9,4]."""
-    return to_device(anchor_grid(height, width, STRIDE)).reshape(-1, 4)
 
 
 class TorchFasterRCNNStep(TorchStep):
     """The training step of a student, imitating where a teacher is given.
 
     Args:
-        student, teacher: our detectors, whose weights are copied.
-        imitation: our layer, whose adaptation is copied. None with ``teacher`` None.
-        batch: one batch of numpy arrays whose pictures fill the input.
+        student, teacher: snapshots of our detectors.
+        imitation: one of our layer. None with ``teacher`` None.
+        batch: one batch of numpy arrays whose pictures, preprocessed, fill the input.
+        as_ours: whether the adaptation is computed in the mask alone.
     """
 
-    def __init__(self, student, teacher, imitation, batch: dict):
+    def __init__(self, student, teacher, imitation, batch: dict, *, as_ours: bool = False):
         self.student = TorchFasterRCNN(student).train()
-        self.size = tuple(batch["image"].shape[1:3])
-        self.images = to_torch_images(student, batch["image"])
+        self.size, self.anchors = student.size, self.student.anchors
+        self.images = to_images(batch["image"])
         self.boxes = [to_device(b[v]) for b, v in zip(batch["boxes"], batch["valid"], strict=True)]
         self.classes = [to_device(c[v]).long() for c, v in zip(batch["classes"], batch["valid"], strict=True)]
-        self.anchors = flat_anchors(*(side // STRIDE for side in self.size))
-        self.teacher, self.adaptation = None, None
-        self.proposal_seconds: list[float] = []  # of each step
+        self.teacher = None
+        self._proposal_seconds: list[float] = []  # of each step
         parameters = [p for p in self.student.parameters() if p.requires_grad]
         if teacher is not None:
             self.teacher = TorchFasterRCNN(teacher, with_head=False).eval().requires_grad_(False)
-            self.adaptation = adaptation_of(imitation)
-            self.psi, self.normalization = imitation.psi, imitation.normalization
-            self.mask_anchors = to_device(student.imitation_anchors(*self.size)[0])
-            self.valid = to_device(batch["valid"])
-            self.mask_boxes = to_device(batch["boxes"] + np.array([0.0, 0.0, 1.0, 1.0], np.float32))
-            parameters += list(self.adaptation.parameters())
+            parameters += self.start_imitation(imitation, student, batch, in_mask=as_ours)
         self.optimizer = torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=MOMENTUM)
+
+    def proposal_seconds(self) -> list[float]:
+        """What the proposals took of each step."""
+        return self._proposal_seconds
+
+    def set_dropout(self, rate: float) -> None:
+        """Of the box head."""
+        self.student.dropout = rate
+
+    def outputs(self) -> tuple[np.ndarray, ...]:
+        """Features, RPN scores and deltas, channels last."""
+        with torch.no_grad():
+            features, *others = self.student(self.images)
+        return tuple(to_numpy(x) for x in (features.permute(0, 2, 3, 1), *others))
+
+    def proposals(self, scores: np.ndarray, deltas: np.ndarray) -> list[np.ndarray]:
+        """Those of training, of RPN outputs that are given."""
+        config = self.student.config
+        counts = config.train_pre_nms, config.train_post_nms
+        found = self.student.propose(to_device(scores), to_device(deltas), self.size, *counts)
+        return [to_numpy(boxes) for boxes in found]
 
     def sample(self, proposals: list[torch.Tensor], random: list[dict] | None = None) -> dict:
         """Anchor labels and deltas, RoIs with labels and deltas, for each image.
@@ -207,7 +211,7 @@ class TorchFasterRCNNStep(TorchStep):
         if samples is None:
             start = time.perf_counter()
             regions = student.propose(scores, deltas, self.size, config.train_pre_nms, config.train_post_nms)
-            self.proposal_seconds.append(time.perf_counter() - start)
+            self._proposal_seconds.append(time.perf_counter() - start)
             samples = self.sample(regions)
         rois, roi_labels, roi_deltas = zip(*samples["rois"], strict=True)
         class_scores, class_deltas = student.classify(features, list(rois))
@@ -216,15 +220,18 @@ class TorchFasterRCNNStep(TorchStep):
         if self.teacher is not None:
             with torch.no_grad():
                 teacher = self.teacher.base(self.images)
-            mask = imitation_mask(self.mask_anchors, self.mask_boxes, self.valid, self.psi)[:, None]
-            adapted = functional.relu(self.adaptation(features))
-            error = ((adapted - teacher) ** 2 * mask).sum()
-            terms["imitation_loss"] = error / (self.normalization * mask.sum().clamp_min(1))
+            terms["imitation_loss"] = self.imitation_loss(features, teacher)
         return terms
 
-    def losses_and_gradients(self, samples: dict) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Each term, and some gradients in our layout, for given samples; nothing is updated."""
-        terms = self.losses(samples)
+    def losses_and_gradients(
+        self, proposals: list[np.ndarray], random: list[dict]
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Each term, and some gradients in our layout, for given proposals and random numbers.
+
+        They are as in ``sample``, of numpy; nothing is updated.
+        """
+        drawn = [{name: to_device(value) for name, value in image.items()} for image in random]
+        terms = self.losses(self.sample([to_device(boxes) for boxes in proposals], drawn))
         sum(terms.values()).backward()
         layers = {"first": next(m for s in self.student.stages for m in s if m.weight.requires_grad)}
         if self.adaptation is not None:

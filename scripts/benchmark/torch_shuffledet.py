@@ -1,8 +1,8 @@
 """ShuffleDet and its imitation step as one would write them in PyTorch: what the benchmark compares with.
 
-Grouped convolutions, a real channel shuffle and batch normalisation as modules, the adaptation
-everywhere on the map as the 2019 code has it, tensors in channels_last. Needs torch; nothing of
-fgfi_tf imports this module.
+Grouped convolutions, a real channel shuffle and batch normalisation as modules, tensors in channels_last;
+the adaptation everywhere on the map and the teacher's batch norm not folded, as the 2019 code has it, or both
+as ours. What it copies are ``benchmark.snapshots``.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from benchmark.torch_device import DEVICE, constant, to_device, to_numpy
-from benchmark.workload import LEARNING_RATE, MOMENTUM
-from fgfi_tf.models.detector import Detector
-from fgfi_tf.models.shuffledet import losses as reference
-from fgfi_tf.models.shuffledet.model import ShuffleDet
-from fgfi_tf.models.shuffledet.network import VARIANTS, ShuffleBackbone
+from benchmark.options import LEARNING_RATE, MOMENTUM
+from benchmark.torch_device import DEVICE, constant, to_device, to_images, to_numpy
+from benchmark.torch_step import TorchStep
 
 SHUFFLE_GROUPS = 3
 
@@ -38,6 +36,10 @@ class ConvBN(nn.Module):
             x = functional.pad(x, (0, 1, 0, 1))  # SAME of an even size pads right and below only
         x = self.bn(self.conv(x))
         return functional.relu(x, inplace=True) if self.relu else x
+
+    def fold(self) -> None:
+        """Batch normalisation with fixed statistics into the convolution."""
+        self.conv, self.bn = fuse_conv_bn_eval(self.conv, self.bn), nn.Identity()
 
 
 def channel_shuffle(x: torch.Tensor, groups: int) -> torch.Tensor:
@@ -72,17 +74,15 @@ class TorchShuffleDet(nn.Module):
     """A copy of one of our detectors, weights included.
 
     Args:
-        source: not in folded form.
+        source: a snapshot of it.
         with_head: whether the predicting convolution is there (a teacher needs none).
     """
 
-    def __init__(self, source: ShuffleDet, with_head: bool = True):
+    def __init__(self, source, with_head: bool = True):
         super().__init__()
-        backbone: ShuffleBackbone = source.backbone
-        self.stem = ConvBN(3, VARIANTS[source.variant].stem_channels, 3)
-        self.units = nn.ModuleList(ShuffleUnit(unit) for unit in backbone.units)
-        channels = source.feature_channels[0]
-        self.head = nn.Conv2d(channels, source.head.filters, 3, padding=1) if with_head else None
+        self.stem = ConvBN(3, source.stem.filters, 3)
+        self.units = nn.ModuleList(ShuffleUnit(unit) for unit in source.units)
+        self.head = nn.Conv2d(*source.head.kernel.shape[2:], 3, padding=1) if with_head else None
         with torch.no_grad():
             self._copy_weights(source)
         self.to(DEVICE, memory_format=torch.channels_last)
@@ -99,20 +99,26 @@ class TorchShuffleDet(nn.Module):
         features = self.features(images)
         return features, self.head(features)
 
-    def _copy_weights(self, source: ShuffleDet) -> None:
-        copies = [(source.backbone.stem, self.stem)]
-        for unit, copy in zip(source.backbone.units, self.units, strict=True):
+    def fold(self) -> None:
+        """The batch normalisation of a network that is not trained."""
+        for module in list(self.modules()):
+            if isinstance(module, ConvBN):
+                module.fold()
+
+    def _copy_weights(self, source) -> None:
+        copies = [(source.stem, self.stem)]
+        for unit, copy in zip(source.units, self.units, strict=True):
             copies += [(getattr(unit, n), getattr(copy, n)) for n in ("conv1", "dconv", "conv2")]
         for layer, copy in copies:
-            copy.conv.weight.copy_(_kernel(layer.kernel.numpy(), layer.depthwise))
+            copy.conv.weight.copy_(_kernel(layer.kernel, layer.depthwise))
             norm, groups = layer.norm, layer.shuffle_groups
             copy.bn.weight.copy_(_unshuffled(norm.gamma, groups))
             copy.bn.bias.copy_(_unshuffled(norm.beta, groups))
             copy.bn.running_mean.copy_(_unshuffled(norm.moving_mean, groups))
             copy.bn.running_var.copy_(_unshuffled(norm.moving_variance, groups))
         if self.head is not None:
-            self.head.weight.copy_(_kernel(source.head.kernel.numpy()))
-            self.head.bias.copy_(torch.from_numpy(source.head.bias.numpy()))
+            self.head.weight.copy_(_kernel(source.head.kernel))
+            self.head.bias.copy_(torch.from_numpy(source.head.bias))
 
 
 def _kernel(kernel: np.ndarray, depthwise: bool = False) -> torch.Tensor:
@@ -121,13 +127,17 @@ def _kernel(kernel: np.ndarray, depthwise: bool = False) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(kernel.transpose(axes)))
 
 
-def _unshuffled(vector, groups: int) -> torch.Tensor:
+def _unshuffled(vector: np.ndarray, groups: int) -> torch.Tensor:
     """Our batch norms stand behind the shuffle, these in front of it."""
-    return torch.from_numpy(np.ascontiguousarray(vector.numpy().reshape(-1, groups).T.ravel()))
+    return torch.from_numpy(np.ascontiguousarray(vector.reshape(-1, groups).T.ravel()))
 
 
 def detection_losses(
-    predictions: torch.Tensor, targets: dict[str, torch.Tensor], anchors: torch.Tensor, size: tuple[int, int]
+    predictions: torch.Tensor,
+    targets: dict[str, torch.Tensor],
+    anchors: torch.Tensor,
+    size: tuple[int, int],
+    reference,
 ) -> dict[str, torch.Tensor]:
     """The losses of ``fgfi_tf.models.shuffledet.losses`` for one device.
 
@@ -136,6 +146,7 @@ def detection_losses(
         targets: as ``ShuffleDet.prepare_batch`` gives them.
         anchors: [A, 4] (cx, cy, w, h).
         size: (height, width) of the input.
+        reference: that module's constants.
     """
     batch, shapes = predictions.shape[0], 9
     flat = predictions.permute(0, 2, 3, 1)
@@ -191,86 +202,55 @@ def _iou(corners: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     return intersection / (area + boxes[:, 2:].prod(dim=1) - intersection)
 
 
-def imitation_mask(anchors: torch.Tensor, boxes: torch.Tensor, valid: torch.Tensor, psi: float):
-    """The fine-grained mask, image by image as the reference does.
-
-    Args:
-        anchors: [h, w, K, 4] continuous corners.
-        boxes: [B, M, 4] continuous corners; valid: [B, M].
-
-    Returns:
-        bool [B, h, w].
-    """
-    height, width = anchors.shape[:2]
-    ax1, ay1, ax2, ay2 = anchors.reshape(-1, 1, 4).unbind(-1)  # A x 1
-    masks = []
-    for rows, present in zip(boxes, valid, strict=True):
-        rows = rows[present]
-        x1, y1, x2, y2 = rows.unbind(-1)  # M
-        along_x = (torch.minimum(ax2, x2) - torch.maximum(ax1, x1)).clamp_min(0.0)  # A x M
-        along_y = (torch.minimum(ay2, y2) - torch.maximum(ay1, y1)).clamp_min(0.0)
-        intersection = along_x * along_y
-        iou = intersection / ((ax2 - ax1) * (ay2 - ay1) + (x2 - x1) * (y2 - y1) - intersection)
-        near = iou > psi * iou.amax(dim=0) if len(rows) else iou > 0
-        masks.append(near.any(dim=1).view(height, width, -1).any(dim=-1))
-    return torch.stack(masks)
-
-
-class TorchStep:
-    """An update from the subclass's ``losses()``, a dict of scalars, by its ``optimizer``."""
-
-    def step(self) -> float:
-        """One update; returns the loss before it."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = sum(self.losses().values())
-        loss.backward()
-        self.optimizer.step()
-        return float(loss.detach())
-
-
 class TorchImitationStep(TorchStep):
     """The training step of a student, imitating where a teacher is given.
 
     Args:
-        student, teacher: our detectors (not folded), whose weights are copied.
-        imitation: our layer, whose adaptation is copied. None with ``teacher`` None.
-        batch: one batch of numpy arrays, ``targets`` included.
-        autocast: what the networks compute in, losses stay float32; None for float32 throughout.
+        student, teacher: snapshots of our detectors.
+        imitation: one of our layer. None with ``teacher`` None.
+        batch: one batch of numpy arrays, ``targets`` included; its images preprocessed.
+        as_ours: whether the teacher is folded and the adaptation computed in the mask alone.
+        autocast: what the networks compute in, such as ``"bfloat16"``, losses stay float32; empty: float32.
+        compiled: whether both networks go through ``torch.compile``.
     """
 
-    def __init__(self, student, teacher, imitation, batch: dict, *, autocast=None):
-        self.autocast = autocast
+    def __init__(
+        self, student, teacher, imitation, batch: dict, *, as_ours=False, autocast: str = "", compiled=False
+    ):
+        self.autocast = getattr(torch, autocast) if autocast else None
         self.student = TorchShuffleDet(student).train()
-        self.size, self.decay = student.input_size, student.weight_decay
-        self.teacher, self.adaptation = None, None
+        self.size, self.decay, self.reference = (
+            student.input_size,
+            student.weight_decay,
+            student.loss_constants,
+        )
+        self.teacher = None
         parameters = list(self.student.parameters())
         if teacher is not None:
-            self.teacher = TorchShuffleDet(teacher, with_head=False).eval()
-            self.adaptation = adaptation_of(imitation)
-            self.psi, self.normalization = imitation.psi, imitation.normalization
-            self.mask_anchors = to_device(student.imitation_anchors(*self.size)[0])
-            parameters += list(self.adaptation.parameters())
-        self.anchors = to_device(student.anchors.reshape(-1, 4))
+            self.teacher = TorchShuffleDet(teacher, with_head=False).eval().requires_grad_(False)
+            if as_ours:
+                self.teacher.fold()
+            parameters += self.start_imitation(imitation, student, batch, in_mask=as_ours)
+        self.anchors = to_device(student.anchors)
         self.optimizer = torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=MOMENTUM)
-        self.images = to_torch_images(student, batch["image"])
-        self.batch = {k: to_device(batch[k]) for k in ("boxes", "valid")}
+        self.images = to_images(batch["image"])
         targets = {k: to_device(v) for k, v in batch["targets"].items()}
         self.targets = {**targets, "classes": targets["classes"].long()}
+        if compiled:
+            self.student = torch.compile(self.student)
+            if self.teacher is not None:
+                self.teacher.features = torch.compile(self.teacher.features)
 
     def losses(self) -> dict[str, torch.Tensor]:
         """Every term of the loss, named as in ``Distiller.losses_of``."""
         with self._precision():
             features, predictions = (x.float() for x in self.student(self.images))
-        terms = detection_losses(predictions, self.targets, self.anchors, self.size)
+        terms = detection_losses(predictions, self.targets, self.anchors, self.size, self.reference)
         terms["weight_decay"] = 0.5 * self.decay * (self.student.head.weight**2).sum()
         if self.teacher is not None:
             with torch.no_grad(), self._precision():
                 teacher = self.teacher.features(self.images).float()
-            boxes = self.batch["boxes"] + constant([0.0, 0.0, 1.0, 1.0], like=self.batch["boxes"])
-            mask = imitation_mask(self.mask_anchors, boxes, self.batch["valid"], self.psi)[:, None]
-            adapted = functional.relu(self.adaptation(features))
-            error = ((adapted - teacher) ** 2 * mask).sum()
-            terms["imitation_loss"] = error / (self.normalization * mask.sum().clamp_min(1))
+            terms["imitation_loss"] = self.imitation_loss(features, teacher)
         return terms
 
     def _precision(self):
@@ -293,27 +273,3 @@ class TorchImitationStep(TorchStep):
         self.student.load_state_dict(state)
         self.optimizer.zero_grad(set_to_none=True)
         return {name: float(value.detach()) for name, value in terms.items()}, gradients
-
-
-def compiled(step: TorchImitationStep) -> TorchImitationStep:
-    """The same with both networks compiled."""
-    step.student = torch.compile(step.student)
-    if step.teacher is not None:
-        step.teacher.features = torch.compile(step.teacher.features)
-    return step
-
-
-def adaptation_of(imitation) -> nn.Conv2d:
-    """A copy of the layer's only adaptation."""
-    kernel = imitation.kernels[0].numpy()
-    convolution = nn.Conv2d(kernel.shape[2], kernel.shape[3], kernel.shape[0], padding=kernel.shape[0] // 2)
-    with torch.no_grad():
-        convolution.weight.copy_(_kernel(kernel))
-        convolution.bias.copy_(torch.from_numpy(imitation.biases[0].numpy()))
-    return convolution.to(DEVICE, memory_format=torch.channels_last)
-
-
-def to_torch_images(detector: Detector, images: np.ndarray) -> torch.Tensor:
-    """RGB images [B, H, W, 3] to preprocessed [B, 3, H, W] in channels_last."""
-    preprocessed = to_device(detector.preprocess(images))
-    return preprocessed.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from benchmark.options import LEARNING_RATE, MOMENTUM
 from fgfi_tf.anchors import SHUFFLEDET_INPUT, SHUFFLEDET_SHAPES
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
@@ -20,8 +20,6 @@ from fgfi_tf.training.optimizers import MomentumSGD
 TEACHER = "shuffledet_1x"
 # KITTI has 34,856 cars, pedestrians and cyclists in 7,481 frames.
 OBJECTS_PER_IMAGE = 5
-# So small that networks with random weights stay what they are over the rounds.
-LEARNING_RATE, MOMENTUM = 1e-6, 0.9
 
 
 def make_batch(
@@ -70,22 +68,15 @@ def precision(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exact_products() -> Iterator[None]:
-    """Inside, GPUs multiply in float32 in both frameworks, so that they can be compared.
+    """Inside, GPUs multiply in float32, so that frameworks can be compared; PyTorch's process does so too.
 
     Else both round to TensorFloat-32: TensorFlow by default, PyTorch by ``benchmark.torch_device``.
     """
-    _round_products(False)
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
         yield
     finally:
-        _round_products(True)
-
-
-def _round_products(allowed: bool) -> None:
-    tf.config.experimental.enable_tensor_float_32_execution(allowed)
-    if "torch" in sys.modules:
-        backends = sys.modules["torch"].backends
-        backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = allowed
+        tf.config.experimental.enable_tensor_float_32_execution(True)
 
 
 def seeded_detector(variant: str, size: tuple[int, int], seed: int = 0) -> ShuffleDet:

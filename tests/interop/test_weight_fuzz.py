@@ -15,7 +15,7 @@ from test_tf1_shuffledet import write_checkpoint
 from fgfi_tf.errors import UserError
 from fgfi_tf.interop import keras_weights, tf1_shuffledet
 from fgfi_tf.interop.pth import read_pth
-from fgfi_tf.interop.pth_pickle import MAX_REPEATED
+from fgfi_tf.interop.pth_tensors import MAX_REPEATED
 
 LONG = bool(os.environ.get("FGFI_LONG_TESTS"))
 HERE = pathlib.Path(__file__).parent
