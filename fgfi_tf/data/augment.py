@@ -10,6 +10,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from fgfi_tf import streams
 from fgfi_tf.data import transforms
 from fgfi_tf.errors import UserError
 
@@ -59,10 +60,10 @@ def augment(
         config: the ranges.
 
     Returns:
-        image float32 [H',W',3] in 0..255 (to rounding) and its boxes [N,4]. Drift changes the
+        image float32 [H',W',3] in 0..255 and its boxes [N,4]. Drift changes the
         size: H' is H - dy and W' is W - dx.
     """
-    draw = tf.random.stateless_uniform([6], seed, alg="philox")
+    draw = streams.uniform([6], seed)
     shift = drift_offsets(boxes, draw[3:5], config)  # (dy, dx)
     flipped = draw[5] < config.flip
     # Cutting and mirroring commute with colours and are cheaper on bytes, so they come first;
@@ -101,7 +102,9 @@ def change_colors(planes: list[tf.Tensor], draw: tf.Tensor, config: AugmentConfi
     saturation = config.saturation[0] + draw[2] * (config.saturation[1] - config.saturation[0])
     lowest, highest = contrast * brightness, tf.minimum(255.0 * contrast, 255.0)
     planes = [tf.clip_by_value(_linear(x, contrast, lowest), 0.0, highest) for x in planes]
-    return scale_saturation(planes, saturation)
+    planes = scale_saturation(planes, saturation)
+    # Rounding may leave 0..255. One pass; tf.clip_by_value takes two.
+    return [tf.raw_ops.ClipByValue(t=x, clip_value_min=0.0, clip_value_max=255.0) for x in planes]
 
 
 def scale_saturation(planes: list[tf.Tensor], factor: tf.Tensor) -> list[tf.Tensor]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from fgfi_tf import streams
 from fgfi_tf.data import transforms
 from fgfi_tf.data.augment import AugmentConfig, augment
 from fgfi_tf.data.records import PreparedDataset, Sample
@@ -71,7 +72,7 @@ def training_batches(
             example["boxes"], example["classes"], example["ignore"], classes
         )
         if augmentation is not None:
-            key = tf.stack([tf.constant(seed, tf.int64), position])
+            key = streams.key_of(seed, streams.Use.EXAMPLE, position)
             image, boxes = augment(image, boxes, key, augmentation)
         return _row(example, image, boxes, labels, input_size, rows, box_resize)
 
@@ -131,13 +132,8 @@ def example_positions(num_examples: int, seed: int, start: int) -> tf.data.Datas
     first_epoch, skipped = divmod(start, num_examples)
 
     def epoch_order(epoch: tf.Tensor) -> tf.data.Dataset:
-        # -1 - epoch: a key that no example's augmentation has
-        key = tf.stack([tf.constant(seed, tf.int64), -1 - epoch])
-        noise = tf.random.stateless_uniform(
-            [num_examples], key, minval=None, maxval=None, dtype=tf.int64, alg="philox"
-        )
-        order = tf.argsort(noise, stable=True)
-        return tf.data.Dataset.from_tensor_slices(tf.cast(order, tf.int64))
+        key = streams.key_of(seed, streams.Use.EPOCH, epoch)
+        return tf.data.Dataset.from_tensor_slices(streams.permutation(num_examples, key))
 
     indices = tf.data.Dataset.counter(first_epoch).flat_map(epoch_order).skip(skipped)
     return indices.enumerate(start)

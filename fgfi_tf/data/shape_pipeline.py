@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from fgfi_tf import streams
 from fgfi_tf.data import shapes, transforms
 from fgfi_tf.data.pipeline import Batch, PrepareBatch, prepared_batches
 from fgfi_tf.data.records import PreparedDataset
@@ -61,7 +62,7 @@ def training_batches(
 
     @tf.autograph.experimental.do_not_convert
     def load(position: tf.Tensor, entry: tf.Tensor, padded_size: tf.Tensor) -> Batch:
-        key = tf.stack([tf.constant(seed, tf.int64), position])
+        key = streams.key_of(seed, streams.Use.EXAMPLE, position)
         index, mirrored = plan.image_of(entry)
         return _training_row(dataset, index, mirrored, plan.table(index), padded_size, key, rows)
 
@@ -174,11 +175,10 @@ class _EpochPlan:
         return entries.enumerate(start_step * self._batch_size).map(lambda position, row: (position, *row))
 
     def _epoch(self, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-        # -1 - epoch: a key that no example's crop has
-        key = tf.stack([tf.constant(seed, tf.int64), -1 - epoch])
-        keys = tf.random.experimental.stateless_split(key, 2)
+        key = streams.key_of(seed, streams.Use.EPOCH, epoch)
         # a permutation short of the entries that would not fill a batch
-        chosen = _permutation(self._num_entries, keys[0])[: self._groups * self._batch_size]
+        chosen = streams.permutation(self._num_entries, streams.fold(key, 0))
+        chosen = chosen[: self._groups * self._batch_size]
         content = self.table(self.image_of(chosen)[0])["content"]  # E x 2
         ratios = content[:, 1] / content[:, 0]
         by_ratio = tf.argsort(ratios, stable=True)
@@ -186,20 +186,15 @@ class _EpochPlan:
         largest = tf.reduce_max(
             tf.reshape(tf.gather(content, by_ratio), [self._groups, self._batch_size, 2]), axis=1
         )  # G x 2
-        shuffled = _permutation(self._groups, keys[1])
+        shuffled = streams.permutation(self._groups, streams.fold(key, 1))
         order, largest = tf.gather(order, shuffled), tf.gather(self._shape.padded(largest), shuffled)
         padded = tf.repeat(largest, self._batch_size, axis=0)
         return tf.data.Dataset.from_tensor_slices((tf.reshape(order, [-1]), padded))
 
 
-def _permutation(count: int, key: tf.Tensor) -> tf.Tensor:
-    noise = tf.random.stateless_uniform([count], key, minval=None, maxval=None, dtype=tf.int64, alg="philox")
-    return tf.cast(tf.argsort(noise, stable=True), tf.int64)
-
-
 def _training_row(dataset, index, mirrored, table, padded_size, key, max_boxes) -> Batch:
     """One example: mirrored, resized, cropped, its boxes reduced to ``max_boxes``, padded."""
-    crop_key, box_key = tf.unstack(tf.random.experimental.stateless_split(key, 2))
+    crop_key, box_key = streams.fold(key, 0), streams.fold(key, 1)
     example = dataset.sample(index)
     image = transforms.decode_image(example["image"])
     boxes, classes = transforms.training_objects(
@@ -215,7 +210,7 @@ def _training_row(dataset, index, mirrored, table, padded_size, key, max_boxes) 
     boxes = shapes.cut_boxes(boxes, start, table["resized"], table["content"])
     has_area = tf.reduce_all(boxes[:, :2] != boxes[:, 2:], axis=-1)
     boxes, classes = tf.boolean_mask(boxes, has_area), tf.boolean_mask(classes, has_area)
-    order = tf.argsort(tf.random.stateless_uniform(tf.shape(classes), box_key))[:max_boxes]
+    order = tf.argsort(streams.uniform(tf.shape(classes), box_key))[:max_boxes]
     order = tf.sort(order)  # a random choice, in label order
     return _row(
         example, image, tf.gather(boxes, order), tf.gather(classes, order), table, padded_size, max_boxes

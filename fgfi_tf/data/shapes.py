@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from fgfi_tf import streams
 from fgfi_tf.errors import UserError
 
 
@@ -74,7 +75,9 @@ def crop_start(boxes: tf.Tensor, size: tf.Tensor, content: tf.Tensor, key: tf.Te
     first = tf.where(fits, tf.maximum(high - kept, 0), low)
     last = tf.where(fits, tf.minimum(low, length - kept), low + (extent - kept) // 2)
     last = tf.minimum(last, length - kept + 1)
-    drawn = tf.random.stateless_uniform([], key, minval=0, maxval=tf.maximum(last - first, 1), dtype=tf.int32)
+    drawn = tf.random.stateless_uniform(
+        [], key, minval=0, maxval=tf.maximum(last - first, 1), dtype=tf.int32, alg=streams.ALGORITHM
+    )
     start = tf.where(low == 0, 0, first + drawn)
     start = tf.where(length > kept, tf.clip_by_value(start, 0, length - kept), 0)
     return tf.where(axis == 1, tf.stack([0, start]), tf.stack([start, 0]))

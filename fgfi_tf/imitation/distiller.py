@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf import streams
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models.detector import Batch, Detector
 from fgfi_tf.replica import accumulating, global_counts, num_replicas, num_shares
@@ -96,6 +97,14 @@ class Distiller(keras.Model):
         """The mean of each loss; Keras resets them at each epoch."""
         return list(self._means.values())
 
+    def seed_of(self, step: tf.Tensor | int, part: tf.Tensor | int = 0) -> tf.Tensor:
+        """What the student draws from at a step, or a part of it: int32 [2], see ``fgfi_tf.streams``.
+
+        The second number counts the parts of all steps, so without accumulation it is the step.
+        """
+        draw = tf.cast(step, tf.int64) * self.gradient_accumulation + tf.cast(part, tf.int64)
+        return tf.cast(streams.key_of(self.seed, streams.Use.TRAINING_STEP, draw), tf.int32)
+
     def losses_of(self, batch: Batch, step: tf.Tensor, part: tf.Tensor | int = 0) -> dict[str, tf.Tensor]:
         """This replica's share of every term of the loss, by name; they add up to the loss.
 
@@ -104,8 +113,7 @@ class Distiller(keras.Model):
             step: int64 scalar, steps taken before this one.
             part: which part of an accumulated batch this is (int32).
         """
-        draw = tf.cast(step, tf.int32) * self.gradient_accumulation + part
-        batch = {**batch, "seed": tf.stack([tf.constant(self.seed, tf.int32), draw])}
+        batch = {**batch, "seed": self.seed_of(step, part)}
         inputs = self.student.preprocess(batch["image"])
         outputs = self.student(inputs, training=True, seed=batch["seed"])
         terms = dict(self.student.detection_losses(outputs, batch))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from fgfi_tf.devices import portable
 from fgfi_tf.errors import UserError
 from fgfi_tf.models.card import ModelCard
 from fgfi_tf.models.detector import Detector
@@ -52,9 +53,10 @@ def export(detector: Detector, folder: Path | str, *, overwrite: bool = False) -
     with tempfile.TemporaryDirectory() as scratch:
         class_file = Path(scratch) / "classes.txt"
         class_file.write_text("".join(f"{name}\n" for name in detector.class_names))
-        serving = ServingModel(detector, str(class_file))
         try:
-            tf.saved_model.save(serving, str(folder), signatures={"serving_default": serving.serve})
+            with portable():  # this machine's GPU, or that it has none, must not show in the graph
+                serving = ServingModel(detector, str(class_file))
+                tf.saved_model.save(serving, str(folder), signatures={"serving_default": serving.serve})
         except (OSError, tf.errors.OpError) as error:
             raise UserError(f"cannot write the SavedModel {folder}: {error}") from error
     card = detector.card or ModelCard("", tuple(detector.input_size), tuple(detector.class_names))

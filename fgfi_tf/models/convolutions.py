@@ -16,6 +16,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf.devices import prefers_gpu_form
 from fgfi_tf.models import depthwise
 from fgfi_tf.models.normalization import BatchNorm
 
@@ -213,4 +214,4 @@ class ConvBN(keras.layers.Layer):
 def _grouped_is_faster(in_channels: int, filters: int, groups: int) -> bool:
     """Measured on CPUs; on GPUs a dense product of this size is."""
     narrow = min(in_channels, filters) // groups < CHANNEL_MULTIPLE
-    return not narrow and not tf.config.list_physical_devices("GPU")
+    return not narrow and not prefers_gpu_form()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from fgfi_tf.devices import prefers_gpu_form
+
 WINDOW = 3  # the widest kernel whose filter gradient is fast
 
 
@@ -25,7 +27,7 @@ def convolve(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1) -> tf.Tensor:
     steps = [1, strides, strides, 1]
     wide = kernel.shape[0] > WINDOW
     half = strides > 1 and x.dtype != tf.float32
-    if not (wide or half) or tf.config.list_physical_devices("GPU"):
+    if not (wide or half) or prefers_gpu_form():
         return tf.nn.depthwise_conv2d(x, kernel, steps, "SAME")
 
     @tf.custom_gradient

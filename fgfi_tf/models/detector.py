@@ -74,7 +74,8 @@ class Detector(keras.Model):
         ``seed`` (int32 [2]) makes what is random in training, such as dropout, a function of the
         step, so that a resumed run repeats an uninterrupted one. ``detection_losses`` finds the
         same seed as ``batch["seed"]`` for random sampling. Without it nothing is dropped and
-        sampling uses seed (0, 0).
+        sampling uses seed (0, 0). What is drawn for several purposes, or by each replica, takes its
+        keys from it by ``fgfi_tf.streams``.
 
         Returns a dict with ``features``, a tuple of the maps to imitate [B,h,w,c] (what the
         adaptation layer and the teacher comparison see), and whatever ``detection_losses`` and

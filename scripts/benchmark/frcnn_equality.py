@@ -19,16 +19,6 @@ from fgfi_tf.models.faster_rcnn import FasterRCNN, roi_align
 LEAST_PROPOSALS = 0.98
 
 
-def random_numbers(student: FasterRCNN, anchors: int, rois: int) -> dict[str, np.ndarray]:
-    """What ``FasterRCNN.detection_losses`` draws at the first step of a distiller with seed 0."""
-    seeds = tf.unstack(tf.random.experimental.stateless_split(tf.constant([0, 0]), 3))
-    shapes = {"anchors": [anchors], "rois": [rois], "draws": [student.config.roi_batch]}
-    return {
-        name: tf.random.stateless_uniform(shape, seed).numpy()
-        for (name, shape), seed in zip(shapes.items(), seeds, strict=True)
-    }
-
-
 def same_proposals(found: np.ndarray, expected: np.ndarray, least: float = LEAST_PROPOSALS) -> float:
     """The share of the boxes [N,4] that ``found`` [M,4] has, within half a pixel.
 
@@ -69,7 +59,9 @@ def check_step(distiller: Distiller, theirs: TorchObject, batch: Mapping[str, np
     share = min(same_proposals(a, b) for a, b in zip(found, kept, strict=True))
 
     rows = regions.boxes.shape[1] + batch["boxes"].shape[1]
-    drawn = random_numbers(student, outputs["rpn_deltas"][0].shape.num_elements() // 4, rows)
+    anchors = outputs["rpn_deltas"][0].shape.num_elements() // 4
+    drawn = student.random_numbers(distiller.seed_of(0), anchors, rows)
+    drawn = {name: numbers.numpy() for name, numbers in drawn.items()}
     random = [_of_image(drawn, len(boxes), batch["boxes"].shape[1]) for boxes in kept]
     worst_loss, worst = _compare_losses(distiller, theirs.call("losses_and_gradients", kept, random), batch)
     return (

@@ -170,14 +170,14 @@ def detection_losses(
     assigned = confidence[image, index]
     on_object = ((iou - assigned) ** 2).sum()
     elsewhere = (confidence**2).sum() - (assigned**2).sum()
-    background = len(anchors) - len(image)
-    weighted = (
-        reference.CONFIDENCE_WEIGHT_OBJECT / objects * on_object
-        + reference.CONFIDENCE_WEIGHT_BACKGROUND / background * elsewhere
-    )
+    # As ``losses.confidence_divisors`` says, for the objects of at most so many images.
+    share = min(batch, reference.IMAGES_PER_GPU)
+    background = max(len(anchors) - len(image) * share / batch, 0.5 * len(anchors))
+    weighted = reference.CONFIDENCE_WEIGHT_OBJECT * on_object / (objects * share)
+    weighted += reference.CONFIDENCE_WEIGHT_BACKGROUND * elsewhere / (background * batch)
     return {
         "class_loss": reference.CLASS_WEIGHT * entropy.sum() / objects,
-        "confidence_loss": weighted / batch,
+        "confidence_loss": weighted,
         "box_loss": reference.BOX_WEIGHT * box_error.sum() / objects,
     }
 

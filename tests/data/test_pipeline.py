@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from places import GOLDEN
 
 from fgfi_tf.data import kitti, pipeline, transforms
 from fgfi_tf.data.augment import AugmentConfig
@@ -168,50 +169,52 @@ def test_more_objects_than_rows_is_an_error_of_the_graph():
         transforms.pad_objects(tf.zeros([3, 4]), tf.zeros([3], tf.int32), 2)
 
 
-@pytest.fixture(scope="module", name="real")
-def real_fixture(tmp_path_factory, shared_path):
-    source = shared_path("data/kitti")
-    root = tmp_path_factory.mktemp("kitti")
-    targets = np.load(shared_path("golden/shuffledet/targets.npz"))
-    names = [str(targets[f"id_{n}"]) for n in range(12)]
-    (root / "training").mkdir()
-    for folder in ("image_2", "label_2"):
-        (root / "training" / folder).symlink_to(source / "training" / folder)
-    (root / "ImageSets").mkdir()
-    (root / "ImageSets/golden.txt").write_text("\n".join(names))
-    (root / "ImageSets/first.txt").write_text("000001\n")
-    return root, targets
+def kitti_folder(root, frames):
+    """The raw layout of ``frames``: name -> (image [H, W, 3], label text), all in the split ``all``."""
+    for folder in ("training/image_2", "training/label_2", "ImageSets"):
+        (root / folder).mkdir(parents=True)
+    for name, (image, text) in frames.items():
+        Image.fromarray(image).save(root / f"training/image_2/{name}.png")
+        (root / f"training/label_2/{name}.txt").write_text(text)
+    (root / "ImageSets/all.txt").write_text("".join(f"{name}\n" for name in frames))
+    return root
 
 
-@pytest.mark.shared_data
-def test_boxes_are_those_of_the_reference(real):
-    """(cx, cy, w, h) with w = xmax - xmin + 1 and cx = xmin + w / 2, in input pixels."""
-    root, targets = real
-    data = kitti.prepare(root, "golden", progress=False)
+def test_boxes_are_those_of_the_reference(tmp_path):
+    """(cx, cy, w, h) with w = xmax - xmin + 1 and cx = xmin + w / 2, in input pixels; real labels."""
+    targets = np.load(GOLDEN / "shuffledet/targets.npz")
+    frames = {}
+    for part in (GOLDEN / "shuffledet/labels.txt").read_text().split("# ")[1:]:
+        head, _, text = part.partition("\n")
+        name, height, width = head.split()
+        frames[name] = (np.zeros([int(height), int(width), 3], np.uint8), text)
+    data = kitti.prepare(kitti_folder(tmp_path, frames), "all", progress=False)
+    ends = np.cumsum(targets["count"].astype(int))[:-1]
+    expected = zip(np.split(targets["boxes_cxcywh"], ends), np.split(targets["labels"], ends), strict=True)
     batches = pipeline.evaluation_batches(data, input_size=(384, 1248), batch_size=1)
-    for n, batch in enumerate(batches.as_numpy_iterator()):
+    for batch, name, (truth, labels) in zip(batches.as_numpy_iterator(), frames, expected, strict=True):
+        assert batch["image_id"][0].decode() == name
         boxes = batch["boxes"][batch["valid"]].astype(np.float64)
         size = boxes[:, 2:] - boxes[:, :2] + 1
-        ours = np.concatenate([boxes[:, :2] + size / 2, size], 1)
-        np.testing.assert_allclose(ours, targets[f"boxes_cxcywh_{n}"], atol=3e-4)
-        assert batch["classes"][batch["valid"]].tolist() == targets[f"labels_{n}"].tolist()
+        np.testing.assert_allclose(np.concatenate([boxes[:, :2] + size / 2, size], 1), truth, atol=3e-4)
+        assert batch["classes"][batch["valid"]].tolist() == labels.tolist()
 
 
-@pytest.mark.shared_data
-def test_the_image_is_resized_as_in_the_reference(real, shared_path):
-    """Half-pixel centres without antialiasing, at a few places, from the decoded file by hand."""
-    root, _ = real
-    data = kitti.prepare(root, "first", progress=False)
-    (batch,) = pipeline.evaluation_batches(data, input_size=(384, 1248), batch_size=1).as_numpy_iterator()
-    pixels = np.asarray(Image.open(shared_path("golden/shuffledet/input_000001.jpg"))).astype(np.float64)
-    height, width = pixels.shape[:2]
-    for y, x in ((0, 0), (17, 1000), (200, 623), (383, 1247), (301, 5)):
-        v = np.clip((y + 0.5) * height / 384 - 0.5, 0, height - 1)
-        u = np.clip((x + 0.5) * width / 1248 - 0.5, 0, width - 1)
-        y0, x0 = int(v), int(u)
-        y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-        a, b = v - y0, u - x0
-        expected = (1 - a) * ((1 - b) * pixels[y0, x0] + b * pixels[y0, x1]) + a * (
-            (1 - b) * pixels[y1, x0] + b * pixels[y1, x1]
-        )
-        np.testing.assert_allclose(batch["image"][0, y, x], expected, atol=2e-2)
+def test_the_image_is_resized_as_in_the_reference(tmp_path):
+    """Half-pixel centres without antialiasing, at a few places, by hand; larger and smaller than the file."""
+    pixels = np.random.default_rng(1).integers(0, 256, (75, 248, 3), dtype=np.uint8)
+    data = kitti.prepare(kitti_folder(tmp_path, {"0": (pixels, CAR)}), "all", progress=False)
+    for height, width in ((96, 320), (48, 160)):
+        (batch,) = pipeline.evaluation_batches(
+            data, input_size=(height, width), batch_size=1
+        ).as_numpy_iterator()
+        for y, x in ((0, 0), (17, 100), (20, 63), (height - 1, width - 1), (31, 5)):
+            v = np.clip((y + 0.5) * 75 / height - 0.5, 0, 74)
+            u = np.clip((x + 0.5) * 248 / width - 0.5, 0, 247)
+            y0, x0 = int(v), int(u)
+            y1, x1 = min(y0 + 1, 74), min(x0 + 1, 247)
+            a, b = v - y0, u - x0
+            expected = (1 - a) * ((1 - b) * pixels[y0, x0] + b * pixels[y0, x1]) + a * (
+                (1 - b) * pixels[y1, x0] + b * pixels[y1, x1]
+            )
+            np.testing.assert_allclose(batch["image"][0, y, x], expected, atol=2e-2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import tensorflow as tf
 from fgfi_tf.errors import UserError
 from fgfi_tf.interop.export import export
 from fgfi_tf.models import registry
+from fgfi_tf.models.faster_rcnn import convolution
 from fgfi_tf.prediction import Predictor, detect_images, list_images, read_image
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -109,3 +111,43 @@ def test_not_a_saved_model(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"nothing")
     with pytest.raises(UserError, match="is not a SavedModel"):
         Predictor.load(tmp_path)
+
+
+@pytest.fixture(name="with_gpu")
+def with_gpu_fixture(monkeypatch):
+    """TensorFlow says that this machine has one."""
+    real = tf.config.list_physical_devices
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+
+    def listed(device_type=None):
+        return [*real(device_type), *([gpu] if device_type in (None, "GPU") else [])]
+
+    return lambda: monkeypatch.setattr(tf.config, "list_physical_devices", listed)
+
+
+def _graph(folder):
+    """Shapes of the variables, and how often the graph and its functions have each operation."""
+    loaded = tf.saved_model.load(str(folder))
+    graph = loaded.signatures["serving_default"].graph.as_graph_def(add_shapes=True)
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    shapes = sorted(tuple(variable.shape) for variable in loaded.signatures["serving_default"].variables)
+    return shapes, Counter(node.op for node in nodes)
+
+
+def test_exporting_machine_does_not_show(tmp_path, with_gpu, monkeypatch):
+    # Faster R-CNN of a size where convolutions of one image are computed in halves
+    monkeypatch.setattr(convolution, "HALVED_CHANNELS", 16)
+    detectors = [
+        registry.build("shuffledet_0.5x", input_size=(64, 64), class_names=CLASSES),
+        registry.build("faster_rcnn_vgg11", input_size=(64, 0), class_names=CLASSES, width=0.05),
+    ]
+    plain = [_graph(export(d, tmp_path / f"plain_{i}")) for i, d in enumerate(detectors)]
+    with_gpu()
+    assert detectors[0].folded_copy().backbone.units[-1].conv1.kernel.shape == (1, 1, 480, 96)
+    for i, detector in enumerate(detectors):
+        shapes, operations = _graph(export(detector, tmp_path / f"gpu_{i}"))
+        assert shapes == plain[i][0]
+        assert operations == plain[i][1]
+    assert (1, 1, 160, 96) in plain[0][0]  # grouped
+    # beside those of this setting: conditions on the number of images
+    assert plain[1][1]["If"] + plain[1][1]["StatelessIf"] >= 5

@@ -255,3 +255,37 @@ def test_folding_keeps_the_function_of_a_shuffled_grouped_convolution(filters):
     if not tf.config.list_physical_devices("GPU"):
         assert folded.kernel.shape[2] == (32 if filters == 60 else 96)
     np.testing.assert_allclose(folded(x), source(x)[..., :filters], rtol=1e-4, atol=1e-5)
+
+
+def found_of(places, deltas=None):
+    """Detections of boxes of anchor shape 0 at (row, column) of class c, the rest far less confident."""
+    model = ShuffleDet("shuffledet_0.25x")
+    predictions = np.full([1, 24, 78, 72], -20.0, np.float32)
+    predictions[..., 36:] = 0.0  # boxes are the anchors
+    for i, (row, column, class_index) in enumerate(places):
+        predictions[0, row, column, class_index] = 20.0
+        predictions[0, row, column, 27] = 3.0 - 0.01 * i
+    for (row, column), dx in (deltas or {}).items():
+        predictions[0, row, column, 36] = dx
+    batch = {"scale": tf.ones([1, 2]), "image_size": tf.constant([[384, 1248]])}
+    found = model.detect({"predictions": tf.constant(predictions)}, batch)
+    scores = found["scores"][0].numpy()
+    return int(found["count"][0]), int(np.sum(scores > 0.5)), found["classes"][0].numpy()[scores > 0.5]
+
+
+def test_at_most_64_detections_of_which_50_of_a_class():
+    # every third row and column: 36 x 37 boxes that do not touch
+    places = [(row, column) for row in range(2, 22, 3) for column in range(2, 74, 3)]
+    assert found_of([(*place, i % 2) for i, place in enumerate(places[:70])])[:2] == (64, 64)
+    assert found_of([(*place, 0) for place in places[:60]])[:2] == (50, 50)
+    count, confident, classes = found_of([(*place, int(i >= 45)) for i, place in enumerate(places[:64])])
+    assert (count, confident, np.sum(classes == 0)) == (64, 64, 45)
+
+
+@pytest.mark.parametrize(("distance", "kept"), [(15.7, 1), (16.0, 2)])
+def test_suppression_above_an_iou_of_0_4(distance, kept):
+    """Boxes of 37 x 38 (decoding adds a pixel): IoU (37 - d) / (37 + d) is 0.4 at d = 15.86."""
+    column_distance = 1248 / 79
+    deltas = {(5, 11): (distance - column_distance) / 36}
+    assert found_of([(5, 10, 0), (5, 11, 0)], deltas)[1] == kept
+    assert found_of([(5, 10, 0), (5, 11, 1)], deltas)[1] == 2  # of different classes

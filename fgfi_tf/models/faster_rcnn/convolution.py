@@ -5,6 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf.devices import prefers_gpu_form
+
 # From so many input channels on the two halves of an image take 0.5 to 0.75 of the time of the whole
 # (scripts/benchmark/LOG.md).
 HALVED_CHANNELS = 256
@@ -28,7 +30,7 @@ class Conv3x3(keras.layers.Conv2D):
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """[B,h,w,C] and [3,3,C,C'] to [B,h,w,C'], as Keras wants it of a convolution."""
         narrow = kernel.shape[2] < HALVED_CHANNELS
-        if narrow or inputs.shape[0] not in (1, None) or tf.config.list_physical_devices("GPU"):
+        if narrow or inputs.shape[0] not in (1, None) or prefers_gpu_form():
             return super().convolution_op(inputs, kernel)
         return halved_if_alone(inputs, tf.convert_to_tensor(kernel))
 

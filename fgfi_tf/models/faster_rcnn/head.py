@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf import streams
 from fgfi_tf.models.dropout import stateless_dropout
 
 
@@ -30,7 +31,7 @@ class BoxHead(keras.layers.Layer):
         )
 
     def call(self, pooled: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-        """See the class; dropout is active where ``dropout_seed`` (int32 [2]) is given."""
+        """See the class; dropout is active where ``dropout_seed`` (integers [2]) is given."""
         shape = tf.shape(pooled)
         hidden = tf.reshape(
             pooled, [shape[0] * shape[1], pooled.shape[2] * pooled.shape[3] * pooled.shape[4]]
@@ -38,8 +39,7 @@ class BoxHead(keras.layers.Layer):
         for index, layer in enumerate((self.fc6, self.fc7)):
             hidden = layer(hidden)
             if dropout_seed is not None and self.dropout > 0:
-                seed = dropout_seed + tf.constant([index, 0])
-                hidden = stateless_dropout(hidden, self.dropout, seed)
+                hidden = stateless_dropout(hidden, self.dropout, streams.fold(dropout_seed, index))
         heads = (self.scores(hidden), self.deltas(hidden))
         return tuple(tf.reshape(h, [shape[0], shape[1], h.shape[-1]]) for h in heads)
 

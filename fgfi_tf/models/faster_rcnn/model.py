@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf import streams
 from fgfi_tf.models.detector import Batch, Detector, Outputs
 from fgfi_tf.models.faster_rcnn import anchors as anchor_lib
 from fgfi_tf.models.faster_rcnn import box_coding, losses, proposal_targets, proposals, roi_align, rpn_targets
@@ -17,6 +18,8 @@ from fgfi_tf.models.faster_rcnn.rpn import RPNHead
 BGR_MEANS = (102.9801, 115.9465, 122.7717)
 POOLED_SIZE = 7
 INCLUSIVE_TO_EDGES = (0.0, 0.0, 1.0, 1.0)
+# What a step's seed is folded with for each of its draws.
+ANCHOR_DRAW, ROI_DRAW, REPEATED_ROI_DRAW, DROPOUT_DRAW = range(4)
 
 
 class FasterRCNN(Detector):
@@ -87,7 +90,7 @@ class FasterRCNN(Detector):
             "input_size": tf.shape(inputs)[1:3],
         }
         if training and seed is not None:
-            outputs["dropout_seed"] = tf.cast(seed, tf.int32)
+            outputs["dropout_seed"] = streams.fold(seed, DROPOUT_DRAW)
         return outputs
 
     def imitation_features(self, inputs: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -99,21 +102,21 @@ class FasterRCNN(Detector):
         config = self.config
         content = _content_size(outputs, batch)
         anchors = self._flat_anchors(outputs)  # A x 4
-        rpn_seed, roi_seed, draw_seed = tf.unstack(
-            tf.random.experimental.stateless_split(batch.get("seed", tf.constant([0, 0])), 3)
+        drawn = self.random_numbers(
+            batch.get("seed", tf.constant([0, 0])),
+            tf.shape(anchors)[0],
+            config.train_post_nms + tf.shape(batch["boxes"])[1],
         )
         assigned = rpn_targets.assign(anchors, batch["boxes"], batch["valid"], content)
-        labels = rpn_targets.subsample(
-            assigned.labels, _uniform(tf.shape(anchors)[:1], rpn_seed), config.rpn_batch
-        )
+        labels = rpn_targets.subsample(assigned.labels, drawn["anchors"], config.rpn_batch)
         regions = self.propose(outputs, content, config.train_pre_nms, config.train_post_nms)
         candidates = proposal_targets.match(regions.boxes, batch["boxes"], batch["valid"])
         rois = proposal_targets.sample(
             candidates,
             batch["boxes"],
             batch["classes"] + 1,
-            priorities=_uniform(tf.shape(candidates.boxes)[1:2], roi_seed),
-            draws=_uniform([config.roi_batch], draw_seed),
+            priorities=drawn["rois"],
+            draws=drawn["draws"],
             foreground_fraction=config.roi_foreground,
         )
         scores, deltas = self.classify(outputs, rois.boxes, content, outputs.get("dropout_seed"))
@@ -122,6 +125,21 @@ class FasterRCNN(Detector):
             "rpn_box": losses.rpn_box_loss(outputs["rpn_deltas"], assigned.deltas, labels),
             "rcnn_class": losses.rcnn_class_loss(scores, rois.labels),
             "rcnn_box": losses.rcnn_box_loss(deltas, rois.deltas, rois.labels),
+        }
+
+    def random_numbers(
+        self, seed: tf.Tensor, anchors: int | tf.Tensor, rois: int | tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """What the samples of a step with ``seed`` (integers [2]) are drawn by, uniform in [0, 1), float32.
+
+        Returns:
+            ``anchors`` [anchors] and ``rois`` [rois], the priorities of anchors and of candidates (proposals,
+            then ground truths); ``draws`` [roi_batch], for what is drawn with replacement.
+        """
+        return {
+            "anchors": streams.uniform([anchors], streams.fold(seed, ANCHOR_DRAW)),
+            "rois": streams.uniform([rois], streams.fold(seed, ROI_DRAW)),
+            "draws": streams.uniform([self.config.roi_batch], streams.fold(seed, REPEATED_ROI_DRAW)),
         }
 
     def propose(
@@ -259,7 +277,3 @@ def _within(content: tf.Tensor, height: tf.Tensor, width: tf.Tensor, stride: int
     rows = tf.range(height)[None] < cells[:, :1]  # B x height
     columns = tf.range(width)[None] < cells[:, 1:]  # B x width
     return tf.logical_and(rows[:, :, None], columns[:, None, :])
-
-
-def _uniform(shape, seed: tf.Tensor) -> tf.Tensor:
-    return tf.random.stateless_uniform(shape, seed)

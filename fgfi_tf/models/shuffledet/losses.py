@@ -15,6 +15,9 @@ CONFIDENCE_WEIGHT_OBJECT = 75.0
 CONFIDENCE_WEIGHT_BACKGROUND = 100.0
 BOX_WEIGHT = 5.0
 LOG_EPSILON = 1e-16
+# The published run had 8 images on each GPU; its losses count the objects of one GPU, and it takes the mean
+# of the GPUs' gradients.
+IMAGES_PER_GPU = 8
 
 
 def split_predictions(predictions: tf.Tensor, num_shapes: int, num_classes: int) -> dict[str, tf.Tensor]:
@@ -90,6 +93,32 @@ def confidence_losses(
     return on_object, everywhere - tf.reduce_sum(tf.where(valid, tf.square(assigned), 0.0))
 
 
+def confidence_divisors(
+    objects: tf.Tensor, images: tf.Tensor, anchors: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """What the two sums of :func:`confidence_losses` are divided by, besides their weights.
+
+    The 2019 code, with B images and N objects on a GPU and A anchors in an image, has 75 / (N B) on the
+    assigned anchors and 100 / ((A - N) B) on the others, and its recipe 4 GPUs with B = 8. So, for ``images``
+    and ``objects`` of the whole batch and n = ``objects`` * min(8 / ``images``, 1), the objects of a GPU of
+    the recipe, they are
+
+    * ``objects`` * min(``images``, 8) for the assigned anchors, and
+    * max(A - n, A / 2) * ``images`` for the others.
+
+    That is the 2019 code for up to 8 images, and for more its mean over GPUs with as many objects each,
+    however they are spread. A / 2 never counts with the recipe's A of 16,848. With a small input, n may come
+    near A or exceed it; the background then weighs twice what it does without objects, and no more.
+
+    Args:
+        objects, images: counts of the whole batch (all replicas), float32 scalars.
+        anchors: A, of one image, float32 scalar.
+    """
+    share = tf.minimum(images, float(IMAGES_PER_GPU))
+    background = tf.maximum(anchors - objects * share / images, 0.5 * anchors)
+    return tf.maximum(objects, 1.0) * share, background * images
+
+
 def detection_losses(
     split: dict[str, tf.Tensor],
     targets: dict[str, tf.Tensor],
@@ -109,8 +138,8 @@ def detection_losses(
         global_objects, global_images: counts of the whole batch (all replicas).
 
     Returns:
-        ``class_loss``, ``confidence_loss`` and ``box_loss``. With no object in the whole batch
-        the first and the last are 0.
+        ``class_loss``, ``confidence_loss`` and ``box_loss``: the first and the last divided by the objects
+        of the batch (0 where it has none), the second as :func:`confidence_divisors` says.
     """
     index, valid = targets["anchor_index"], targets["valid"]
     objects = tf.maximum(global_objects, 1.0)
@@ -120,12 +149,13 @@ def detection_losses(
     on_object, elsewhere = confidence_losses(
         split["confidence_logits"], decoded, index, targets["boxes"], valid
     )
-    background = tf.cast(tf.shape(anchors)[0], tf.float32) - global_objects
-    confidence = (
-        CONFIDENCE_WEIGHT_OBJECT / objects * on_object + CONFIDENCE_WEIGHT_BACKGROUND / background * elsewhere
+    by_object, by_background = confidence_divisors(
+        global_objects, global_images, tf.cast(tf.shape(anchors)[0], tf.float32)
     )
+    confidence = CONFIDENCE_WEIGHT_OBJECT * on_object / by_object
+    confidence += CONFIDENCE_WEIGHT_BACKGROUND * elsewhere / by_background
     return {
         "class_loss": class_loss(split["class_logits"], index, targets["classes"], valid) / objects,
-        "confidence_loss": confidence / global_images,
+        "confidence_loss": confidence,
         "box_loss": box_loss(split["deltas"], index, targets["deltas"], valid) / objects,
     }

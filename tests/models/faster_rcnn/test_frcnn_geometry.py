@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from places import GOLDEN
 
 from fgfi_tf.models.faster_rcnn import anchors, box_coding
 
@@ -22,13 +23,17 @@ def test_grid_is_row_column_anchor(run_mode):
     np.testing.assert_array_equal(grid[2, 1, 3], [-56 + 16, -56 + 32, 71 + 16, 71 + 32])
 
 
-@pytest.mark.shared_data
 @pytest.mark.parametrize("height", [37, 38])
-def test_grid_equals_the_reference(shared_path, height):
-    golden = np.load(shared_path("golden/frcnn/anchors.npz"))
-    np.testing.assert_array_equal(anchors.base_anchors(), golden["base"])
-    grid = tf.reshape(anchors.anchor_grid(height, 50), [-1, 4])
-    np.testing.assert_array_equal(grid, golden[f"grid_{height}x50"])
+def test_grid_is_the_base_moved_by_16_pixels_a_cell(height):
+    """The grids of 600 x 800 and 608 x 800 pixels, anchor by anchor."""
+    base = anchors.base_anchors().tolist()
+    expected = [
+        (x1 + 16 * column, y1 + 16 * row, x2 + 16 * column, y2 + 16 * row)
+        for row in range(height)
+        for column in range(50)
+        for x1, y1, x2, y2 in base
+    ]
+    np.testing.assert_array_equal(tf.reshape(anchors.anchor_grid(height, 50), [-1, 4]), expected)
 
 
 def test_inside_excludes_the_first_pixel_beyond():
@@ -71,19 +76,19 @@ def test_one_pixel_boxes_have_their_own_rules():
     np.testing.assert_array_equal(iou, [[[-1, -1, -1], [0, 1, 0]]])
 
 
-@pytest.mark.shared_data
-def test_box_coding_equals_the_reference(shared_path, run_mode):
-    golden = np.load(shared_path("golden/frcnn/bbox_transform.npz"))
+def test_box_coding_equals_the_reference(run_mode):
+    golden = np.load(GOLDEN / "frcnn/bbox_transform.npz")
     ex, gt = tf.constant(golden["ex"]), tf.constant(golden["gt"])
     encoded = run_mode(box_coding.encode)(ex, gt)
     np.testing.assert_allclose(encoded, golden["encoded"], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(
         box_coding.decode(ex, tf.constant(golden["encoded"])), golden["roundtrip"], rtol=1e-5, atol=1e-3
     )
-    deltas = tf.reshape(tf.constant(golden["raw_deltas84"]), [200, 21, 4]) * golden["stds"] + golden["means"]
-    decoded = run_mode(box_coding.decode)(ex[:, None], deltas)
-    np.testing.assert_allclose(tf.reshape(decoded, [200, 84]), golden["decoded84"], rtol=1e-5, atol=1e-3)
+    # five classes of the network-like deltas
+    deltas = golden["raw_deltas"].reshape(-1, 5, 4) * golden["stds"] + golden["means"]
+    decoded = run_mode(box_coding.decode)(ex[:, None], tf.constant(deltas))
+    np.testing.assert_allclose(decoded, golden["decoded"].reshape(-1, 5, 4), rtol=1e-5, atol=1e-3)
     clipped = box_coding.clip(decoded, tf.constant(golden["im_info"][:, None, :2]))
-    np.testing.assert_allclose(tf.reshape(clipped, [200, 84]), golden["clipped84"], rtol=1e-5, atol=1e-3)
-    iou = box_coding.pairwise_iou(ex[:60], gt[:40])
+    np.testing.assert_allclose(clipped, golden["clipped"].reshape(-1, 5, 4), rtol=1e-5, atol=1e-3)
+    iou = box_coding.pairwise_iou(tf.constant(golden["iou_ex"]), tf.constant(golden["iou_gt"]))
     np.testing.assert_allclose(iou, golden["iou"], rtol=1e-5, atol=1e-6)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from places import GOLDEN
 
 from fgfi_tf.imitation import losses, masks
 from fgfi_tf.imitation.layer import ImitationLoss
@@ -20,64 +21,71 @@ def _mask_arguments(detector, boxes, height):
     return detector.imitation_anchors(height * 16 + 8, 800), *detector.imitation_boxes(batch)
 
 
-@pytest.mark.shared_data
+def _golden_masks(golden, height):
+    """bool [10, height, 50]."""
+    bits = np.unpackbits(golden[f"mask_{height}x50"], count=10 * height * 50)
+    return bits.reshape(10, height, 50).astype(bool)
+
+
 @pytest.mark.parametrize("height", [37, 38])
-def test_masks_equal_the_reference(shared_path, detector, height, run_mode):
-    golden = np.load(shared_path("golden/frcnn/imitation_mask.npz"))
+def test_masks_equal_the_reference(detector, height, run_mode):
+    golden = np.load(GOLDEN / "frcnn/imitation_mask.npz")
     anchors, boxes, valid = _mask_arguments(detector, golden["gt_boxes"], height)
     (mask,) = run_mode(masks.fine_grained_masks)(anchors, boxes, valid)
-    expected = golden[f"mask_{height}x50"].astype(bool)
+    expected = _golden_masks(golden, height)
     assert mask.shape == expected.shape and not expected[list(golden["names"]).index("no_boxes")].any()
     for index, name in enumerate(golden["names"]):
         np.testing.assert_array_equal(mask[index], expected[index], err_msg=str(name))
 
 
-@pytest.mark.shared_data
-def test_best_iou_equals_the_reference(shared_path, detector):
-    golden = np.load(shared_path("golden/frcnn/imitation_mask.npz"))
+def test_best_iou_equals_the_reference(detector):
+    golden = np.load(GOLDEN / "frcnn/imitation_mask.npz")
     anchors, boxes, valid = _mask_arguments(detector, golden["gt_boxes"], 37)
     best = tf.reduce_max(masks.best_iou_per_position(anchors[0], boxes), axis=(2, 3))
     np.testing.assert_allclose(tf.where(valid, best, 0.0), golden["max_iou_37x50"], atol=1e-6)
 
 
-@pytest.mark.shared_data
 @pytest.mark.parametrize("squared_error", [losses.dense_squared_error, losses.gathered_squared_error])
-def test_loss_and_gradients_equal_the_reference(shared_path, squared_error):
-    golden = np.load(shared_path("golden/frcnn/imitation_loss.npz"))
-    student = tf.constant(golden["student"].transpose(0, 2, 3, 1))
-    teacher = tf.constant(golden["teacher"].transpose(0, 2, 3, 1))
+def test_adaptation_and_gradient_equal_the_reference(squared_error):
+    """6 x 6 positions of the reference's 37 x 50, of which 24 are in its mask of 401; 4 of 32 channels.
+
+    Its loss is divided by 2 x 401. The gradient by the teacher's features is minus that by the adapted ones.
+    """
+    golden = np.load(GOLDEN / "frcnn/imitation_loss.npz")
+    student = tf.constant(golden["student"][None])  # 1 x 8 x 8 x 32, one position around the 6 x 6
     kernel = tf.constant(golden["adapt_weight"].transpose(2, 3, 1, 0))
     bias = tf.constant(golden["adapt_bias"])
-    for index in range(3):
-        mask = tf.constant(golden["masks"][index : index + 1] > 0)
-        with tf.GradientTape() as tape:
-            tape.watch([student, kernel, bias])
-            loss = squared_error(student, teacher, mask, kernel, bias) / (2.0 * golden["masks"][index].sum())
-        by_student, by_kernel, by_bias = tape.gradient(loss, [student, kernel, bias])
-        np.testing.assert_allclose(loss, golden[f"loss_{index}"], rtol=1e-5)
-        np.testing.assert_allclose(0.01 * loss, golden[f"weighted_loss_{index}"], rtol=1e-5)
-        np.testing.assert_allclose(by_bias, golden[f"grad_bias_{index}"], rtol=1e-4, atol=1e-5)
-        expected = golden[f"grad_weight_{index}"].transpose(2, 3, 1, 0)
-        np.testing.assert_allclose(by_kernel, expected, rtol=1e-4, atol=1e-5)
-        if index == 0:
-            expected = golden["grad_student_0"].transpose(0, 2, 3, 1)
-            np.testing.assert_allclose(by_student, expected, rtol=1e-4, atol=1e-6)
+    adapted = losses.adapt(student, kernel, bias)[0, 1:7, 1:7]
+    np.testing.assert_allclose(adapted, golden["adapted"], rtol=1e-4, atol=1e-5)
+    around = [[0, 0], [1, 1], [1, 1], [0, 0]]
+    teacher = tf.pad(golden["teacher"][None], around)
+    mask = tf.pad(tf.constant(golden["mask"][None] > 0), around[:3])
+    assert golden["positions"] == 401 and np.sum(mask) == 24
+    with tf.GradientTape() as tape:
+        tape.watch(teacher)
+        loss = squared_error(student, teacher, mask, kernel, bias) / (2.0 * 401)
+    found = -tape.gradient(loss, teacher)[0, 1:7, 1:7]
+    np.testing.assert_allclose(found, golden["grad_adapted"], rtol=1e-4, atol=1e-8)
+    difference = (golden["adapted"] - golden["teacher"])[golden["mask"] > 0].astype(np.float64)
+    np.testing.assert_allclose(loss, (difference**2).sum() / 802, rtol=1e-4)
 
 
-@pytest.mark.shared_data
 @pytest.mark.parametrize("compute", ["dense", "gathered"])
-def test_layer_on_the_reference_boxes(shared_path, detector, compute):
-    golden = np.load(shared_path("golden/frcnn/imitation_loss.npz"))
-    boxes = np.load(shared_path("golden/frcnn/imitation_mask.npz"))["gt_boxes"][[0, 2]]
-    student = tf.constant(golden["student"].transpose(0, 2, 3, 1))
-    layer = ImitationLoss([32], compute=compute)
-    layer.build([student.shape])
-    layer.set_weights([golden["adapt_weight"].transpose(2, 3, 1, 0), golden["adapt_bias"]])
-    anchors, truths, valid = _mask_arguments(detector, boxes, 37)
-    teacher = tf.constant(golden["teacher"].transpose(0, 2, 3, 1))
-    for index in range(2):
-        loss = layer([student], [teacher], anchors, truths[index : index + 1], valid[index : index + 1])
-        np.testing.assert_allclose(loss, golden[f"loss_{index}"], rtol=1e-5)
+def test_layer_on_the_reference_boxes(detector, compute, run_mode):
+    """Features of 1 channel that are 1 and 3 everywhere, a kernel of its middle alone: (2 * 1 - 3)^2 / 2."""
+    golden = np.load(GOLDEN / "frcnn/imitation_mask.npz")
+    anchors, truths, valid = _mask_arguments(detector, golden["gt_boxes"], 37)
+    layer = ImitationLoss([1], compute=compute)
+    layer.build([[None, 37, 50, 1]])
+    kernel = np.zeros([3, 3, 1, 1], np.float32)
+    kernel[1, 1] = 2.0
+    layer.set_weights([kernel, np.zeros([1], np.float32)])
+    student, teacher = tf.ones([10, 37, 50, 1]), tf.fill([10, 37, 50, 1], 3.0)
+    call = run_mode(lambda s, t: layer([s], [t], anchors, truths, valid))
+    np.testing.assert_allclose(call(student, teacher), 0.5, rtol=1e-5)
+    # nothing beyond the reference's masks is looked at
+    expected = _golden_masks(golden, 37)[..., None]
+    np.testing.assert_allclose(call(student, tf.where(expected, teacher, np.nan)), 0.5, rtol=1e-5)
 
 
 def test_one_pixel_and_no_boxes_give_no_mask(detector):

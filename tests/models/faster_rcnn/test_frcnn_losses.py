@@ -1,8 +1,8 @@
 """The losses against hand-made values and the reference's, with gradients."""
 
 import numpy as np
-import pytest
 import tensorflow as tf
+from places import GOLDEN
 
 from fgfi_tf.models.faster_rcnn import losses
 
@@ -14,17 +14,15 @@ def test_smooth_l1_by_hand():
     np.testing.assert_allclose(values, [0.045, 1 / 18, 1 - 1 / 18], rtol=1e-5)
 
 
-@pytest.mark.shared_data
-def test_smooth_l1_equals_the_reference(shared_path):
-    golden = np.load(shared_path("golden/frcnn/smooth_l1.npz"))
+def test_smooth_l1_equals_the_reference():
+    golden = np.load(GOLDEN / "frcnn/smooth_l1.npz")
     grid = tf.constant(golden["grid"])
     np.testing.assert_allclose(losses.smooth_l1(grid, 1.0), golden["elem_sigma1"], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(losses.smooth_l1(grid, 3.0), golden["elem_sigma3"], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.shared_data
-def test_rpn_box_loss_equals_the_reference(shared_path, run_mode):
-    golden = np.load(shared_path("golden/frcnn/smooth_l1.npz"))
+def test_rpn_box_loss_equals_the_reference(run_mode):
+    golden = np.load(GOLDEN / "frcnn/smooth_l1.npz")
 
     def channels_last(name):
         return golden[name].transpose(0, 2, 3, 1)  # 1 x 8 x 10 x 36
@@ -47,9 +45,8 @@ def test_rpn_box_loss_equals_the_reference(shared_path, run_mode):
     np.testing.assert_allclose(gradient, channels_last("rpn_grad"), rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.shared_data
-def test_rcnn_box_loss_equals_the_reference(shared_path, run_mode):
-    golden = np.load(shared_path("golden/frcnn/smooth_l1.npz"))
+def test_rcnn_box_loss_equals_the_reference(run_mode):
+    golden = np.load(GOLDEN / "frcnn/smooth_l1.npz")
     labels = tf.constant(np.where(golden["rcnn_inside"][:, 0] > 0, 2, 0)[None])  # 1 x 256
     prediction = tf.constant(golden["rcnn_pred"][None])
 

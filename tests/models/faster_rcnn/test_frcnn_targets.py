@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from places import GOLDEN
 
 from fgfi_tf.models.faster_rcnn import anchors, proposal_targets, proposals, rpn_targets, sampling
 
@@ -11,9 +12,9 @@ def _uniform(count):
     return tf.random.stateless_uniform([count], [1, 2])
 
 
-@pytest.mark.shared_data
-def test_rpn_targets_equal_the_reference(shared_path, run_mode):
-    golden = np.load(shared_path("golden/frcnn/rpn_targets.npz"))
+def test_rpn_targets_equal_the_reference(run_mode):
+    """All labels; the deltas of every anchor that is an object in some image, and of 60 others."""
+    golden = np.load(GOLDEN / "frcnn/rpn_targets.npz")
     boxes = golden["gt_boxes"]
     grid = tf.reshape(anchors.anchor_grid(37, 50), [-1, 4])
     targets = run_mode(rpn_targets.assign)(
@@ -24,7 +25,8 @@ def test_rpn_targets_equal_the_reference(shared_path, run_mode):
     )
     np.testing.assert_array_equal(targets.labels, golden["labels"])
     # the reference regresses anchors that overlap nothing towards its first, possibly empty, row as well
-    np.testing.assert_allclose(targets.deltas, golden["bbox_targets"], atol=1e-5)
+    deltas = tf.gather(targets.deltas, golden["rows"].astype(int), axis=1)
+    np.testing.assert_allclose(deltas, golden["bbox_targets"], atol=1e-5)
     sampled = rpn_targets.subsample(targets.labels, _uniform(grid.shape[0])).numpy()
     counts = np.stack(
         [
@@ -74,28 +76,41 @@ def test_draw_with_replacement_reaches_each_member_evenly(run_mode):
     np.testing.assert_array_equal(indices, [[1, 1, 3, 3, 4, 4], [0] * 6])
 
 
-@pytest.mark.shared_data
-@pytest.mark.parametrize(
-    ("mode", "pre", "post", "nms"),
-    [("train", 12000, 2000, "combined"), ("test", 6000, 300, "combined"), ("test", 6000, 300, "padded")],
-)
-def test_proposals_equal_the_reference(shared_path, mode, pre, post, nms):
-    golden = np.load(shared_path("golden/frcnn/proposals.npz"))
-    scores = proposals.foreground_probability(tf.constant(golden["cls_score"].transpose(0, 2, 3, 1)))
+def test_scores_and_boxes_of_the_rpn_equal_the_reference(run_mode):
+    """One row of the map."""
+    golden = np.load(GOLDEN / "frcnn/proposals.npz")
+    scores = run_mode(proposals.foreground_probability)(tf.constant(golden["cls_score"][None, None]))
     np.testing.assert_allclose(scores[0], golden["fg_prob"], atol=1e-6)
-    deltas = tf.constant(golden["bbox_deltas"].transpose(0, 2, 3, 1))
-    grid = tf.reshape(anchors.anchor_grid(37, 50), [-1, 4])
-    boxes = proposals.decode_proposals(grid, deltas, tf.constant([[600.0, 800.0]]))
+    row = anchors.anchor_grid(37, 50)[int(golden["row"])]
+    boxes = run_mode(proposals.decode_proposals)(
+        tf.reshape(row, [-1, 4]),
+        tf.constant(golden["bbox_deltas"][None, None]),
+        tf.constant([[600.0, 800.0]]),
+    )
     np.testing.assert_allclose(boxes[0], golden["clipped"], atol=1e-3)
-    # two images, the second in another order: each is suppressed by itself
-    batch_boxes = tf.constant(np.stack([golden["clipped"], golden["clipped"][::-1]]))
-    batch_scores = tf.constant(np.stack([golden["fg_prob"], golden["fg_prob"][::-1]]))
+    assert np.any(golden["clipped"] != golden["decoded"])
+
+
+@pytest.mark.parametrize("nms", proposals.NMS_KINDS)
+@pytest.mark.parametrize("post", [100, 347, 400])
+def test_proposals_equal_the_reference(post, nms):
+    """The 500 best boxes of an image, of which the reference keeps 347."""
+    golden = np.load(GOLDEN / "frcnn/proposals.npz")
+    scores, boxes, kept = (golden[key] for key in ("best_scores", "best_boxes", "kept"))
+    assert len(kept) == 347
+    # two images, the second in another order and with more boxes that are below the 500 best
+    rest = np.tile([[0.0, 0, 799, 599]], [40, 1]).astype(np.float32)
+    batch_boxes = tf.constant(np.stack([np.concatenate([boxes, rest]), np.concatenate([rest, boxes[::-1]])]))
+    low = np.full([40], 0.5 * scores.min(), np.float32)
+    batch_scores = tf.constant(np.stack([np.concatenate([scores, low]), np.concatenate([low, scores[::-1]])]))
     propose = tf.function(proposals.propose)
-    result = propose(batch_scores, batch_boxes, pre_nms=pre, post_nms=post, nms=nms)
-    np.testing.assert_array_equal(result.count, [post, post])
+    result = propose(batch_scores, batch_boxes, pre_nms=500, post_nms=post, nms=nms)
+    count = min(post, 347)
+    np.testing.assert_array_equal(result.count, [count, count])
     for image in range(2):
         # taking the 1 of the edge off again costs the last bit
-        np.testing.assert_allclose(result.boxes[image], golden[f"rois_{mode}"][:, 1:], atol=1e-4)
+        np.testing.assert_allclose(result.boxes[image, :count], boxes[kept[:count]], atol=1e-4)
+        assert not np.any(result.boxes[image, count:])
 
 
 @pytest.mark.parametrize("nms", proposals.NMS_KINDS)
@@ -116,13 +131,13 @@ def test_nms_is_strict_and_counts_pixels():
         assert result.count.numpy() == count
 
 
-@pytest.mark.shared_data
-def test_roi_targets_equal_the_reference(shared_path, run_mode):
-    golden = np.load(shared_path("golden/frcnn/proposal_targets.npz"))
+def test_roi_targets_equal_the_reference(run_mode):
+    golden = np.load(GOLDEN / "frcnn/proposal_targets.npz")
     boxes = tf.constant(golden["gt_boxes"][None, :, :4])
     valid = tf.constant(golden["gt_boxes"][None, :, 4] > 0)
     result = run_mode(proposal_targets.match)(tf.constant(golden["rois_in"][None, :, 1:]), boxes, valid)
-    np.testing.assert_array_equal(result.boxes[0], golden["rois_all"][:, 1:])
+    candidates = np.concatenate([golden["rois_in"][:, 1:], golden["gt_boxes"][:, :4]])
+    np.testing.assert_array_equal(result.boxes[0], candidates)
     np.testing.assert_allclose(result.best_iou[0], golden["max_iou"], atol=1e-6)
     np.testing.assert_array_equal(result.best_truth[0], golden["argmax_gt"])
     iou = result.best_iou[0].numpy()
