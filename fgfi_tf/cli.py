@@ -16,14 +16,15 @@ SLOW_CALLBACK = "is slow compared to the batch time"
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
     """Calls ``main(argv)`` and ends the process with its exit code (None: 0).
 
-    A :class:`UserError` is printed as one line, ``<script>: error: <message>``, with exit code 1;
+    A :class:`UserError` is printed as one line, ``<script>: error: <message>``, with exit code 1, and one for
+    each further wrong file where it names several;
     Ctrl-C ends with 130, as the shell's convention is.
     """
     argv = list(sys.argv if argv is None else argv)
     try:
         code = main(argv)
     except UserError as error:
-        message = " ".join(str(error).split())
+        message = "\n  ".join(" ".join(line.split()) for line in str(error).splitlines())
         print(f"{argv[0].rsplit('/', 1)[-1]}: error: {message}", file=sys.stderr, flush=True)
         code = 1
     except KeyboardInterrupt:
