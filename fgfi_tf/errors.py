@@ -12,9 +12,12 @@ MOST_PROBLEMS = 20
 class UserError(ValueError):
     """A wrong input, flag or file. The message is one line that names it and says what to do.
 
-    Scripts print the message without a traceback and exit with 1. Only :class:`Problems` makes a message of
-    several lines, one for each wrong file.
+    Scripts print the message without a traceback and exit with 1.
     """
+
+
+class UserErrors(UserError):
+    """Several wrong files: a heading, and a line for each of them."""
 
 
 class Problems:
@@ -24,10 +27,10 @@ class Problems:
         self._lines: list[str] = []
 
     def add(self, line: str) -> None:
-        """Keeps a problem. Raises ``UserError`` with all of them once there are ``MOST_PROBLEMS``."""
+        """Keeps a problem. Raises ``UserErrors`` with all of them once there are ``MOST_PROBLEMS``."""
         self._lines += line.splitlines()
         if len(self._lines) >= MOST_PROBLEMS:
-            raise UserError("\n".join([f"{MOST_PROBLEMS} problems, there may be more:", *self._lines]))
+            raise UserErrors("\n".join([f"{MOST_PROBLEMS} problems, there may be more:", *self._lines]))
 
     @contextlib.contextmanager
     def collect(self) -> Iterator[None]:
@@ -41,9 +44,9 @@ class Problems:
         self.add(problem)
 
     def raise_any(self) -> None:
-        """Raises ``UserError`` where something was kept: one line, or several below a heading."""
+        """Raises ``UserError`` where something was kept, ``UserErrors`` where that is more than one."""
         if len(self._lines) > 1:
-            raise UserError("\n".join([f"{len(self._lines)} problems:", *self._lines]))
+            raise UserErrors("\n".join([f"{len(self._lines)} problems:", *self._lines]))
         if self._lines:
             raise UserError(self._lines[0])
 

@@ -74,6 +74,7 @@ def prepare(
         _name_outdated(Path(builder.data_dir).parent.parent, prefix)
         kitti_raw.read_labels(frames)  # what is wrong is told before any image is read
     paths = prepare_records(builder)
+    builder.warn_of_cut_boxes()
     return PreparedDataset(
         name=f"kitti/{split}",
         class_names=kitti_raw.CLASS_NAMES,
@@ -87,9 +88,7 @@ def prepare(
 
 def _read_all_labels(frames: list[kitti_raw.Frame]) -> list[dict[str, np.ndarray]]:
     labels = kitti_raw.read_labels(frames)
-    return [
-        {"image_id": frame.image_id, **objects} for frame, objects in zip(frames, labels, strict=True)
-    ]
+    return [{"image_id": frame.image_id, **objects} for frame, objects in zip(frames, labels, strict=True)]
 
 
 def _name_outdated(folder: Path, prefix: str) -> None:

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from fgfi_tf.data import kitti_text, text_files
-from fgfi_tf.data.kitti_text import CLASS_NAMES
 from fgfi_tf.errors import Problems, UserError
 
 DOWNLOAD_PAGE = "https://www.cvlibs.net/datasets/kitti/eval_object.php"
 
-#: The first so many of CLASS_NAMES are learnt, the others are ignored.
+CLASS_NAMES = kitti_text.CLASS_NAMES
+#: The first so many of them are learnt, the others are ignored.
 NUM_TRAINING_CLASSES = 3
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 #: Splits of this name are read from ``testing/``, every other one from ``training/``.

@@ -85,6 +85,7 @@ def prepare(
     if not is_prepared(builder):
         voc_raw.read_labels(frames)  # what is wrong is told before any image is read
     paths = prepare_records(builder)
+    builder.warn_of_cut_boxes()
     return PreparedDataset(
         name=f"voc/{split}",
         class_names=voc_raw.CLASS_NAMES,

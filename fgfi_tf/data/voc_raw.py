@@ -142,8 +142,8 @@ def _parse_xml(path: Path) -> ElementTree.Element:
         raise UserError(f"{path}: not a VOC annotation: {error}") from error
     except (LookupError, ValueError) as error:
         raise UserError(
-            f"{path}: not a VOC annotation: its encoding is not {encoding!r}, as it says, or that is not known; "
-            "save it as UTF-8"
+            f"{path}: not a VOC annotation: its encoding is not {encoding!r}, as it says, or that is not "
+            "known; save it as UTF-8"
         ) from error
 
 
@@ -152,7 +152,7 @@ def _read_size(root: ElementTree.Element, path: Path) -> tuple[int, int] | None:
     size = root.find("size")
     if size is None or not all((size.findtext(tag) or "").strip() for tag in ("height", "width")):
         return None
-    height, width = (_number(size, tag, path) for tag in ("height", "width"))
+    height, width = _numbers(size, ("height", "width"), path)
     if min(height, width) < 0 or height != int(height) or width != int(width):
         raise UserError(f"{path}: its <size> says {width:g} x {height:g}, which no image has")
     return (int(height), int(width)) if height and width else None
@@ -162,7 +162,7 @@ def _read_object(element: ElementTree.Element, name: str, class_index: int, path
     bounds = element.find("bndbox")
     if bounds is None:
         raise UserError(f"{path}: a {name} has no <bndbox>")
-    xmin, ymin, xmax, ymax = (_number(bounds, tag, path) for tag in ("xmin", "ymin", "xmax", "ymax"))
+    xmin, ymin, xmax, ymax = _numbers(bounds, ("xmin", "ymin", "xmax", "ymax"), path)
     if xmin > xmax or ymin > ymax:
         raise UserError(f"{path}: the box {xmin:g} {ymin:g} {xmax:g} {ymax:g} of a {name} is upside down")
     return VocObject(
@@ -274,14 +274,16 @@ def _frame(folder: Path, image_id: str, where: str, unlabelled: bool) -> Frame:
     return Frame(image_id, image, annotation)
 
 
-def _number(element: ElementTree.Element, tag: str, path: Path) -> float:
-    text = element.findtext(tag)
-    value = text_files.number((text or "").strip())
-    if value is None:
+def _numbers(element: ElementTree.Element, tags: Sequence[str], path: Path) -> list[float]:
+    texts = [element.findtext(tag) or "" for tag in tags]
+    values = text_files.numbers(texts)
+    if values is None:
+        tag, text = next(pair for pair in zip(tags, texts, strict=True) if text_files.number(pair[1]) is None)
         raise UserError(f"{path}: <{tag}> is {text!r}, not a number")
-    if abs(value) > text_files.LARGEST:
-        raise UserError(f"{path}: <{tag}> is {text!r}, which is too large")
-    return value
+    largest = max(values, key=abs)
+    if abs(largest) > text_files.LARGEST:
+        raise UserError(f"{path}: <{tags[values.index(largest)]}> is {largest:g}, which is too large")
+    return values
 
 
 def _flag(element: ElementTree.Element, tag: str, path: Path) -> bool:

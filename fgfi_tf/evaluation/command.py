@@ -44,8 +44,9 @@ class FilesConfig:
     protocol: str = _option(
         "official",
         _OUTPUT,
-        "official: as the current development kits: KITTI's ignores small detections, VOC's accepts an IoU of "
-        "exactly 0.5. reference: as the 2019 code, which does not, and of VOC rounds scores to three decimals.",
+        "official: as the current development kits: KITTI's ignores small detections, VOC's accepts an IoU "
+        "of exactly 0.5. reference: as the 2019 code, which does neither; of VOC, scores rounded to three "
+        "decimals.",
         VARIANTS,
     )
     output_json: str = _option("", _OUTPUT, "Write the results to this file, fractions in full precision.")

@@ -7,8 +7,8 @@ difficult, and a false positive where it has been found; otherwise it is a false
 are no positives. Equal scores keep their order.
 
 Two protocols: ``official``, the development kit (Matlab), for which an IoU equal to the threshold is
-sufficient, and ``reference``, the Python evaluator of the 2019 code, which published Faster R-CNN figures come
-from, for which it is not.
+sufficient, and ``reference``, the Python evaluator of the 2019 code, which published Faster R-CNN figures
+come from, for which it is not.
 """
 
 from __future__ import annotations

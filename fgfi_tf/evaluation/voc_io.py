@@ -1,8 +1,8 @@
 """The VOC devkit's result files, ``comp4_det_<set>_<class>.txt``: one detection a line.
 
-``image score xmin ymin xmax ymax`` with 1-based inclusive pixels; images are names, leading zeros kept, which
-may hold blanks. ``comp3`` stands for detectors that were trained on VOC alone, ``comp4`` for others; some code
-adds a word of its own, ``comp4_<salt>_det_<set>_<class>.txt``.
+``image score xmin ymin xmax ymax`` with 1-based inclusive pixels; images are names, leading zeros kept,
+which may hold blanks. ``comp3`` stands for detectors that were trained on VOC alone, ``comp4`` for others;
+some code adds a word of its own, ``comp4_<salt>_det_<set>_<class>.txt``.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ def result_file(folder: str | Path, image_set: str, class_name: str, prefix: str
     return Path(folder) / f"{prefix}_det_{image_set}_{class_name}.txt"
 
 
-def image_sets(
-    folder: str | Path, class_names: Sequence[str] = voc_raw.CLASS_NAMES
-) -> list[tuple[str, str]]:
+def image_sets(folder: str | Path, class_names: Sequence[str] = voc_raw.CLASS_NAMES) -> list[tuple[str, str]]:
     """What a folder holds result files of: each prefix (``comp4``) and image set (``test``).
 
     Raises:
@@ -191,7 +189,7 @@ def _read_rows(path: Path, image_index: Mapping[str, int]) -> tuple[list[int], n
         if len(fields) != 6:
             raise UserError(f"{path}:{number}: {len(fields)} fields, not image, score and four coordinates")
         if fields[0] not in image_index:
-            raise UserError(f"{path}:{number}: image {fields[0]} is not in the set")
+            raise UserError(f"{path}:{number}: image {fields[0]!r} is not in the set")
         values = text_files.numbers(fields[1:])
         if values is None:
             wrong = next(field for field in fields[1:] if text_files.number(field) is None)
