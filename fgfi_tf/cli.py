@@ -8,22 +8,26 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
-from fgfi_tf.errors import UserError
+from fgfi_tf.errors import UserError, UserErrors
 
+LINE_FORMAT = "%(levelname)s: %(message)s"
 SLOW_CALLBACK = "is slow compared to the batch time"
 
 
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
     """Calls ``main(argv)`` and ends the process with its exit code (None: 0).
 
-    A :class:`UserError` is printed as one line, ``<script>: error: <message>``, with exit code 1;
+    A :class:`UserError` is printed as one line, ``<script>: error: <message>``, with exit code 1, and one for
+    each further wrong file where it names several;
     Ctrl-C ends with 130, as the shell's convention is.
     """
+    logging.basicConfig(format=LINE_FORMAT)
     argv = list(sys.argv if argv is None else argv)
     try:
         code = main(argv)
     except UserError as error:
-        message = " ".join(str(error).split())
+        lines = str(error).splitlines() if isinstance(error, UserErrors) else [str(error)]
+        message = "\n  ".join(" ".join(line.split()) for line in lines)
         print(f"{argv[0].rsplit('/', 1)[-1]}: error: {message}", file=sys.stderr, flush=True)
         code = 1
     except KeyboardInterrupt:
@@ -39,7 +43,7 @@ def start_tensorflow() -> None:
     are printed after all. Warnings, ours and TensorFlow's, become lines like ``WARNING: text``, printed once,
     and Keras does not tell that saving takes longer than a step.
     """
-    logging.basicConfig(format="%(levelname)s: %(message)s")  # before TensorFlow adds a handler of its own
+    logging.basicConfig(format=LINE_FORMAT)  # before TensorFlow adds a handler of its own
     logging.getLogger("tensorflow").addFilter(lambda record: SLOW_CALLBACK not in record.getMessage())
     sys.stderr.flush()
     kept = os.dup(2)

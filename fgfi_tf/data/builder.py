@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from absl import logging
 from PIL import Image
 
+from fgfi_tf.data.edges import cut_to_image
 from fgfi_tf.data.records import Sample, progress_bar
-from fgfi_tf.errors import UserError
+from fgfi_tf.errors import Problems, UserError
 
 ObjectFeatures = dict[str, tuple[tuple[int, ...], type]]
 
@@ -43,10 +45,26 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     HOMEPAGE = ""
     #: shape and dtype of what each object has.
     OBJECT_FEATURES: ObjectFeatures = {}
+    _boxes_cut = 0
 
     def frame_objects(self, frame: Any, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
         """The labels of a frame: arrays [N, ...] by the names of ``OBJECT_FEATURES``."""
         raise NotImplementedError("a subclass defines frame_objects")
+
+    def cut_boxes(self, boxes: np.ndarray, image_size: tuple[int, int], path: Path | None) -> np.ndarray:
+        """Boxes of a label file, cut to the image; a subclass calls it. See ``edges.cut_to_image``."""
+        boxes, count = cut_to_image(boxes, image_size, path)
+        self._boxes_cut += count
+        return boxes
+
+    def warn_of_cut_boxes(self) -> None:
+        """Says how many boxes were cut where this builder has written records; TFDS silences what writes."""
+        if self._boxes_cut:
+            logging.warning(
+                "%s: boxes that reached over the edge of their image by up to a pixel were cut: %d",
+                self.builder_config.name,
+                self._boxes_cut,
+            )
 
     def _info(self) -> tfds.core.DatasetInfo:
         objects = {
@@ -75,20 +93,24 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self) -> Iterator[tuple[int, dict]]:
         config = self.builder_config
         bar = progress_bar(config.frames, f"preparing {config.name}", config.progress)
+        problems = Problems()
         for key, frame in enumerate(bar):
-            size = check_image(frame.image_path)
-            objects = self.frame_objects(frame, size)
-            yield (
-                key,
-                {
-                    "image": str(frame.image_path),
-                    "image_id": frame.image_id,
-                    "image_size": np.array(size, np.int32),
-                    "objects": {
-                        name: objects[name].astype(dtype) for name, (_, dtype) in self.OBJECT_FEATURES.items()
+            with problems.collect():
+                size = check_image(frame.image_path)
+                objects = self.frame_objects(frame, size)
+                yield (
+                    key,
+                    {
+                        "image": str(frame.image_path),
+                        "image_id": frame.image_id,
+                        "image_size": np.array(size, np.int32),
+                        "objects": {
+                            name: objects[name].astype(dtype)
+                            for name, (_, dtype) in self.OBJECT_FEATURES.items()
+                        },
                     },
-                },
-            )
+                )
+        problems.raise_any()
 
 
 def fingerprint(title: str, paths: Iterable[Path | None]) -> str:

@@ -40,8 +40,9 @@ class Kitti(SplitBuilder, skip_registration=True):
     }
 
     def frame_objects(self, frame: kitti_raw.Frame, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
-        """See ``SplitBuilder``; boxes are checked against the image."""
-        return _frame_objects(frame, image_size)
+        """See ``SplitBuilder``."""
+        (objects,) = kitti_raw.read_labels([frame])
+        return objects | {"boxes": self.cut_boxes(objects["boxes"], image_size, frame.label_path)}
 
 
 def prepare(
@@ -71,7 +72,9 @@ def prepare(
         builder = Kitti(data_dir=folder, config=config)
     if not is_prepared(builder):
         _name_outdated(Path(builder.data_dir).parent.parent, prefix)
+        kitti_raw.read_labels(frames)  # what is wrong is told before any image is read
     paths = prepare_records(builder)
+    builder.warn_of_cut_boxes()
     return PreparedDataset(
         name=f"kitti/{split}",
         class_names=kitti_raw.CLASS_NAMES,
@@ -83,14 +86,9 @@ def prepare(
     )
 
 
-def _frame_objects(frame: kitti_raw.Frame, image_size: tuple[int, int] | None) -> dict[str, np.ndarray]:
-    if frame.label_path is None:
-        return kitti_raw.label_arrays([])
-    return kitti_raw.label_arrays(kitti_raw.read_labels(frame.label_path, image_size))
-
-
 def _read_all_labels(frames: list[kitti_raw.Frame]) -> list[dict[str, np.ndarray]]:
-    return [{"image_id": frame.image_id, **_frame_objects(frame, None)} for frame in frames]
+    labels = kitti_raw.read_labels(frames)
+    return [{"image_id": frame.image_id, **objects} for frame, objects in zip(frames, labels, strict=True)]
 
 
 def _name_outdated(folder: Path, prefix: str) -> None:

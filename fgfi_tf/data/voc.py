@@ -15,8 +15,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from fgfi_tf.data import voc_raw
-from fgfi_tf.data.builder import SplitBuilder, SplitConfig, check_image, fingerprint, parse_record
-from fgfi_tf.data.records import PreparedDataset, Sample, prepare_records, quiet_tfds
+from fgfi_tf.data.builder import SplitBuilder, SplitConfig, fingerprint, parse_record
+from fgfi_tf.data.images import image_size as read_image_size
+from fgfi_tf.data.records import PreparedDataset, Sample, is_prepared, prepare_records, quiet_tfds
 from fgfi_tf.errors import UserError
 
 ATTRIBUTES = ("difficult", "truncated")
@@ -43,14 +44,15 @@ class Voc(SplitBuilder, skip_registration=True):
     }
 
     def frame_objects(self, frame: voc_raw.Frame, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
-        """See ``SplitBuilder``; an annotation must give the image's own size."""
-        labels = _frame_labels(frame)
-        if frame.annotation_path is not None and tuple(labels["image_size"]) != image_size:
+        """See ``SplitBuilder``; an annotation that gives a size must give the image's own."""
+        (annotation,) = voc_raw.read_labels([frame])
+        if annotation.image_size not in (None, image_size):
             raise UserError(
-                f"{frame.annotation_path}: says {_size_text(labels['image_size'])}, "
+                f"{frame.annotation_path}: says {_size_text(annotation.image_size)}, "
                 f"but {frame.image_path} is {_size_text(image_size)}"
             )
-        return labels
+        objects = annotation.arrays()
+        return objects | {"boxes": self.cut_boxes(objects["boxes"], image_size, frame.annotation_path)}
 
 
 def prepare(
@@ -80,7 +82,10 @@ def prepare(
     config = SplitConfig(name=name, frames=tuple(frames), progress=progress)
     with quiet_tfds():
         builder = Voc(data_dir=folder, config=config)
+    if not is_prepared(builder):
+        voc_raw.read_labels(frames)  # what is wrong is told before any image is read
     paths = prepare_records(builder)
+    builder.warn_of_cut_boxes()
     return PreparedDataset(
         name=f"voc/{split}",
         class_names=voc_raw.CLASS_NAMES,
@@ -88,7 +93,7 @@ def prepare(
         image_ids=[frame.image_id for frame in frames],
         paths=paths,
         parse=functools.partial(parse_record, builder.info.features, ATTRIBUTES),
-        labels=lambda: [_frame_labels(frame) for frame in frames],
+        labels=functools.partial(_read_all_labels, frames),
     )
 
 
@@ -153,18 +158,15 @@ def parse_stock_record(features: tfds.features.FeaturesDict, serialized: tf.Tens
     }
 
 
-def _frame_labels(frame: voc_raw.Frame) -> dict[str, np.ndarray]:
-    if frame.annotation_path is None:
-        annotation = voc_raw.Annotation(check_image(frame.image_path), ())
-    else:
-        annotation = voc_raw.read_annotation(frame.annotation_path)
-    arrays = annotation.arrays()
-    return {
-        "image_id": frame.image_id,
-        "image_size": np.array(annotation.image_size, np.int32),
-        **arrays,
-        "ignore": np.zeros(len(arrays["classes"]), np.bool_),
-    }
+def _read_all_labels(frames: list[voc_raw.Frame]) -> list[dict[str, np.ndarray]]:
+    labels = []
+    for frame, annotation in zip(frames, voc_raw.read_labels(frames), strict=True):
+        size = annotation.image_size or read_image_size(frame.image_path)
+        arrays = annotation.arrays()
+        ignore = np.zeros(len(arrays["classes"]), np.bool_)
+        image = {"image_id": frame.image_id, "image_size": np.array(size, np.int32)}
+        labels.append({**image, **arrays, "ignore": ignore})
+    return labels
 
 
 def _stock_builder(folder: Path) -> tfds.core.DatasetBuilder:

@@ -13,14 +13,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fgfi_tf.errors import UserError
+from fgfi_tf.data import text_files
+from fgfi_tf.errors import Problems, UserError
 
 DOWNLOAD_PAGE = "http://host.robots.ox.ac.uk/pascal/VOC/"
 
@@ -36,6 +37,13 @@ YEARS = {
     "0712": ("VOC2007", "VOC2012"),
     "07+12": ("VOC2007", "VOC2012"),
 }
+
+# Flags are 0 and 1 in the devkit's files, and words in what some tools write; no text is 0.
+_FLAGS = {
+    **dict.fromkeys(("1", "true", "yes", "y", "t"), True),
+    **dict.fromkeys(("0", "false", "no", "n", "f", "unspecified", ""), False),
+}
+_ENCODING = re.compile(rb"<\?xml[^>]*\sencoding\s*=\s*[\"']([^\"'>]*)[\"']")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +67,17 @@ class VocObject:
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-    """One annotation file; ``image_size`` is (H, W)."""
+    """One annotation file.
 
-    image_size: tuple[int, int]
+    Attributes:
+        image_size: (H, W); None where the file does not say, or says 0.
+        objects: those of known classes.
+        unknown: the class names of the others, one for each object.
+    """
+
+    image_size: tuple[int, int] | None
     objects: tuple[VocObject, ...]
+    unknown: tuple[str, ...] = ()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """``boxes`` float64 [N,4], ``classes`` int32 [N], ``difficult`` and ``truncated`` bool [N]."""
@@ -78,52 +93,83 @@ class Annotation:
         }
 
 
-def read_annotation(path: str | Path, class_names: Sequence[str] = CLASS_NAMES) -> Annotation:
+def read_annotation(
+    path: str | Path, class_names: Sequence[str] = CLASS_NAMES, skip_unknown: bool = False
+) -> Annotation:
     """Reads one XML file. Parts of persons, nested in an object, are no objects.
 
+    Boxes are as the file has them, whether or not they lie in the image: it need not say how large that is.
+
+    Args:
+        path: the file.
+        class_names: the known classes.
+        skip_unknown: leave out objects of other classes; they are an error otherwise.
+
     Raises:
-        UserError: the file cannot be read, is no VOC annotation, has an unknown class, a coordinate that is
-            no number, xmin > xmax, or a box outside the image.
+        UserError: the file cannot be read, is no VOC annotation, has an unknown class (see above), a number
+            that is none or too large, a flag that is none, xmin > xmax, or a size that is none.
     """
     path = Path(path)
+    root = _parse_xml(path)
+    index = {name: number for number, name in enumerate(class_names)}
+    objects, unknown = [], []
+    for element in root.findall("object"):
+        name = (element.findtext("name") or "").strip().lower()
+        if name in index:
+            objects.append(_read_object(element, name, index[name], path))
+        elif name and skip_unknown:
+            unknown.append(name)
+        else:
+            raise UserError(f"{path}: unknown class {name!r}; known are {', '.join(index)}")
+    return Annotation(_read_size(root, path), tuple(objects), tuple(unknown))
+
+
+def _parse_xml(path: Path) -> ElementTree.Element:
+    """The root element, whatever encoding that Python knows the file says it has."""
     try:
-        root = ElementTree.parse(path).getroot()
-    except OSError as error:
-        raise UserError(f"{path}: cannot read this annotation: {error.strerror}") from error
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot read this annotation: {reason}") from error
+    try:
+        try:
+            return ElementTree.fromstring(content)
+        except (LookupError, ValueError):  # the parser itself knows few encodings
+            match = _ENCODING.search(content)
+            encoding = match.group(1)[:40].decode("ascii", "replace") if match else "utf-8"
+            return ElementTree.fromstring(content.decode(encoding))
     except ElementTree.ParseError as error:
         raise UserError(f"{path}: not a VOC annotation: {error}") from error
+    except (LookupError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a VOC annotation: its encoding is not {encoding!r}, as it says, or that is not "
+            "known; save it as UTF-8"
+        ) from error
+
+
+def _read_size(root: ElementTree.Element, path: Path) -> tuple[int, int] | None:
+    """(H, W) of the image; None without ``<size>``, and where a side is missing or 0."""
     size = root.find("size")
-    if size is None:
-        raise UserError(f"{path}: not a VOC annotation: it has no <size>")
-    height, width = (int(_number(size, tag, path)) for tag in ("height", "width"))
-    index = {name: number for number, name in enumerate(class_names)}
-    objects = (_read_object(element, (height, width), index, path) for element in root.findall("object"))
-    return Annotation((height, width), tuple(objects))
+    if size is None or not all((size.findtext(tag) or "").strip() for tag in ("height", "width")):
+        return None
+    height, width = _numbers(size, ("height", "width"), path)
+    if min(height, width) < 0 or height != int(height) or width != int(width):
+        raise UserError(f"{path}: its <size> says {width:g} x {height:g}, which no image has")
+    return (int(height), int(width)) if height and width else None
 
 
-def _read_object(
-    element: ElementTree.Element, image_size: tuple[int, int], index: dict[str, int], path: Path
-) -> VocObject:
-    name = (element.findtext("name") or "").strip().lower()
-    if name not in index:
-        raise UserError(f"{path}: unknown class {name!r}; known are {', '.join(index)}")
+def _read_object(element: ElementTree.Element, name: str, class_index: int, path: Path) -> VocObject:
     bounds = element.find("bndbox")
     if bounds is None:
         raise UserError(f"{path}: a {name} has no <bndbox>")
-    xmin, ymin, xmax, ymax = (_number(bounds, tag, path) for tag in ("xmin", "ymin", "xmax", "ymax"))
+    xmin, ymin, xmax, ymax = _numbers(bounds, ("xmin", "ymin", "xmax", "ymax"), path)
     if xmin > xmax or ymin > ymax:
         raise UserError(f"{path}: the box {xmin:g} {ymin:g} {xmax:g} {ymax:g} of a {name} is upside down")
-    height, width = image_size
-    if xmin < 1 or ymin < 1 or xmax > width or ymax > height:
-        raise UserError(
-            f"{path}: the box {xmin:g} {ymin:g} {xmax:g} {ymax:g} of a {name} is outside the image, "
-            f"{width} wide and {height} high (coordinates count from 1)"
-        )
     return VocObject(
-        class_index=index[name],
+        class_index=class_index,
         box=(xmin - 1, ymin - 1, xmax - 1, ymax - 1),
-        difficult=_flag(element, "difficult"),
-        truncated=_flag(element, "truncated"),
+        difficult=_flag(element, "difficult", path),
+        truncated=_flag(element, "truncated", path),
     )
 
 
@@ -141,17 +187,33 @@ def list_frames(data_dir: str | Path, split: str) -> list[Frame]:
     """
     devkit = find_devkit(data_dir)
     folders, name = _year_folders(devkit, split)
-    frames, seen = [], {}
+    frames, seen, problems = [], {}, Problems()
     for folder in folders:
         path = folder / "ImageSets" / "Main" / f"{name}.txt"
-        for number, image_id in enumerate(_read_list(path), start=1):
+        for image_id, number in text_files.read_ids(path).items():
+            where = f"{path} line {number}"
             if image_id in seen:
-                raise UserError(
-                    f"{path} line {number}: image {image_id} is named twice, first in {seen[image_id]}"
-                )
-            seen[image_id] = f"{path} line {number}"
-            frames.append(_frame(folder, image_id, seen[image_id], unlabelled=name == "test"))
+                raise UserError(f"{where}: image {image_id} is named twice, first in {seen[image_id]}")
+            seen[image_id] = where
+            with problems.collect():
+                frames.append(_frame(folder, image_id, where, unlabelled=name == "test"))
+    problems.raise_any()
     return frames
+
+
+def read_labels(frames: Sequence[Frame]) -> list[Annotation]:
+    """The annotation of each frame; one without objects and size where a frame has none.
+
+    Raises:
+        UserError: annotations that cannot be read or are wrong (see :func:`read_annotation`), up to 20.
+    """
+    problems, annotations = Problems(), []
+    for frame in frames:
+        with problems.collect():
+            path = frame.annotation_path
+            annotations.append(Annotation(None, ()) if path is None else read_annotation(path))
+    problems.raise_any()
+    return annotations
 
 
 def image_folder(data_dir: str | Path, split: str) -> Path | None:
@@ -200,16 +262,6 @@ def _year_folders(devkit: Path, split: str) -> tuple[list[Path], str]:
     return folders, name
 
 
-def _read_list(path: Path) -> list[str]:
-    try:
-        names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read this split: {getattr(error, 'strerror', error)}") from error
-    if not names:
-        raise UserError(f"{path}: the split is empty")
-    return names
-
-
 def _frame(folder: Path, image_id: str, where: str, unlabelled: bool) -> Frame:
     image = folder / "JPEGImages" / f"{image_id}.jpg"
     annotation = folder / "Annotations" / f"{image_id}.xml"
@@ -222,17 +274,22 @@ def _frame(folder: Path, image_id: str, where: str, unlabelled: bool) -> Frame:
     return Frame(image_id, image, annotation)
 
 
-def _number(element: ElementTree.Element, tag: str, path: Path) -> float:
-    text = element.findtext(tag)
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not math.isfinite(value):
+def _numbers(element: ElementTree.Element, tags: Sequence[str], path: Path) -> list[float]:
+    texts = [element.findtext(tag) or "" for tag in tags]
+    values = text_files.numbers(texts)
+    if values is None:
+        tag, text = next(pair for pair in zip(tags, texts, strict=True) if text_files.number(pair[1]) is None)
         raise UserError(f"{path}: <{tag}> is {text!r}, not a number")
+    largest = max(values, key=abs)
+    if abs(largest) > text_files.LARGEST:
+        raise UserError(f"{path}: <{tags[values.index(largest)]}> is {largest:g}, which is too large")
+    return values
+
+
+def _flag(element: ElementTree.Element, tag: str, path: Path) -> bool:
+    """A flag; older annotations leave some out, which is 0."""
+    text = element.findtext(tag) or ""
+    value = _FLAGS.get(text.strip().lower())
+    if value is None:
+        raise UserError(f"{path}: <{tag}> is {text!r}, neither 0 nor 1")
     return value
-
-
-def _flag(element: ElementTree.Element, tag: str) -> bool:
-    """A flag that is 1 or 0 or missing (older annotations leave some out)."""
-    return (element.findtext(tag) or "0").strip() == "1"

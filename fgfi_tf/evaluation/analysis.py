@@ -91,7 +91,7 @@ def _analyse(
     class_index, overlap = TYPE_INDEX[class_name.lower()], MIN_OVERLAP[class_name]
     rows = _by_score(detections, class_index, difficulty.min_height if protocol == "official" else 0.0)
     found = detections.take(np.sort(rows))  # frame order, which finding pairs needs
-    counts = countable(labels, class_index, difficulty)
+    counts = countable(labels, class_index, difficulty, protocol)
     truth, row, iou = matching.overlapping_pairs(
         labels.frame, labels.boxes, found.frame, found.boxes, LOCALISATION_OVERLAP
     )

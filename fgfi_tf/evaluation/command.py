@@ -51,8 +51,9 @@ class FilesConfig:
     protocol: str = _option(
         "official",
         _OUTPUT,
-        "official: KITTI's current development kit, small detections are ignored; VOC's rule on scores as "
-        "they are. reference: as the 2019 code; of VOC, scores rounded to three decimals.",
+        "official: as the current development kits: KITTI's ignores small detections, VOC's accepts an IoU "
+        "of exactly 0.5. reference: as the 2019 code, which does neither; of VOC, scores rounded to three "
+        "decimals.",
         VARIANTS,
     )
     output_json: str = _option("", _OUTPUT, "Write the results to this file, fractions in full precision.")

@@ -1,7 +1,8 @@
 """KITTI 2D object evaluation: average precision of three classes at three difficulties.
 
-Two protocols: ``official``, the development kit since April 2017, which ignores detections below
-the minimum height, and ``reference``, the evaluator of the 2019 reference, which does not. Both
+Two protocols: ``official``, the present development kit, and ``reference``, the evaluator of the 2019
+reference, which is an older copy of it. The present kit ignores detections below the minimum height
+(since April 2017), and ground truths of exactly the minimum height, which count for the older one. Both
 with 11 (AP11) and 40 (AP40, KITTI's measure since October 2019) recall positions.
 
 Source: the KITTI object development kit (``evaluate_object.cpp``); A. Geiger, P. Lenz, R. Urtasun,
@@ -42,7 +43,9 @@ _LOWEST_SCORE = -1e7  # the kit's "no detection": scores down to here are never 
 
 @dataclasses.dataclass(frozen=True)
 class Difficulty:
-    """Limits of a difficulty; a ground truth at a limit counts. Height in pixels."""
+    """Limits of a difficulty. A ground truth at the limit of occlusion or truncation counts; one of the
+    minimum height, in pixels, counts for ``reference`` and not for ``official``.
+    """
 
     min_height: float
     max_occlusion: int
@@ -170,11 +173,14 @@ def evaluate(
     return Evaluation(protocol, len(labels.frame_ids), results)
 
 
-def countable(labels: Labels, class_index: int, difficulty: Difficulty) -> np.ndarray:
+def countable(
+    labels: Labels, class_index: int, difficulty: Difficulty, protocol: str = "official"
+) -> np.ndarray:
     """bool [N]: the ground truths of the class that count at the difficulty."""
+    high_enough = np.greater if protocol == "official" else np.greater_equal
     return (
         (labels.type == class_index)
-        & (labels.heights >= difficulty.min_height)
+        & high_enough(labels.heights, difficulty.min_height)
         & (labels.occlusion <= difficulty.max_occlusion)
         & (labels.truncation <= difficulty.max_truncation)
     )
@@ -238,7 +244,7 @@ def _evaluate_difficulty(
     scene: _ClassScene, difficulty: Difficulty, protocol: str, orientation: bool
 ) -> Result:
     detections = scene.detections
-    counts = countable(scene.labels, scene.class_index, difficulty)  # [G]; the other ones are ignored
+    counts = countable(scene.labels, scene.class_index, difficulty, protocol)  # [G]; others are ignored
     n_gt = int(counts.sum())
     of_class = detections.type == scene.class_index
     # the kit cuts the height to a whole number first, which changes nothing against whole limits

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from fgfi_tf.data import kitti_text
 from fgfi_tf.errors import UserError
 
+TYPE_NAMES, TYPE_INDEX = kitti_text.CLASS_NAMES, kitti_text.CLASS_INDEX
 # The three evaluated classes come first: a detector's class index is its index here.
-CLASS_NAMES = ("Car", "Pedestrian", "Cyclist")
-TYPE_NAMES = (*CLASS_NAMES, "Van", "Person_sitting", "Truck", "Tram", "Misc", "DontCare")
-TYPE_INDEX = {name.lower(): index for index, name in enumerate(TYPE_NAMES)}
+CLASS_NAMES = TYPE_NAMES[:3]
 VAN, PERSON_SITTING, DONT_CARE = (TYPE_INDEX[name] for name in ("van", "person_sitting", "dontcare"))
 NO_ALPHA = -10.0  # KITTI's "no observation angle"
 

@@ -96,11 +96,16 @@ def build(
                 f"{int(np.sum(~truths.difficult)):,} and {int(np.sum(truths.difficult)):,} difficult",
             ),
             ("Detections", " / ".join(f"{len(run.detections.scores):,}" for run in runs)),
-            ("Match", f"IoU above {runs[0].evaluation.iou_threshold:g}"),
+            ("Match", _match_text(runs[0].evaluation)),
         ),
         sections=tuple(sections),
         numbers={run.name: _numbers(run, analyses[run.name]) for run in runs},
     )
+
+
+def _match_text(evaluation: Evaluation) -> str:
+    rule = "of at least" if evaluation.protocol == "official" else "above"
+    return f"IoU {rule} {evaluation.iou_threshold:g} ({evaluation.protocol} protocol)"
 
 
 _AP_TEXT = (

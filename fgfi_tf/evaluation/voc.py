@@ -1,11 +1,14 @@
 """Average precision of the PASCAL VOC development kit: 11 points (2007) and area (2010 on).
 
 Detections of a class go down in score over all images. Each is compared with the object of its image and
-class that it overlaps most, difficult and already found ones included. With an IoU (+ 1 pixel convention)
-strictly above the threshold it is a true positive where the object has not been found yet, ignored where the
-object is difficult, and a false positive where it has been found; otherwise it is a false positive. Difficult
-objects are no positives. This is the rule of the Python evaluator that published Faster R-CNN figures come
-from; the Matlab kit also accepts an IoU equal to the threshold. Equal scores keep their order.
+class that it overlaps most, difficult and already found ones included. With a sufficient IoU (+ 1 pixel
+convention) it is a true positive where the object has not been found yet, ignored where the object is
+difficult, and a false positive where it has been found; otherwise it is a false positive. Difficult objects
+are no positives. Equal scores keep their order.
+
+Two protocols: ``official``, the development kit (Matlab), for which an IoU equal to the threshold is
+sufficient, and ``reference``, the Python evaluator of the 2019 code, which published Faster R-CNN figures
+come from, for which it is not.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation.voc_types import Detections, Truths
 
 METRICS = ("11point", "area")
+PROTOCOLS = ("official", "reference")
 _RECALL_THRESHOLDS = np.arange(0.0, 1.1, 0.1)
 
 
@@ -61,14 +66,19 @@ class ClassResult:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Results by class name; ``n_images`` images were evaluated at ``iou_threshold``."""
+    """Results by class name; ``n_images`` images were evaluated at ``iou_threshold`` by ``protocol``."""
 
     results: dict[str, ClassResult]
     n_images: int
     iou_threshold: float
+    protocol: str = "official"
 
     def __iter__(self) -> Iterator[tuple[str, ClassResult]]:
         return iter(self.results.items())
+
+    def suffices(self, iou: np.ndarray) -> np.ndarray:
+        """bool: whether boxes of these IoUs match."""
+        return iou >= self.iou_threshold if self.protocol == "official" else iou > self.iou_threshold
 
     def mean_ap(self, metric: str = "11point", present_only: bool = False) -> float:
         """Mean over all classes, or over those that have positives (of a small data set not all do)."""
@@ -98,32 +108,39 @@ class Evaluation:
         return {**classes, "mean": means}
 
 
-def evaluate(detections: Detections, truths: Truths, iou_threshold: float = 0.5) -> Evaluation:
+def evaluate(
+    detections: Detections, truths: Truths, protocol: str = "official", iou_threshold: float = 0.5
+) -> Evaluation:
     """Evaluates every class.
 
     Args:
         detections: of the images of ``truths``; those of other images are refused.
         truths: all objects of all images.
-        iou_threshold: an IoU strictly above it is a match.
+        protocol: ``official`` or ``reference`` (module docstring).
+        iou_threshold: the IoU that two boxes must have, or exceed, to match.
 
     Raises:
-        UserError: detections of an image that ``truths`` does not name, other class names.
+        UserError: an unknown protocol, detections of an image that ``truths`` does not name, other class
+            names.
     """
+    if protocol not in PROTOCOLS:
+        raise UserError(f"protocol {protocol!r} is not one of {', '.join(PROTOCOLS)}")
     detections = detections.of_images(truths)
     best_iou, best_truth = best_truths(detections, truths)
-    results = {}
+    evaluation = Evaluation({}, len(truths.image_ids), iou_threshold, protocol)
+    best_truth = np.where(evaluation.suffices(best_iou), best_truth, -1)
     for index, name in enumerate(truths.class_names):
         rows = np.flatnonzero(detections.classes == index)
         rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
         own = truths.classes == index
-        results[name] = _class_result(
+        evaluation.results[name] = _class_result(
             rows,
-            best_truth=np.where(best_iou[rows] > iou_threshold, best_truth[rows], -1),
+            best_truth=best_truth[rows],
             difficult=truths.difficult,
             positives=int(np.sum(own & ~truths.difficult)),
             n_difficult=int(np.sum(own & truths.difficult)),
         )
-    return Evaluation(results, len(truths.image_ids), iou_threshold)
+    return evaluation
 
 
 def best_truths(
@@ -205,8 +222,8 @@ def ap_11point(recall: np.ndarray, precision: np.ndarray) -> float:
     total = 0.0
     for threshold in _RECALL_THRESHOLDS:
         reached = recall >= threshold
-        total += (np.max(precision[reached]) if reached.any() else 0.0) / 11.0
-    return float(total)
+        total += np.max(precision[reached]) if reached.any() else 0.0
+    return float(total / len(_RECALL_THRESHOLDS))  # eleven elevenths added up would be more than 1
 
 
 def ap_area(recall: np.ndarray, precision: np.ndarray) -> float:
@@ -215,4 +232,5 @@ def ap_area(recall: np.ndarray, precision: np.ndarray) -> float:
     precision = np.concatenate([[0.0], precision, [0.0]])
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     steps = np.flatnonzero(recall[1:] != recall[:-1])
-    return float(np.sum((recall[steps + 1] - recall[steps]) * envelope[steps + 1]))
+    area = float(np.sum((recall[steps + 1] - recall[steps]) * envelope[steps + 1]))
+    return area if np.isnan(area) else min(area, 1.0)  # the steps need not add up to 1 exactly

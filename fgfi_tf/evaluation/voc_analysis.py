@@ -6,7 +6,7 @@ Error in Object Detectors", ECCV 2012, as in the analysis of KITTI results:
 
 * ``correct``: a true positive.
 * ``repeated``: matches an object that a better detection has found.
-* ``classification``: overlaps an object of another class by more than the threshold.
+* ``classification``: overlaps an object of another class by the IoU that a match needs.
 * ``localisation``: overlaps an object of its class by more than 0.1, and not enough.
 * ``background``: the rest.
 """
@@ -59,7 +59,7 @@ def analyse(detections: Detections, truths: Truths, evaluation: voc.Evaluation) 
     own_iou, _ = voc.best_truths(detections, truths)
     other_iou, _ = voc.best_truths(detections, truths, other_classes=True)
     return {
-        name: _of_class(result, index, own_iou, other_iou, truths, evaluation.iou_threshold)
+        name: _of_class(result, index, own_iou, evaluation.suffices(other_iou), truths)
         for index, (name, result) in enumerate(evaluation)
     }
 
@@ -68,15 +68,14 @@ def _of_class(
     result: voc.ClassResult,
     class_index: int,
     own_iou: np.ndarray,
-    other_iou: np.ndarray,
+    on_other: np.ndarray,
     truths: Truths,
-    threshold: float,
 ) -> Analysis:
     counted = np.flatnonzero(result.true_positives | result.false_positives)[: result.positives]
     rows = result.order[counted]
     kinds = np.full(len(rows), BACKGROUND)
     kinds[own_iou[rows] > LOCALISATION_OVERLAP] = LOCALISATION
-    kinds[other_iou[rows] > threshold] = CLASSIFICATION
+    kinds[on_other[rows]] = CLASSIFICATION
     kinds[result.matched[counted] >= 0] = REPEATED
     correct = result.true_positives[counted]
     kinds[correct] = CORRECT

@@ -1,48 +1,66 @@
 """The VOC devkit's result files, ``comp4_det_<set>_<class>.txt``: one detection a line.
 
-``image score xmin ymin xmax ymax`` with 1-based inclusive pixels; images are names, leading zeros kept.
+``image score xmin ymin xmax ymax`` with 1-based inclusive pixels; images are names, leading zeros kept,
+which may hold blanks. ``comp3`` stands for detectors that were trained on VOC alone, ``comp4`` for others;
+some code adds a word of its own, ``comp4_<salt>_det_<set>_<class>.txt``.
 """
 
 from __future__ import annotations
 
-import math
+import collections
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
-from fgfi_tf.data import voc_raw
-from fgfi_tf.errors import UserError
+from fgfi_tf.data import text_files, voc_raw
+from fgfi_tf.errors import Problems, UserError
 from fgfi_tf.evaluation.voc_types import Detections, Truths, check_unique
 
+_OWN_PREFIX = "comp4"
 
-def result_file(folder: str | Path, image_set: str, class_name: str) -> Path:
+
+def result_file(folder: str | Path, image_set: str, class_name: str, prefix: str = _OWN_PREFIX) -> Path:
     """Where the detections of a class are."""
-    return Path(folder) / f"comp4_det_{image_set}_{class_name}.txt"
+    return Path(folder) / f"{prefix}_det_{image_set}_{class_name}.txt"
 
 
-def image_sets(folder: str | Path, class_names: Sequence[str] = voc_raw.CLASS_NAMES) -> list[str]:
-    """The image sets of which a folder holds result files. Raises UserError for a missing folder."""
+def image_sets(folder: str | Path, class_names: Sequence[str] = voc_raw.CLASS_NAMES) -> list[tuple[str, str]]:
+    """What a folder holds result files of: each prefix (``comp4``) and image set (``test``).
+
+    Raises:
+        UserError: there is no such folder.
+    """
     if not Path(folder).is_dir():
         raise UserError(f"{folder}: no such folder")
     known = "|".join(map(re.escape, class_names))
-    matches = (
-        re.fullmatch(rf"comp4_det_(.+)_(?:{known})\.txt", path.name) for path in Path(folder).iterdir()
-    )
-    return sorted({match.group(1) for match in matches if match})
+    name = re.compile(rf"(comp[34](?:_.+?)?)_det_(.+)_(?:{known})\.txt")
+    matches = (name.fullmatch(path.name) for path in Path(folder).iterdir())
+    return sorted({match.groups() for match in matches if match})
 
 
 def read_image_set(path: str | Path) -> tuple[str, ...]:
-    """The image names of a list file, one a line (a second column is not read).
+    """The image names of a list file; see ``text_files.read_ids``.
 
     Raises:
-        UserError: the file cannot be read, is empty, or names an image twice.
+        UserError: the file cannot be read, is empty, names an image twice, or holds a line that is no name.
     """
-    names = [line.split()[0] for line in _read(Path(path)).splitlines() if line.strip()]
-    if not names:
-        raise UserError(f"{path}: the list of images is empty")
-    return check_unique(names)
+    return tuple(text_files.read_ids(path))
+
+
+def list_images(annotations: str | Path) -> tuple[str, ...]:
+    """The images of all ``*.xml`` files of a folder that are not hidden, sorted.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = Path(annotations).glob("*.xml")
+    images = tuple(sorted(path.stem for path in files if not text_files.is_hidden(path)))
+    if not images:
+        raise UserError(f"{annotations}: no annotation files (.xml) there")
+    return images
 
 
 def read_truths(
@@ -50,13 +68,22 @@ def read_truths(
 ) -> Truths:
     """The objects of some images from ``annotations``/<image>.xml.
 
+    Objects of other classes are left out, as the devkit does; a warning counts them.
+
     Raises:
-        UserError: a file is missing, is no VOC annotation, or has an unknown class.
+        UserError: files that are missing or no VOC annotation; names up to 20 of them.
     """
-    frames = []
+    frames, unknown, problems = [], collections.Counter(), Problems()
     for name in check_unique(image_ids):
-        annotation = voc_raw.read_annotation(Path(annotations) / f"{name}.xml", class_names)
-        frames.append({"image_id": name, **annotation.arrays()})
+        with problems.collect():
+            path = Path(annotations) / f"{name}.xml"
+            annotation = voc_raw.read_annotation(path, class_names, skip_unknown=True)
+            unknown.update(annotation.unknown)
+            frames.append({"image_id": name, **annotation.arrays()})
+    problems.raise_any()
+    if unknown:
+        counts = ", ".join(f"{name!r} ({count})" for name, count in unknown.most_common(10))
+        logging.warning("objects of classes that are not evaluated: %s", counts)
     return Truths.from_frames(frames, class_names)
 
 
@@ -66,8 +93,12 @@ def read_detections(
     image_ids: Sequence[str],
     class_names: Sequence[str] = voc_raw.CLASS_NAMES,
     allow_missing: bool = False,
+    prefix: str = _OWN_PREFIX,
 ) -> Detections:
     """Reads the result files of every class.
+
+    Boxes that end before they begin are read: published results have some, and every evaluator takes them as
+    false positives. A warning counts them.
 
     Args:
         folder: where they are.
@@ -75,22 +106,32 @@ def read_detections(
         image_ids: the images of the set.
         class_names: their last parts.
         allow_missing: take a class without a file as one without detections.
+        prefix: the first part of their names, e.g. ``comp3``.
 
     Raises:
-        UserError: a file is missing (unless ``allow_missing``), a line has not six fields, a field is no
-            finite number, an image is not of the set; names the file and line.
+        UserError: files that are missing (unless ``allow_missing``) or have a wrong line: not six fields,
+            a field that is no finite ASCII number, a coordinate beyond 1e6, an image that is not of the
+            set. Names up to 20 files and their first wrong line.
     """
     index = {name: number for number, name in enumerate(image_ids)}
-    images, numbers, classes = [], [], []
+    images, numbers, classes, problems = [], [], [], Problems()
     for class_index, class_name in enumerate(class_names):
-        path = result_file(folder, image_set, class_name)
-        if not path.is_file() and allow_missing:
+        path = result_file(folder, image_set, class_name, prefix)
+        if not path.is_file():
+            if not allow_missing:
+                hint = "--allow_missing counts it as a class without detections"
+                problems.add(f"{path}: no such file ({hint})")
             continue
-        rows = _read_rows(path, index)
-        images += [row[0] for row in rows]
-        numbers += [row[1] for row in rows]
-        classes += [class_index] * len(rows)
-    values = np.array(numbers, np.float64).reshape(-1, 5)
+        with problems.collect():
+            of_class, rows = _read_rows(path, index)
+            images += of_class
+            numbers.append(rows)
+            classes += [class_index] * len(rows)
+    problems.raise_any()
+    values = np.concatenate([np.zeros((0, 5)), *numbers])
+    empty = (values[:, 3:] - values[:, 1:3] + 1 <= 0).any(axis=1)
+    if empty.any():
+        logging.warning("boxes with xmax < xmin or ymax < ymin count as false positives: %d", empty.sum())
     return Detections(
         image_ids=tuple(image_ids),
         class_names=tuple(class_names),
@@ -123,7 +164,7 @@ def write_detections(
                 form(detections.image_ids[detections.image[r]], detections.scores[r], detections.boxes[r])
                 for r in rows
             )
-            path.write_text("".join(lines))
+            path.write_text("".join(lines), encoding="utf-8")
             paths.append(path)
     except OSError as error:
         raise UserError(f"{folder}: result files cannot be written: {error.strerror}") from None
@@ -138,28 +179,24 @@ def _full_line(image: str, score: float, box: np.ndarray) -> str:
     return f"{image} {float(score)!r} " + " ".join(repr(float(v)) for v in box) + "\n"
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from None
-
-
-def _read_rows(path: Path, image_index: dict[str, int]) -> list[tuple[int, list[float]]]:
-    rows = []
-    for number, line in enumerate(_read(path).splitlines(), start=1):
-        fields = line.split()
+def _read_rows(path: Path, image_index: Mapping[str, int]) -> tuple[list[int], np.ndarray]:
+    """Of each detection the index of its image, and its score and corners [n,5]."""
+    images, rows = [], []
+    for number, line in enumerate(text_files.read_text(path).split("\n"), start=1):
+        fields = line.strip().rsplit(maxsplit=5)  # the image's name may hold blanks
         if not fields:
             continue
         if len(fields) != 6:
             raise UserError(f"{path}:{number}: {len(fields)} fields, not image, score and four coordinates")
         if fields[0] not in image_index:
-            raise UserError(f"{path}:{number}: image {fields[0]} is not in the set")
-        try:
-            values = [float(field) for field in fields[1:]]
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: not a number: {error}") from None
-        if not all(map(math.isfinite, values)):
-            raise UserError(f"{path}:{number}: a number that is not finite")
-        rows.append((image_index[fields[0]], values))
-    return rows
+            raise UserError(f"{path}:{number}: image {fields[0]!r} is not in the set")
+        values = text_files.numbers(fields[1:])
+        if values is None:
+            wrong = next(field for field in fields[1:] if text_files.number(field) is None)
+            raise UserError(f"{path}:{number}: {wrong!r} is not a finite number")
+        images.append(image_index[fields[0]])
+        rows.append(values)
+    values = np.array(rows, np.float64).reshape(-1, 5)
+    if (np.abs(values[:, 1:]) > text_files.LARGEST).any():
+        raise UserError(f"{path}: a coordinate is beyond {text_files.LARGEST:,.0f} pixels")
+    return images, values

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import voc, voc_io, voc_tables
 from fgfi_tf.evaluation.comparison import ALONE
@@ -17,8 +15,9 @@ _PUBLISHED_SPLIT = "2007_test"
 class VocProtocol(Protocol):
     """AP of every class; see ``voc``.
 
-    ``reference`` ranks by scores of three decimals, as the published figures were computed from result
-    files; ``official`` by the scores as they are.
+    ``reference``, as the 2019 code, accepts an IoU above 0.5 and ranks by scores of three decimals, as the
+    published figures were computed from result files. ``official``, as the devkit, accepts an IoU of at
+    least 0.5 and ranks by the scores as they are.
     """
 
     published_rows = tuple(voc_tables.PUBLISHED_MEAN)
@@ -33,7 +32,8 @@ class VocProtocol(Protocol):
 
     def evaluate(self, detections: Detections, truths: Truths) -> voc.Evaluation:
         """See ``Protocol``."""
-        return voc.evaluate(detections.rounded() if self.variant == "reference" else detections, truths)
+        detections = detections.rounded() if self.variant == "reference" else detections
+        return voc.evaluate(detections, truths, self.variant)
 
     def table(self, results, published: str = "", split: str = "") -> str:
         """One column for each result; of VOC 2007 test all published classes, unless one row is named."""
@@ -59,21 +59,22 @@ class VocProtocol(Protocol):
 
     def read_truths(self, labels: str, split: str) -> Truths:
         """Annotations <image>.xml; ``split`` is a list of ``ImageSets/Main``."""
-        if split:
-            images = voc_io.read_image_set(split)
-        else:
-            images = tuple(sorted(path.stem for path in Path(labels).glob("*.xml")))
-            if not images:
-                raise UserError(f"{labels}: no annotation files (.xml) there")
+        images = voc_io.read_image_set(split) if split else voc_io.list_images(labels)
         return voc_io.read_truths(labels, images)
 
     def read_detections(self, folder: str, truths: Truths, split: str, allow_missing: bool) -> Detections:
         """Result files of one image set, whatever its name."""
         sets = voc_io.image_sets(folder, truths.class_names)
         if len(sets) != 1:
-            found = f"of the sets {', '.join(sets)}" if sets else "none"
-            raise UserError(f"{folder}: result files comp4_det_<set>_<class>.txt of one set wanted; {found}")
-        return voc_io.read_detections(folder, sets[0], truths.image_ids, truths.class_names, allow_missing)
+            there = ", ".join(f"{prefix}_det_{image_set}" for prefix, image_set in sets)
+            found = f"of the sets {there}" if sets else "none"
+            raise UserError(
+                f"{folder}: result files comp4_det_<set>_<class>.txt (or comp3, or comp4_<salt>) of one set "
+                f"wanted; {found}"
+            )
+        prefix, image_set = sets[0]
+        images, classes = truths.image_ids, truths.class_names
+        return voc_io.read_detections(folder, image_set, images, classes, allow_missing, prefix)
 
     def write_detections(self, folder, detections: Detections, split: str) -> None:
         """comp4 files with every digit; the set is the split without its year, as the devkit names it."""

@@ -159,11 +159,48 @@ def test_other_image_kinds_are_refused(tmp_path):
         kitti.prepare(root, "train", progress=False)
 
 
-def test_a_wrong_label_is_named_with_its_line(tmp_path):
+def test_wrong_labels_are_named_before_images_are_read(tmp_path):
+    root = make_raw(tmp_path)
+    (root / "training/label_2/f0.txt").write_text(f"{CAR}\n{CAR.replace('Car', 'Bus')}\n")
+    (root / "training/label_2/f2.txt").write_text("Car")
+    (root / "training/image_2/f3.png").write_bytes(b"")
+    with pytest.raises(UserError) as error:
+        kitti.prepare(root, "train", progress=False)
+    lines = str(error.value).splitlines()
+    assert lines[0] == "2 problems:" and "f2.txt line 1: 1 fields" in lines[1]
+    assert "f0.txt line 2: unknown class 'Bus'" in lines[2]
+
+
+def test_boxes_over_the_edge_are_cut_by_up_to_a_pixel(tmp_path, caplog):
+    """Images are 32 wide and 24 high: the last pixel is (31, 23)."""
+    root = make_raw(tmp_path)
+    over = CAR.replace("2.25 3.5 20.75 18", "-1 -0.5 32 24")
+    (root / "training/label_2/f3.txt").write_text(f"{over}\n{CAR}\n")
+    (root / "training/label_2/f0.txt").write_text(CAR.replace("20.75", "31.52"))
+    data = kitti.prepare(root, "train", progress=False)
+    samples = list(data.records().as_numpy_iterator())
+    np.testing.assert_array_equal(samples[0]["boxes"], [[0, 0, 31, 23], [2.25, 3.5, 20.75, 18]])
+    np.testing.assert_array_equal(samples[3]["boxes"], [[2.25, 3.5, 31, 18]])
+    assert caplog.text.count("over the edge of their image by up to a pixel were cut: 2") == 1
+    # evaluation takes them as they are, like the development kit
+    assert data.labels()[0]["boxes"][0].tolist() == [-1, -0.5, 32, 24]
+    kitti.prepare(root, "train", progress=False)
+    assert caplog.text.count("were cut") == 1  # once, when the records are written
+
+
+def test_every_frame_with_a_box_outside_its_image_or_a_broken_image_is_named(tmp_path):
     root = make_raw(tmp_path)
     (root / "training/label_2/f0.txt").write_text(f"{CAR}\n{CAR.replace('20.75', '33.5')}\n")
-    with pytest.raises(UserError, match="f0.txt line 2: the box .* is outside the image, which is 32 wide"):
+    (root / "training/label_2/f3.txt").write_text(CAR.replace("2.25", "-1.01"))
+    (root / "training/image_2/f1.png").write_bytes(b"")
+    with pytest.raises(UserError) as error:
         kitti.prepare(root, "train", progress=False)
+    lines = str(error.value).splitlines()
+    assert lines[0] == "3 problems:" and "f1.png: the image is unreadable" in lines[2]
+    assert "f3.txt: the box -1.01 3.5 20.75 18 (xmin" in lines[1]
+    assert "f0.txt: the box 2.25 3.5 33.5 18 (xmin ymin xmax ymax, counted from 0) is outside" in lines[3]
+    assert "which is 32 wide and 24 high" in lines[3]
+    assert not list(tmp_path.rglob("*.tfrecord-*"))
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

@@ -22,67 +22,62 @@ def make_raw(root, frames=("000000", "000001"), splits=None, suffix=".png"):
     return root
 
 
-def test_a_line_is_parsed_to_typed_fields():
-    parsed = kitti_raw.parse_label_line(LINE, "x line 1", (375, 1242))
-    assert parsed == kitti_raw.KittiObject(
-        class_index=0,
-        truncation=0.25,
-        occlusion=1,
-        alpha=1.85,
-        box=(387.63, 181.54, 423.81, 203.12),
-        dimensions=(1.67, 1.87, 3.69),
-        location=(-16.53, 2.39, 58.49),
-        rotation_y=1.57,
-    )
-    assert parsed.class_name == "Car" and not parsed.ignore
+def read(path, text):
+    """The columns of one label file."""
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    (columns,) = kitti_raw.read_labels([kitti_raw.Frame(path.stem, path.with_suffix(".png"), path)])
+    return columns
+
+
+@pytest.fixture(name="path")
+def _path(tmp_path):
+    return tmp_path / "000042.txt"
 
 
 @pytest.mark.parametrize("index, name", list(enumerate(kitti_raw.CLASS_NAMES)))
-def test_only_the_first_three_classes_are_learnt(index, name):
-    parsed = kitti_raw.parse_label_line(LINE.replace("Car", name), "x")
-    assert (parsed.class_index, parsed.class_name, parsed.ignore) == (index, name, index > 2)
-
-
-def test_case_is_not_told_apart():
-    assert kitti_raw.parse_label_line(LINE.replace("Car", "pedESTRIAN"), "x").class_name == "Pedestrian"
+def test_only_the_first_three_classes_are_learnt(path, index, name):
+    for written in (name, name.upper()):
+        columns = read(path, LINE.replace("Car", written))
+        assert (columns["classes"].tolist(), columns["ignore"].tolist()) == ([index], [index > 2])
 
 
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        (" 1.57", "", "f.txt line 7: 14 fields, a label has 15: type truncation"),
-        (" 1.57", " 1.57 0.9", "f.txt line 7: 16 fields"),
-        ("Car", "Lorry", "f.txt line 7: unknown class 'Lorry'; KITTI has Car, Pedestrian"),
-        ("387.63", "left", "f.txt line 7: xmin is 'left', not a finite number"),
-        ("58.49", "nan", "f.txt line 7: z is 'nan', not a finite number"),
-        ("203.12", "inf", "f.txt line 7: ymax is 'inf'"),
-        (" 1 ", " 0.5 ", "f.txt line 7: occlusion is '0.5', not a whole number"),
-        ("387.63", "423.82", "f.txt line 7: xmin 423.82 is greater than xmax 423.81"),
-        ("181.54", "203.13", "f.txt line 7: ymin 203.13 is greater than ymax 203.12"),
-        ("387.63", "-1.01", "f.txt line 7: the box -1.01 181.54 423.81 203.12 is outside the image"),
-        ("423.81", "1242.01", "outside the image, which is 1242 wide and 375 high"),
-        ("203.12", "375.01", "outside the image"),
-        ("181.54", "-2", "outside the image"),
+        (" 1.57", "", "000042.txt line 3: 14 fields instead of the 15 of a label (type truncation"),
+        (" 1.57", " 1.57 0.9", "line 3: 16 fields instead of the 15 of a label (type truncation"),
+        ("Car", "Lorry", "000042.txt line 3: unknown class 'Lorry'; KITTI has Car, Pedestrian"),
+        ("387.63", "left", "000042.txt line 3: xmin (field 5) is 'left', not a finite number"),
+        ("58.49", "nan", "line 3: z (field 14) is 'nan', not a finite number"),
+        ("203.12", "inf", "line 3: ymax (field 8) is 'inf', not a finite number"),
+        ("203.12", "20\u0663", "line 3: ymax (field 8) is '20\u0663', not a finite number"),
+        ("203.12", "203_12", "line 3: ymax (field 8) is '203_12', not a finite number"),
+        ("423.81", "1e308", "line 3: xmax (field 7) is '1e308', which is too large"),
+        ("58.49", "-1000001", "line 3: z (field 14) is '-1000001', which is too large"),
+        ("0.25", "3", "line 3: truncation is '3', neither 0 to 1 nor -1"),
+        ("0.25", "-0.5", "line 3: truncation is '-0.5', neither 0 to 1 nor -1"),
+        (" 1 ", " 0.5 ", "line 3: occlusion is '0.5', none of 0, 1, 2, 3 and -1"),
+        (" 1 ", " 1.51 ", "line 3: occlusion is '1.51', none of"),
+        (" 1 ", " 1000 ", "line 3: occlusion is '1000', none of"),
+        (" 1 ", " 1e10 ", "line 3: occlusion (field 3) is '1e10', which is too large"),
+        ("387.63", "423.82", "negative box: xmin ymin xmax ymax = 423.82 181.54 423.81 203.12"),
+        ("181.54", "203.13", "negative box: xmin ymin xmax ymax = 387.63 203.13 423.81 203.12"),
+        (" 1.57", " 1.57\x00", "000042.txt line 3: holds characters that are not text"),
     ],
 )
-def test_a_wrong_line_is_named(old, new, message):
+def test_a_wrong_line_is_named(path, old, new, message):
     with pytest.raises(UserError) as error:
-        kitti_raw.parse_label_line(LINE.replace(old, new, 1), "f.txt line 7", (375, 1242))
+        read(path, f"{LINE}\n\n{LINE.replace(old, new, 1)}\n{LINE}")
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_boxes_may_touch_the_border_and_reach_one_pixel_over_it():
-    """Frame 006828 of the real data has xmax = 1237.52 in an image 1238 wide."""
-    line = LINE.replace("423.81", "1237.52").replace("387.63", "-0.5")
-    assert kitti_raw.parse_label_line(line, "x", (375, 1238)).box[2] == 1237.52
-    point = LINE.replace("423.81", "387.63").replace("203.12", "181.54")  # one pixel is a box
-    assert kitti_raw.parse_label_line(point, "x", (375, 1238)).box == (387.63, 181.54, 387.63, 181.54)
+def test_a_label_with_a_score_may_be_a_result_file(path):
+    with pytest.raises(UserError, match="it may be a result file, whose last field is the score"):
+        read(path, LINE + " 1.0")
 
 
-def test_label_files_and_columns(tmp_path):
-    path = tmp_path / "000042.txt"
-    path.write_text(f"{LINE}\n\n{DONT_CARE}\n")
-    columns = kitti_raw.label_arrays(kitti_raw.read_labels(path))
+def test_label_files_and_columns(path):
+    columns = read(path, f"{LINE}\n\n{DONT_CARE}\n")
     np.testing.assert_array_equal(
         columns["boxes"], [[387.63, 181.54, 423.81, 203.12], [503.89, 169.71, 590.61, 190.13]]
     )
@@ -90,22 +85,39 @@ def test_label_files_and_columns(tmp_path):
     assert columns["ignore"].tolist() == [False, True]
     assert columns["truncation"].tolist() == [0.25, -1] and columns["occlusion"].tolist() == [1, -1]
     assert columns["alpha"].tolist() == [1.85, -10] and columns["rotation_y"].tolist() == [1.57, -10]
+    assert columns["dimensions"].tolist() == [[1.67, 1.87, 3.69], [-1] * 3]
     assert columns["location"].tolist() == [[-16.53, 2.39, 58.49], [-1000] * 3]
-    path.write_text("")
-    empty = kitti_raw.label_arrays(kitti_raw.read_labels(path))
+    empty = read(path, "")
     assert empty["boxes"].shape == (0, 4) and empty["dimensions"].shape == (0, 3)
+    assert empty["boxes"].dtype == np.float64 and empty["occlusion"].dtype == np.int32
 
 
-def test_errors_in_label_files_name_file_and_line(tmp_path):
-    path = tmp_path / "000042.txt"
-    path.write_text(f"{LINE}\n\nCar 1\n")
-    with pytest.raises(UserError, match="000042.txt line 3: 2 fields"):
-        kitti_raw.read_labels(path)
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="000042.txt: cannot read this label file"):
-        kitti_raw.read_labels(path)
-    with pytest.raises(UserError, match="gone.txt: cannot read this label file: No such file"):
-        kitti_raw.read_labels(tmp_path / "gone.txt")
+def test_a_byte_order_mark_is_passed_over(path):
+    assert read(path, b"\xef\xbb\xbf" + LINE.encode())["classes"].tolist() == [0]
+    assert read(path, b"\xef\xbb\xbf")["classes"].tolist() == []
+    with pytest.raises(UserError, match="000042.txt line 1: holds characters that are not text"):
+        read(path, LINE.encode("utf-16"))
+
+
+def test_every_wrong_file_is_named_up_to_twenty(tmp_path):
+    paths = [tmp_path / f"{i:06d}.txt" for i in range(30)]
+    for i, path in enumerate(paths):
+        path.write_text(LINE if i % 2 else f"{LINE}\nCar {i}\nBus\n")
+    frames = [kitti_raw.Frame(path.stem, path, path) for path in paths]
+    paths[1].unlink()
+    with pytest.raises(UserError) as error:
+        kitti_raw.read_labels(frames)
+    lines = str(error.value).splitlines()
+    assert lines[0] == "16 problems:" and len(lines) == 17
+    assert lines[1].startswith(f"{tmp_path}/000000.txt line 2: 2 fields instead of")
+    assert lines[2] == f"{tmp_path}/000001.txt: no such file"
+    for path in paths:
+        path.write_text("Car")
+    with pytest.raises(UserError) as error:
+        kitti_raw.read_labels(frames)
+    lines = str(error.value).splitlines()
+    assert lines[0] == "20 problems, there may be more:" and len(lines) == 21
+    assert lines[20].startswith(f"{tmp_path}/000019.txt line 1: 1 fields")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPG"])
@@ -149,12 +161,12 @@ def test_a_missing_split_names_those_there(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "train.txt: the split is empty"),
-        ("\n \n", "train.txt: the split is empty"),
-        ("000000\n000001\n000000\n", "train.txt line 3: frame 000000 is named twice, first in line 1"),
-        ("000000 1\n", "train.txt line 1: '000000 1' is not one frame name"),
+        ("", "train.txt: the list is empty"),
+        ("\n \n", "train.txt: the list is empty"),
+        ("000000\n000001\n000000\n", "train.txt line 3: 000000 is named twice, first in line 1"),
+        ("000000\n../000001\n", "train.txt line 2: '../000001' is no id"),
         ("000000\n000007\n", "train.txt line 2: frame 000007 has no image: "),
-        ("000007\n000008\n000001\n", "frame 000007 has no image (and 1 more of its 3 frames): "),
+        ("000007\n000008\n000001\n", "train.txt line 2: frame 000008 has no image: "),
     ],
 )
 def test_a_wrong_split_is_named(tmp_path, text, message):
@@ -184,6 +196,6 @@ def test_a_frame_without_labels_is_named(tmp_path):
 )
 def test_the_real_subset_has_the_counts_of_its_readme(shared_path, split, frames, counts):
     found = kitti_raw.list_frames(shared_path("data/kitti"), split)
-    names = [o.class_name for f in found for o in kitti_raw.read_labels(f.label_path)]
+    names = [kitti_raw.CLASS_NAMES[c] for columns in kitti_raw.read_labels(found) for c in columns["classes"]]
     assert len(found) == frames
     assert {name: names.count(name) for name in counts} == counts

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fgfi_tf.data import kitti, kitti_raw, toy_figures, toy_kitti, toy_shapes
+from fgfi_tf.data import edges, kitti, kitti_raw, toy_figures, toy_kitti, toy_shapes
 from fgfi_tf.data.toy_painter import Painter, Thing
 from fgfi_tf.errors import UserError
 
@@ -55,18 +55,23 @@ def scenes():
     return [toy_kitti.draw_scene(np.random.default_rng([1, i]), (128, 416)) for i in range(25)]
 
 
-def test_labels_are_valid_and_varied(scenes):
+def test_labels_are_valid_and_varied(scenes, tmp_path):
     """Every class to learn, DontCare areas, occlusion, truncation, and small and large objects."""
-    objects = [kitti_raw.parse_label_line(line, "x", (128, 416)) for scene in scenes for line in scene.labels]
-    names = [o.class_name for o in objects]
+    frames = [kitti_raw.Frame(str(i), None, tmp_path / f"{i}.txt") for i in range(len(scenes))]
+    for frame, scene in zip(frames, scenes, strict=True):
+        frame.label_path.write_text("\n".join(scene.labels))
+    columns = kitti_raw.read_labels(frames)
+    objects = {key: np.concatenate([c[key] for c in columns]) for key in columns[0]}
+    names = [kitti_raw.CLASS_NAMES[c] for c in objects["classes"]]
     assert {"Car", "Pedestrian", "Cyclist", "Van", "DontCare"} <= set(names)
     assert min(names.count(n) for n in ("Car", "Pedestrian", "Cyclist")) > 12
-    real = [o for o in objects if o.class_name != "DontCare"]
-    assert {o.occlusion for o in real} == {0, 1, 2}
-    assert max(o.truncation for o in real) > 0.2 and min(o.truncation for o in real) == 0
-    heights = [o.box[3] - o.box[1] for o in real]
+    edges.cut_to_image(objects["boxes"], (128, 416), tmp_path)
+    real = {key: column[objects["classes"] != 8] for key, column in objects.items()}
+    assert set(real["occlusion"]) == {0, 1, 2}
+    assert max(real["truncation"]) > 0.2 and min(real["truncation"]) == 0
+    heights = real["boxes"][:, 3] - real["boxes"][:, 1]
     assert min(heights) >= 15 / 375 * 128 - 0.01 and min(heights) < 10 and max(heights) > 60
-    assert all(-np.pi <= o.alpha <= np.pi and o.location[2] > 0 for o in real)
+    assert np.all(np.abs(real["alpha"]) <= np.pi) and np.all(real["location"][:, 2] > 0)
 
 
 def test_projected_height_follows_depth():

@@ -100,3 +100,44 @@ def test_bad_images(tmp_path):
     annotation.write_text(annotation.read_text().replace("<width>60", "<width>70"))
     with pytest.raises(UserError, match="2008_000002.xml: says 70 x 80, but .*2008_000002.jpg is 60 x 80"):
         voc.prepare(root, "2012_train", progress=False)
+
+
+def test_boxes_over_the_edge_and_sizes_that_are_not_given(tmp_path, caplog):
+    """The image 2008_000002 is 60 wide and 80 high; files count from 1."""
+    root = write_devkit(tmp_path)
+    path = root / "VOCdevkit/VOC2012/Annotations/2008_000002.xml"
+    text = path.read_text()
+    over = text.replace("<xmin>11", "<xmin>0").replace("<ymax>40.5", "<ymax>81")
+    path.write_text(over.replace("<width>60", "<width>0"))
+    other = path.with_name("2008_000003.xml")
+    other.write_text(other.read_text().replace("<size>", "<sizes>").replace("</size>", "</sizes>"))
+    dataset = voc.prepare(root, "2012_train", progress=False)
+    samples = list(dataset.records().as_numpy_iterator())
+    np.testing.assert_array_equal(samples[1]["boxes"], [[0, 20, 29, 79]])
+    assert samples[1]["image_size"].tolist() == [80, 60] and samples[2]["image_size"].tolist() == [50, 150]
+    assert "over the edge of their image by up to a pixel were cut: 1" in caplog.text
+    labels = dataset.labels()
+    assert labels[1]["boxes"].tolist() == [[-1, 20, 29, 80]]  # evaluation takes them as they are
+    assert labels[1]["image_size"].tolist() == [80, 60] and labels[2]["image_size"].tolist() == [50, 150]
+    path.write_text(text.replace("<ymax>40.5", "<ymax>81.5"))
+    other.write_text(other.read_text().replace("<sizes>", "<size>").replace("</sizes>", "</size>"))
+    with pytest.raises(
+        UserError, match=r"2008_000002.xml: the box 10 20 29 80.5 \(.*\) is outside the image"
+    ):
+        voc.prepare(root, "2012_train", progress=False)
+    path.write_text(text.replace("sheep", "helmet"))
+    other.write_text(other.read_text().replace("train", "tram"))
+    with pytest.raises(UserError, match="2 problems:\n.*000002.xml: unknown class 'helmet'.*\n.*000003.xml"):
+        voc.prepare(root, "2012_train", progress=False)
+
+
+def test_a_test_split_without_annotations_has_no_objects(tmp_path):
+    root = write_devkit(tmp_path)
+    folder = root / "VOCdevkit/VOC2012"
+    (folder / "ImageSets/Main/test.txt").write_text("2008_000005\n")
+    (folder / "Annotations/2008_000005.xml").unlink()
+    dataset = voc.prepare(root, "2012_test", progress=False)
+    (sample,) = dataset.records()
+    assert sample["boxes"].shape == (0, 4)
+    (labels,) = dataset.labels()
+    assert labels["image_size"].tolist() == [64, 80] and labels["boxes"].shape == (0, 4)

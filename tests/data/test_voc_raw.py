@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from voc_fixtures import write_devkit
+from voc_fixtures import write_devkit, write_list
 
 from fgfi_tf.data import voc_raw
 from fgfi_tf.errors import UserError
@@ -54,7 +54,7 @@ def test_the_real_subset(shared_path):
     root = shared_path("data/voc")
     counts = [len(voc_raw.list_frames(root, split)) for split in ("train", "2012_val", "trainval")]
     assert counts == [500, 200, 700]
-    objects = [voc_raw.read_annotation(f.annotation_path).objects for f in voc_raw.list_frames(root, "val")]
+    objects = [annotation.objects for annotation in voc_raw.read_labels(voc_raw.list_frames(root, "val"))]
     assert sum(map(len, objects)) == 687
     assert sum(o.difficult for image in objects for o in image) == 99
 
@@ -66,15 +66,19 @@ def test_the_real_subset(shared_path):
         ("<xmin>11", "<xmin>x", "2008_000002.xml: <xmin> is 'x', not a number"),
         ("<xmin>11", "<xmin>nan", "2008_000002.xml: <xmin> is 'nan', not a number"),
         ("<xmin>11", "<xmin>31", "2008_000002.xml: the box 31 21 30 40.5 of a sheep is upside down"),
-        (
-            "<ymax>40.5",
-            "<ymax>81",
-            "the box 11 21 30 81 of a sheep is outside the image, 60 wide and 80 high",
-        ),
-        ("<xmin>11", "<xmin>0", "outside the image"),
+        ("<xmin>11", "<xmin>1_1", "2008_000002.xml: <xmin> is '1_1', not a number"),
+        ("<xmin>11", "<xmin>\u0661", "2008_000002.xml: <xmin> is '\u0661', not a number"),
+        ("<xmin>11<", "<xmin><", "2008_000002.xml: <xmin> is '', not a number"),
+        ("<xmax>30", "<xmax>1e308", "2008_000002.xml: <xmax> is 1e\\+308, which is too large"),
+        ("<xmin>11", "<xmin>-1e7", "2008_000002.xml: <xmin> is -1e\\+07, which is too large"),
         ("<size>", "<sizes>", "2008_000002.xml: not a VOC annotation"),
         ("</annotation>", "", "2008_000002.xml: not a VOC annotation"),
-        ("<width>60", "<width>", "2008_000002.xml: <width> is '', not a number"),
+        ("<width>60", "<width>-5", "2008_000002.xml: its <size> says -5 x 80, which no image has"),
+        ("<height>80", "<height>79.5", "2008_000002.xml: its <size> says 60 x 79.5, which no image has"),
+        ("<width>60", "<width>1e308", "2008_000002.xml: <width> is 1e\\+308, which is too large"),
+        ("<width>60", "<width>wide", "2008_000002.xml: <width> is 'wide', not a number"),
+        ("<difficult>0", "<difficult>maybe", "2008_000002.xml: <difficult> is 'maybe', neither 0 nor 1"),
+        ("<truncated>0", "<truncated>2", "2008_000002.xml: <truncated> is '2', neither 0 nor 1"),
     ],
 )
 def test_bad_annotations(root, old, new, message):
@@ -86,11 +90,91 @@ def test_bad_annotations(root, old, new, message):
         voc_raw.read_annotation(path)
 
 
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("<size><width>60</width><height>80</height>\n<depth>3</depth></size>", ""),
+        ("<width>60", "<width>0"),
+        ("<height>80", "<height>"),
+        ("<height>80</height>", ""),
+    ],
+)
+def test_a_size_that_is_not_given(root, old, new):
+    path = root / "VOCdevkit/VOC2012/Annotations/2008_000002.xml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    annotation = voc_raw.read_annotation(path)
+    assert annotation.image_size is None and annotation.objects[0].box == (10, 20, 29, 39.5)
+
+
+@pytest.mark.parametrize(
+    "text, difficult",
+    [("1", True), ("True", True), ("yes", True), (" TRUE ", True), ("0", False), ("No", False), ("", False)]
+    + [("false", False), ("Unspecified", False)],
+)
+def test_flags_in_words(root, text, difficult):
+    path = root / "VOCdevkit/VOC2012/Annotations/2008_000002.xml"
+    path.write_text(path.read_text().replace("<difficult>0", f"<difficult>{text}"))
+    assert voc_raw.read_annotation(path).objects[0].difficult is difficult
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb2312", "gbk", "big5", "shift_jis", "cp1251"])
+def test_encodings(root, encoding):
+    path = root / "VOCdevkit/VOC2012/Annotations/2008_000002.xml"
+    name = {"cp1251": "\u0444", "shift_jis": "\u732b"}.get(encoding, "\u4e2d")
+    body = path.read_text().replace("2008_000002.jpg", f"{name}.jpg")
+    declared = encoding.removesuffix("-sig")
+    path.write_bytes(f"<?xml version='1.0' encoding='{declared}'?>\n{body}".encode(encoding))
+    assert voc_raw.read_annotation(path).objects[0].box == (10, 20, 29, 39.5)
+
+
+@pytest.mark.parametrize("encoding", ["ansi", "foo", "utf-32", "hex", "gbk", "idna", "\u0441", "x" * 9999])
+def test_encodings_that_are_not_what_they_say(root, encoding):
+    path = root / "VOCdevkit/VOC2012/Annotations/2008_000002.xml"
+    path.write_text(f'<?xml version="1.0" encoding="{encoding}"?><annotation>\u4e2d\u6587x</annotation>')
+    with pytest.raises(UserError, match="2008_000002.xml: not a VOC annotation") as error:
+        voc_raw.read_annotation(path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_unknown_classes_are_left_out_where_asked_for(root):
+    path = root / "VOCdevkit/VOC2012/Annotations/2008_000003.xml"
+    path.write_text(path.read_text().replace("<name>train", "<name>Helmet"))
+    annotation = voc_raw.read_annotation(path, skip_unknown=True)
+    assert [o.class_index for o in annotation.objects] == [6] and annotation.unknown == ("helmet",)
+    path.write_text(path.read_text().replace("<name>Helmet", "<name>"))
+    with pytest.raises(UserError, match="2008_000003.xml: unknown class ''"):
+        voc_raw.read_annotation(path, skip_unknown=True)
+
+
+def test_every_wrong_file_is_named(root):
+    folder = root / "VOCdevkit/VOC2012"
+    for name in ("2008_000001", "2008_000003"):
+        path = folder / "Annotations" / f"{name}.xml"
+        path.write_text(path.read_text().replace("<xmin>", "<xmin>x", 1))
+    frames = voc_raw.list_frames(root, "2012_train")
+    with pytest.raises(UserError) as error:
+        voc_raw.read_labels(frames)
+    assert str(error.value).splitlines() == [
+        "2 problems:",
+        f"{folder}/Annotations/2008_000001.xml: <xmin> is 'x1', not a number",
+        f"{folder}/Annotations/2008_000003.xml: <xmin> is 'x5', not a number",
+    ]
+    (folder / "JPEGImages/2008_000002.jpg").unlink()
+    (folder / "Annotations/2008_000003.xml").unlink()
+    with pytest.raises(UserError) as error:
+        voc_raw.list_frames(root, "2012_train")
+    lines = str(error.value).splitlines()
+    assert lines[0] == "2 problems:" and len(lines) == 3
+    assert "train.txt line 2: image 2008_000002 has no image file" in lines[1]
+    assert "train.txt line 3: image 2008_000003 has no annotation" in lines[2]
+
+
 def test_annotations_without_parts(root):
     path = root / "VOCdevkit/VOC2012/Annotations/2008_000002.xml"
     path.write_text("<annotation/>")
-    with pytest.raises(UserError, match="it has no <size>"):
-        voc_raw.read_annotation(path)
+    assert voc_raw.read_annotation(path) == voc_raw.Annotation(None, ())
     path.write_text(
         "<annotation><size><width>9</width><height>9</height></size><object><name>cow</name></object></annotation>"
     )
@@ -110,14 +194,18 @@ def test_bad_folders_and_splits(root, tmp_path):
         voc_raw.list_frames(root, "train")
     with pytest.raises(UserError, match="has no test.txt; it has train, trainval, val"):
         voc_raw.list_frames(root, "2012_test")
+    write_list(root / "VOCdevkit/VOC2007", "both", ["2008_000005"])
+    write_list(root / "VOCdevkit/VOC2012", "both", ["2008_000005"])
+    for part in ("JPEGImages/2008_000005.jpg", "Annotations/2008_000005.xml"):
+        shutil.copy(root / "VOCdevkit/VOC2012" / part, root / "VOCdevkit/VOC2007" / part)
+    with pytest.raises(UserError, match="2008_000005 is named twice, first in .*VOC2007/.*both.txt line 1"):
+        voc_raw.list_frames(root, "0712_both")
     folder = root / "VOCdevkit/VOC2012"
     path = folder / "ImageSets/Main/val.txt"
     for text, message in (
-        ("\n", "val.txt: the split is empty"),
-        (
-            "2008_000005\n2008_000005\n",
-            "val.txt line 2: image 2008_000005 is named twice, first in .*val.txt line 1",
-        ),
+        ("\n", "val.txt: the list is empty"),
+        ("../2008_000005\n", "val.txt line 1: '../2008_000005' is no id: .*; write 2008_000005"),
+        ("2008_000005\n2008_000005\n", "val.txt line 2: 2008_000005 is named twice, first in line 1"),
         ("2009_1\n", "val.txt line 1: image 2009_1 has no image file .*2009_1.jpg"),
     ):
         path.write_text(text)

@@ -26,15 +26,17 @@ def iou(detection, truth):
     return shared / (area(detection) + area(truth) - shared) if shared > 0 else 0.0
 
 
-def truth_state(truth, name, limits):
+def truth_state(truth, name, limits, official):
     """0 counts, 1 is ignored, -1 is not looked at."""
     height, occlusion, truncation = limits
     if truth["type"] == NEIGHBOUR[name]:
         return 1
     if truth["type"] != name:
         return -1
+    box_height = truth["box"][3] - truth["box"][1]
     outside = (
-        truth["box"][3] - truth["box"][1] < height
+        box_height < height
+        or (official and box_height == height)
         or truth["occlusion"] > occlusion
         or truth["truncation"] > truncation
     )
@@ -122,7 +124,7 @@ def evaluate(frames, name, difficulty, official):
     limits = LIMITS[difficulty]
     states = [
         (
-            [truth_state(t, name, limits) for t in truths],
+            [truth_state(t, name, limits, official) for t in truths],
             [detection_state(d, name, limits, official) for d in detections],
         )
         for truths, detections in frames

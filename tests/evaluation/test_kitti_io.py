@@ -60,13 +60,17 @@ def test_folders_without_any_box(tmp_path):
     [
         (RESULT.rsplit(" ", 1)[0], "15 fields instead of the 16 of a result"),
         (RESULT + " 1", "17 fields instead of the 16 of a result"),
-        (RESULT.replace("0.75", "nan"), "field 16 is 'nan', not a finite number"),
-        (RESULT.replace("0.75", "-inf"), "field 16 is '-inf', not a finite number"),
-        (RESULT.replace("0.75", "1e999"), "field 16 is too large"),
-        (RESULT.replace("0.75", "0.7x"), "field 16 is '0.7x', not a finite number"),
-        (RESULT.replace("0.75", "0,75"), "field 16 is '0,75', not a finite number"),
-        (RESULT.replace("0.75", "1_0"), "field 16 is '1_0', not a finite number"),
-        (RESULT.replace("10.5", "110.5"), "negative box: x1 y1 x2 y2 = 110.5 20 110 220.25"),
+        (RESULT.replace("0.75", "nan"), "score (field 16) is 'nan', not a finite number"),
+        (RESULT.replace("0.75", "-inf"), "score (field 16) is '-inf', not a finite number"),
+        (RESULT.replace("0.75", "1e999"), "score (field 16) is '1e999', not a finite number"),
+        (RESULT.replace("0.75", "0.7x"), "score (field 16) is '0.7x', not a finite number"),
+        (RESULT.replace("0.75", "0,75"), "score (field 16) is '0,75', not a finite number"),
+        (RESULT.replace("0.75", "1_0"), "score (field 16) is '1_0', not a finite number"),
+        (RESULT.replace("10.5", "110.5"), "negative box: xmin ymin xmax ymax = 110.5 20 110 220.25"),
+        (RESULT.replace("220.25", "1e308"), "ymax (field 8) is '1e308', which is too large"),
+        (RESULT.replace("220.25", "-1e7"), "ymax (field 8) is '-1e7', which is too large"),
+        (RESULT.replace("220.25", "\u0662\u0662\u0660"), "ymax (field 8) is '\u0662\u0662\u0660', not"),
+        (RESULT.replace("220.25", "2\xa020"), "ymax (field 8) is '2\\xa020', not a finite number"),
         (RESULT.replace("220.25", "19.9"), "negative box"),
         (RESULT.replace("Car", "Bicycle"), "unknown class 'Bicycle'"),
         (RESULT.replace("Car", "Person_sitting_down_on_a_bench"), "unknown class 'Person_sitting_down"),
@@ -88,13 +92,22 @@ def test_field_counts_that_only_cancel_out(tmp_path):
 
 
 def test_characters_that_are_not_text(tmp_path):
-    with pytest.raises(UserError, match="a.txt line 1|not text"):
+    with pytest.raises(UserError, match="a.txt line 1: holds characters that are not text"):
         kitti_io.read_detections(folder_of(tmp_path, a=RESULT.replace(" ", "\x00", 1)), "a")
 
 
 def test_label_errors(tmp_path):
-    with pytest.raises(UserError, match="a.txt line 1: 16 fields instead of the 15 of a label"):
+    with pytest.raises(UserError, match="16 fields instead of the 15 of a label .*may be a result file"):
         kitti_io.read_labels(folder_of(tmp_path, a=RESULT), "a")
+    with pytest.raises(UserError, match="15 fields instead of the 16 of a result .*may be a label file"):
+        kitti_io.read_detections(folder_of(tmp_path, a=LABEL), "a")
+    for old, new, message in (
+        (" 1 ", " 1.51 ", "occlusion is '1.51', none of 0, 1, 2, 3 and -1"),
+        (" 1 ", " 1000 ", "occlusion is '1000', none of"),
+        ("0.25", "3", "truncation is '3', neither 0 to 1 nor -1"),
+    ):
+        with pytest.raises(UserError, match=f"a.txt line 1: {message}"):
+            kitti_io.read_labels(folder_of(tmp_path, a=LABEL.replace(old, new, 1)), "a")
     with pytest.raises(UserError, match="z.txt: no such file"):
         kitti_io.read_labels(tmp_path, "z")
 
@@ -105,6 +118,25 @@ def test_a_missing_result_file(tmp_path):
         kitti_io.read_detections(tmp_path, "ab")
     found = kitti_io.read_detections(tmp_path, "ab", allow_missing=True)
     assert found.frame_ids == ("a", "b") and found.frame.tolist() == [0]
+
+
+def test_every_wrong_file_is_named(tmp_path):
+    folder_of(tmp_path, a=RESULT, b="Car", d=RESULT + " 1")
+    with pytest.raises(UserError) as caught:
+        kitti_io.read_detections(tmp_path, "abcd")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "3 problems:"
+    for line, start in zip(
+        lines[1:], ("b.txt line 1: 1 fields", "c.txt: no such", "d.txt line 1: 17"), strict=True
+    ):
+        assert line.startswith(f"{tmp_path}/{start}")
+
+
+def test_byte_order_marks_and_names_with_blanks(tmp_path):
+    mark = "\ufeff"
+    folder_of(tmp_path, a=mark + RESULT, b=mark, **{"my photo": mark + RESULT + "\n" + RESULT})
+    found = kitti_io.read_detections(tmp_path, kitti_io.list_frames(tmp_path))
+    assert found.frame_ids == ("a", "b", "my photo") and found.frame.tolist() == [0, 2, 2]
 
 
 def test_missing_folders(tmp_path):
@@ -122,17 +154,21 @@ def test_missing_folders(tmp_path):
 
 def test_split_files(tmp_path):
     split = tmp_path / "val.txt"
-    with pytest.raises(UserError, match="val.txt: cannot be read as a split file"):
+    with pytest.raises(UserError, match="val.txt: cannot be read: No such file"):
         kitti_io.read_split(split)
     split.write_text("\n")
-    with pytest.raises(UserError, match="val.txt: the split is empty"):
+    with pytest.raises(UserError, match="val.txt: the list is empty"):
         kitti_io.read_split(split)
     split.write_text("000001\n000002\n000001\n")
-    with pytest.raises(UserError, match="val.txt: frame 000001 is listed more than once"):
+    with pytest.raises(UserError, match="val.txt line 3: 000001 is named twice, first in line 1"):
         kitti_io.read_split(split)
     split.write_text("000001\n000002")
     assert kitti_io.read_split(split) == ("000001", "000002")
-    assert kitti_io.list_frames(folder_of(tmp_path / "f", b="", a="")) == ("a", "b")
+    split.write_bytes(b"\xef\xbb\xbf000001\r\n000002\r\n")
+    assert kitti_io.read_split(split) == ("000001", "000002")
+    folder = folder_of(tmp_path / "f", b="", a="")
+    (folder / "._a.txt").write_bytes(b"\x00\x05\x16\x07")
+    assert kitti_io.list_frames(folder) == ("a", "b")
 
 
 def test_written_files_are_read_back_equal(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from places import GOLDEN
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation import voc, voc_io, voc_tables
+from fgfi_tf.evaluation import voc, voc_analysis, voc_io, voc_tables
 from fgfi_tf.evaluation.voc_types import Detections, Truths
 
 CLASSES = ("cat", "dog")
@@ -52,6 +52,7 @@ def check_against_reference(folder, lists):
     evaluation = voc.evaluate(
         voc_io.read_detections(folder / "results", "test", images),
         voc_io.read_truths(folder / "Annotations", images),
+        "reference",
     )
     expected = json.loads((lists / "expected.json").read_text())
     assert len(evaluation.results) == len(expected["per_class"]) == 20
@@ -111,10 +112,37 @@ def test_by_hand():
     assert evaluation.mean_ap() == cat.ap_11point / 2
 
 
-def test_half_overlap_is_no_match():
-    truths = _truths(a=[(0, [0, 0, 9, 9], False)])
-    assert voc.evaluate(_detections(a=[(0, [0, 0, 9, 4], 0.9)]), truths).results["cat"].ap_11point == 0
-    assert voc.evaluate(_detections(a=[(0, [0, 0, 9, 5], 0.9)]), truths).results["cat"].ap_area == 1
+@pytest.mark.parametrize("last, official, reference", [(3, 0, 0), (4, 1, 0), (5, 1, 1)])
+def test_half_overlap_is_a_match_for_the_kit_and_none_for_the_2019_code(last, official, reference):
+    truths = _truths(a=[(0, [0, 0, 9, 9], False)])  # 10 x 10 pixels; the detection has 10 x (last + 1)
+    detections = _detections(a=[(0, [0, 0, 9, last], 0.9)])
+    assert voc.evaluate(detections, truths).results["cat"].ap_area == official
+    for protocol, ap in (("official", official), ("reference", reference)):
+        evaluation = voc.evaluate(detections, truths, protocol)
+        assert evaluation.results["cat"].ap_11point == ap
+        kinds = voc_analysis.analyse(detections, truths, evaluation)["cat"].counts()
+        assert (kinds["correct"], kinds["localisation"], kinds["missed"]) == (ap, 1 - ap, 1 - ap)
+    other = _detections(a=[(1, [0, 0, 9, last], 0.9)])  # of another class, which has an object elsewhere
+    truths = _truths(a=[(0, [0, 0, 9, 9], False), (1, [50, 0, 59, 9], False)])
+    for protocol, match in (("official", official), ("reference", reference)):
+        analysis = voc_analysis.analyse(other, truths, voc.evaluate(other, truths, protocol))
+        assert analysis["dog"].counts()["classification"] == match
+    with pytest.raises(UserError, match="protocol 'kit' is not one of official, reference"):
+        voc.evaluate(detections, truths, "kit")
+
+
+def test_no_ap_is_above_one():
+    assert voc.ap_11point(np.array([1.0]), np.array([1.0])) == 1.0
+    for positives in range(1, 200):
+        recall = np.arange(1, positives + 1) / positives
+        assert voc.ap_area(recall, np.ones(positives)) <= 1.0
+        assert voc.ap_area(recall, np.ones(positives)) == pytest.approx(1, abs=1e-12)
+        assert voc.ap_11point(recall, np.ones(positives)) == 1.0
+    assert math.isnan(voc.ap_area(np.array([np.nan]), np.array([0.0])))
+    boxes = [(0, [20 * i, 0, 20 * i + 9, 9], False) for i in range(10)]
+    found = _detections(a=[(0, box, 0.9) for _, box, _ in boxes])
+    numbers = voc.evaluate(found, _truths(a=boxes)).to_json()
+    assert numbers["cat"]["AP11"] == numbers["cat"]["AP_area"] == numbers["mean"]["AP11_present"] == 1.0
 
 
 def test_nothing_detected_and_nothing_labelled():
@@ -148,20 +176,76 @@ def test_result_files_are_read_as_written(tmp_path):
     ("text", "message"),
     [
         ("a 0.5 1 2 3\n", "comp4_det_val_cat.txt:1: 5 fields"),
-        ("a 0.5 1 2 3 4\n\nz 0.5 1 2 3 4\n", "comp4_det_val_cat.txt:3: image z is not in the set"),
-        ("a x 1 2 3 4\n", "comp4_det_val_cat.txt:1: not a number"),
-        ("a nan 1 2 3 4\n", "comp4_det_val_cat.txt:1: a number that is not finite"),
+        ("a 0.5 1 2 3 4\n\nz 0.5 1 2 3 4\n", "comp4_det_val_cat.txt:3: image 'z' is not in the set"),
+        ("a x 1 2 3 4\n", "comp4_det_val_cat.txt:1: 'x' is not a finite number"),
+        ("a nan 1 2 3 4\n", "comp4_det_val_cat.txt:1: 'nan' is not a finite number"),
+        ("a 0.5 1 2 1e999 4\n", "comp4_det_val_cat.txt:1: '1e999' is not a finite number"),
+        ("a 0.5 1 2 3_8 4\n", "comp4_det_val_cat.txt:1: '3_8' is not a finite number"),
+        ("a 0.5 1 2 \u0663 4\n", "comp4_det_val_cat.txt:1: '\u0663' is not a finite number"),
+        ("a 0.5 1 2 1e308 4\n", "comp4_det_val_cat.txt: a coordinate is beyond 1,000,000 pixels"),
+        (b"a 0.5 1 2 \xff 4\n", "comp4_det_val_cat.txt: cannot be read: it is not UTF-8 text"),
     ],
 )
 def test_bad_result_files(tmp_path, text, message):
-    (tmp_path / "comp4_det_val_cat.txt").write_text(text)
+    (tmp_path / "comp4_det_val_cat.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=message):
         voc_io.read_detections(tmp_path, "val", ("a",), CLASSES, allow_missing=True)
 
 
+def test_every_wrong_result_file_is_named(tmp_path):
+    (tmp_path / "comp4_det_val_cat.txt").write_text("a 0.5 1 2 3 4\nb x 1 2 3 4\n")
+    with pytest.raises(UserError) as error:
+        voc_io.read_detections(tmp_path, "val", ("a", "b"), CLASSES)
+    assert str(error.value).splitlines() == [
+        "2 problems:",
+        f"{tmp_path}/comp4_det_val_cat.txt:2: 'x' is not a finite number",
+        f"{tmp_path}/comp4_det_val_dog.txt: no such file (--allow_missing counts it as a class without "
+        "detections)",
+    ]
+
+
+def test_images_with_blanks_and_a_byte_order_mark(tmp_path):
+    detections = _detections(**{"my photo 1": [(0, [0, 0, 9, 9], 0.5)], "b": [(0, [1, 1, 2, 2], 0.25)]})
+    (path, _) = voc_io.write_detections(tmp_path, "val", detections)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    read = voc_io.read_detections(tmp_path, "val", ("b", "my photo 1"), CLASSES)
+    assert read.image.tolist() == [1, 0] and read.scores.tolist() == [0.5, 0.25]
+    np.testing.assert_array_equal(read.boxes, [[1, 1, 10, 10], [2, 2, 3, 3]])
+
+
+def test_boxes_that_end_before_they_begin_are_false_positives(tmp_path, caplog):
+    lines = "a 0.9 10 1 1 10\na 0.8 1 1 10 0\na 0.7 1 1 10 10\n"
+    (tmp_path / "comp4_det_val_cat.txt").write_text(lines)
+    detections = voc_io.read_detections(tmp_path, "val", ("a",), CLASSES, allow_missing=True)
+    assert "boxes with xmax < xmin or ymax < ymin count as false positives: 2" in caplog.text
+    truths = _truths(a=[(0, [0, 0, 9, 9], False)])
+    for protocol in voc.PROTOCOLS:
+        result = voc.evaluate(detections, truths, protocol).results["cat"]
+        assert result.true_positives.tolist() == [False, False, True]
+        assert result.ap_area == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    "name, prefix",
+    [
+        ("comp4_det_my_set_dog.txt", "comp4"),
+        ("comp3_det_my_set_dog.txt", "comp3"),
+        ("comp4_5b5c0f7a-7c9b_det_my_set_dog.txt", "comp4_5b5c0f7a-7c9b"),
+        ("comp3_a_b_det_my_set_dog.txt", "comp3_a_b"),
+    ],
+)
+def test_names_of_result_files(tmp_path, name, prefix):
+    (tmp_path / name).write_text("a 0.5 1 2 3 4\n")
+    for other in ("comp5_det_my_set_dog.txt", "comp4_det_my_set_cow.txt", f"._{name}", f"{name}~"):
+        (tmp_path / other).write_text("")
+    assert voc_io.image_sets(tmp_path, CLASSES) == [(prefix, "my_set")]
+    found = voc_io.read_detections(tmp_path, "my_set", ("a",), CLASSES, allow_missing=True, prefix=prefix)
+    assert found.classes.tolist() == [1]
+
+
 def test_missing_result_file(tmp_path):
     (tmp_path / "comp4_det_val_cat.txt").write_text("a 0.5 1 2 3 4\n")
-    with pytest.raises(UserError, match="comp4_det_val_dog.txt: cannot be read: No such file"):
+    with pytest.raises(UserError, match=r"comp4_det_val_dog.txt: no such file \(--allow_missing counts it"):
         voc_io.read_detections(tmp_path, "val", ("a",), CLASSES)
     assert len(voc_io.read_detections(tmp_path, "val", ("a",), CLASSES, allow_missing=True).scores) == 1
 
@@ -171,8 +255,8 @@ def test_image_sets(tmp_path):
     path.write_text("000001  1\n000002 -1\n")
     assert voc_io.read_image_set(path) == ("000001", "000002")
     for text, message in (
-        ("", "the list of images is empty"),
-        ("a\na\n", "image a is listed more than once"),
+        ("", "val.txt: the list is empty"),
+        ("a\na\n", "val.txt line 2: a is named twice, first in line 1"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=message):

@@ -1,0 +1,97 @@
+"""What every reader of text files shares: UTF-8 with or without a byte order mark, numbers, lists of ids."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fgfi_tf.errors import UserError
+
+#: No coordinate, size or distance is beyond this: float32 arithmetic on it stays finite.
+LARGEST = 1e6
+#: Endings of files that belong to an id; no id ends with one.
+FILE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".txt", ".xml")
+
+_CLASS_COLUMN = re.compile(r"(.*\S)\s+(?:-1|0|\+?1)")  # ImageSets/Main/<class>_<list>.txt
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MAX_NAME_BYTES = 250  # file systems end at 255, with the suffix
+
+
+def numbers(texts: Sequence[str]) -> list[float] | None:
+    """Finite decimal numbers; None if any is something else, as other scripts' digits and ``1_000`` are."""
+    together = "".join(texts)
+    if "_" in together or not together.isascii():
+        return None
+    try:
+        values = list(map(float, texts))
+    except ValueError:
+        return None
+    return values if all(map(math.isfinite, values)) else None
+
+
+def number(text: str) -> float | None:
+    """One such number, or None."""
+    values = numbers((text,))
+    return values[0] if values else None
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a folder listing passes the file over: ``._a.xml`` is what macOS leaves beside ``a.xml``."""
+    return path.name.startswith(".")
+
+
+def read_text(path: str | Path) -> str:
+    """A text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: cannot be read: it is not UTF-8 text; save it as UTF-8") from None
+    except (OSError, ValueError) as error:  # ValueError: NUL in the path
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def read_ids(path: str | Path) -> dict[str, int]:
+    """The ids of a list file, one a line, each with its line number, in the order of the list.
+
+    An id is the name of an image file without folder and extension; it may hold blanks. A second column of
+    -1, 0 and 1, as VOC's lists of one class have, is not read where every line has it.
+
+    Raises:
+        UserError: the file cannot be read or is empty, a line is no id, or an id is there twice.
+    """
+    lines = {n: line.strip() for n, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()}
+    if not lines:
+        raise UserError(f"{path}: the list is empty; it must hold one id a line")
+    with_column = {number: _CLASS_COLUMN.fullmatch(line) for number, line in lines.items()}
+    if all(with_column.values()):
+        lines = {number: match.group(1) for number, match in with_column.items()}
+    ids: dict[str, int] = {}
+    for line_number, name in lines.items():
+        problem = _id_problem(name)
+        if problem:
+            raise UserError(f"{path} line {line_number}: {problem}")
+        if name in ids:
+            raise UserError(f"{path} line {line_number}: {name} is named twice, first in line {ids[name]}")
+        ids[name] = line_number
+    return ids
+
+
+def _id_problem(name: str) -> str | None:
+    if _CONTROL.search(name):
+        return f"{name[:60]!r} holds characters that no id has"
+    if len(name.encode()) > _MAX_NAME_BYTES:
+        return f"{name[:60]!r}... is longer than a file's name can be"
+    bare = re.split(r"[/\\]", name)[-1]
+    stem, dot, suffix = bare.rpartition(".")
+    if stem and f"{dot}{suffix}".lower() in FILE_SUFFIXES:
+        bare = stem
+    if bare != name:
+        hint = f"; write {bare}" if bare.strip(".") else ""
+        return f"{name!r} is no id: ids have no folder and no file extension{hint}"
+    return None
