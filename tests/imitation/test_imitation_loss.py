@@ -38,7 +38,7 @@ def built(compute="auto", **options):
 
 def test_value_by_hand(run_mode):
     """One channel, a 1 x 1 adaptation of weight 2 and bias -1: adapted = ReLU(2 s - 1)."""
-    layer = ImitationLoss((1,), kernel_size=1)
+    layer = ImitationLoss((1,), kernel_size=1, activation="relu")
     layer.build([(None, None, None, 1)])
     layer.kernels[0].assign([[[[2.0]]]])
     layer.biases[0].assign([-1.0])

@@ -123,9 +123,11 @@ def test_positions_of_the_whole_are_what_the_layer_divides_by():
     anchors, (boxes, valid) = student.imitation_anchors(64, 96), student.imitation_boxes(examples)
     features, teacher = tf.random.normal([4, 4, 6, 8]), tf.random.normal([4, 4, 6, 12])
     alone = float(layer([features], [teacher], anchors, boxes, valid))
-    count = float(layer.count_positions(anchors, boxes, valid))
+    count, everywhere = layer.count_positions(anchors, boxes, valid).numpy()
+    assert everywhere == 4 * 4 * 6
     assert count == sum(int(mask.numpy().sum()) for mask in layer.masks(anchors, boxes, valid)) > 0
-    shared = layer([features], [teacher], anchors, boxes, valid, global_positions=tf.constant(4 * count))
+    known = tf.constant([4 * count, everywhere])
+    shared = layer([features], [teacher], anchors, boxes, valid, global_positions=known)
     assert float(shared) == pytest.approx(alone / 4, rel=1e-5)
 
 
