@@ -35,8 +35,9 @@ def checked_inputs(
     valid: Any,
     area: Any,
     teacher_channels: Sequence[int],
+    student_channels: Sequence[int] | None = None,
 ) -> Inputs:
-    """The arguments of ``ImitationLoss.call``, checked.
+    """The arguments of ``ImitationLoss.call``, checked; ``student_channels`` where the layer is built.
 
     Raises:
         TypeError, ValueError: whatever cannot be what the argument is for; the message says what is expected.
@@ -48,17 +49,18 @@ def checked_inputs(
     parts = None if area is None else _levels("area", area, tf.bool)
     for name, given in (("student_features", student), ("teacher_features", teacher), ("anchors", grids)):
         _check_levels(name, given, len(teacher_channels))
+    if parts is not None:
+        _check_levels("area", parts, len(teacher_channels))
     for level, channels in enumerate(teacher_channels):
-        batch, height, width, _ = _shape(f"student_features[{level}]", student[level], "[B, h, w, Cs]")
-        name = f"teacher_features[{level}]"
-        shape = _shape(name, teacher[level], "[B, H, W, Ct]")
-        _match(name, teacher[level], "[B, H, W, Ct]", shape, [batch, None, None, channels])
+        own = None if student_channels is None else student_channels[level]
+        name = f"student_features[{level}]"
+        batch, height, width, known = _check(name, student[level], "[B, h, w, Cs]", [None, None, None, own])
+        if known is None:
+            raise ValueError(f"{name}: the number of channels must be known")
+        _check(f"teacher_features[{level}]", teacher[level], "[B, H, W, Ct]", [batch, None, None, channels])
         _check_anchors(f"anchors[{level}]", grids[level], height, width)
         if parts is not None:
-            _check_levels("area", parts, len(teacher_channels))
-            name, form = f"area[{level}]", "[B, h, w]"
-            shape = _shape(name, parts[level], form)
-            _match(name, parts[level], form, shape, [batch, height, width])
+            _check(f"area[{level}]", parts[level], "[B, h, w]", [batch, height, width])
     _check_boxes(boxes, valid, student[0].shape[0])
     return Inputs(student, teacher, grids, boxes, valid, parts)
 
@@ -96,33 +98,32 @@ def _check_levels(name: str, given: Sequence[tf.Tensor], levels: int) -> None:
         )
 
 
-def _shape(name: str, tensor: tf.Tensor, form: str) -> list[int | None]:
-    """The static shape, None for what is not known. Raises ValueError for another rank than ``form``'s."""
-    rank = form.count(",") + 1
+def _check(
+    name: str, tensor: tf.Tensor, form: str, expected: Sequence[int | None], of: str = ""
+) -> list[int | None]:
+    """The static shape, None for what is not known.
+
+    Raises ValueError where its rank is not that of ``form``, or a size not the one expected.
+    """
     if tensor.shape.rank is None:
-        return [None] * rank
-    if tensor.shape.rank != rank:
-        raise ValueError(f"{name} has shape {_text(tensor)}; {form} is expected")
-    return tensor.shape.as_list()
-
-
-def _match(
-    name: str, tensor: tf.Tensor, form: str, shape: Sequence[int | None], expected: Sequence[int | None]
-) -> None:
+        return [None] * len(expected)
+    shape = tensor.shape.as_list()
+    if len(shape) != len(expected):
+        raise ValueError(f"{name} has shape {_text(shape)}; {form} is expected")
     for size, wanted in zip(shape, expected, strict=True):
         if size is not None and wanted is not None and size != wanted:
-            text = ", ".join("?" if other is None else str(other) for other in expected)
-            raise ValueError(f"{name} has shape {_text(tensor)}; {form} is expected, here [{text}]")
+            raise ValueError(
+                f"{name} has shape {_text(shape)}; {form}{of} is expected, here {_text(expected)}"
+            )
+    return shape
 
 
-def _text(tensor: tf.Tensor) -> str:
-    return "[" + ", ".join("?" if size is None else str(size) for size in tensor.shape) + "]"
+def _text(shape: Sequence[int | None]) -> str:
+    return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
 def _check_anchors(name: str, anchors: tf.Tensor, height: int | None, width: int | None) -> None:
-    form = "[h, w, K, 4]"
-    shape = _shape(name, anchors, form)
-    _match(name, anchors, f"{form} of the student's map", shape, [height, width, None, 4])
+    _check(name, anchors, "[h, w, K, 4]", [height, width, None, 4], " of the student's map")
     values = _value(anchors)
     if values is None:
         return
@@ -139,9 +140,8 @@ def _check_anchors(name: str, anchors: tf.Tensor, height: int | None, width: int
 
 
 def _check_boxes(boxes: tf.Tensor, valid: tf.Tensor, batch: int | None) -> None:
-    shape = _shape("boxes", boxes, "[B, M, 4]")
-    _match("boxes", boxes, "[B, M, 4]", shape, [batch, None, 4])
-    _match("valid", valid, "[B, M]", _shape("valid", valid, "[B, M]"), shape[:2])
+    shape = _check("boxes", boxes, "[B, M, 4]", [batch, None, 4])
+    _check("valid", valid, "[B, M]", shape[:2])
     corners, real = _value(boxes), _value(valid)
     if corners is None or real is None:
         return
@@ -173,9 +173,9 @@ def _refuse_holder(layer: object, other: Any, theirs: int, ours: int, module: st
     if kind is None:
         return
     # Neither Keras lets a foreign object know that it is kept, so the question goes to the garbage collector:
-    # who refers to the layer, directly, by an attribute or in a list or dict of theirs?
+    # who refers to the layer, by an attribute or in a list of theirs?
     found: list[object] = [layer]
-    for _ in range(3):
+    for _ in range(5):  # a list of Keras 2 is four objects
         found = [
             holder for holder in gc.get_referrers(*found) if isinstance(holder, (kind, dict, list, tuple))
         ]

@@ -111,7 +111,14 @@ class ImitationCore:
         Arguments as for ``call``.
         """
         inputs = checks.checked_inputs(
-            student_features, teacher_features, anchors, boxes, valid, area, self.teacher_channels
+            student_features,
+            teacher_features,
+            anchors,
+            boxes,
+            valid,
+            area,
+            self.teacher_channels,
+            [kernel.shape[-2] for kernel in self.kernels] or None,
         )
         if not self.kernels:
             self.build([features.shape for features in inputs.student])
