@@ -1,6 +1,8 @@
-"""Anchor grids of the detector families (numpy: they are constants of a graph)."""
+"""Anchor grids of the detector families, and of anybody's map (numpy: they are constants of a graph)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -42,3 +44,36 @@ def shuffledet_anchors(height: int, width: int, stride: int = 16) -> np.ndarray:
     anchors[..., 1] = cy[:, None, None]
     anchors[..., 2:] = shapes
     return anchors.astype(np.float32)
+
+
+def anchor_grid(
+    height: int, width: int, stride: int, sizes: Sequence[float], ratios: Sequence[float]
+) -> np.ndarray:
+    """Anchors for a feature map of any network, as continuous corners (xmin, ymin, xmax, ymax).
+
+    The centres are those of the cells, (column + 0.5) * stride. At each there is an anchor for every size and
+    ratio: its area is size^2, its height is ratio times its width.
+
+    Args:
+        height, width: of the feature map, positions.
+        stride: input pixels per position.
+        sizes: side lengths of the square anchors, pixels of the network input.
+        ratios: heights over widths; 2 is upright, like a pedestrian.
+
+    Returns:
+        float32 [height, width, len(sizes) * len(ratios), 4], pixels of the network input; sizes change
+        slowest.
+
+    Raises:
+        ValueError: for a number that is not above 0, or none at all.
+    """
+    given = {"height, width, stride": (height, width, stride), "sizes": sizes, "ratios": ratios}
+    for name, values in given.items():
+        if not len(values) or not all(value > 0 for value in values):
+            raise ValueError(f"anchor_grid: {name} must be numbers above 0; got {values}")
+    root = np.sqrt(np.asarray(ratios, np.float64))
+    side = np.asarray(sizes, np.float64)[:, None]
+    half = np.stack([side / root, side * root], axis=-1).reshape(-1, 2) / 2.0  # K x (width, height)
+    x, y = np.meshgrid((np.arange(width) + 0.5) * stride, (np.arange(height) + 0.5) * stride)
+    centre = np.stack([x, y], axis=-1)[:, :, None]  # h x w x 1 x 2
+    return np.concatenate([centre - half, centre + half], axis=-1).astype(np.float32)

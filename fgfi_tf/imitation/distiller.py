@@ -6,9 +6,16 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf import streams
+from fgfi_tf.imitation.contract import Batch, Network
+from fgfi_tf.imitation.core import Measured
 from fgfi_tf.imitation.layer import ImitationLoss
-from fgfi_tf.models.detector import Batch, Detector
+from fgfi_tf.imitation.metrics import GlobalMean
+from fgfi_tf.imitation.weight import RunningWeight
 from fgfi_tf.replica import accumulating, global_counts, num_replicas, num_shares
+
+# What is shown beside the terms of the loss. Like these, the replicas' and the parts' shares add up.
+OBSERVED = ("imitation_loss_unweighted", "imitation_weight", "imitation_mask_share", "imitation_active_share")
+DETECTION = "detection_loss"  # the sum of the student's detection losses: what a running weight follows
 
 
 class Distiller(keras.Model):
@@ -18,11 +25,16 @@ class Distiller(keras.Model):
     times the imitation loss in the steps from ``warmup_steps`` on and before ``end_step``. Only
     the student and the adaptation are trained, tracked and checkpointed; the teacher is not.
 
+    Beside the terms of the loss (``imitation_loss`` is the weighted one) the metrics are
+    ``imitation_loss_unweighted``, ``imitation_weight``, ``imitation_mask_share`` and
+    ``imitation_active_share`` (see ``Measured``; steps without a mask position do not count in the last). The
+    weight is that of the schedule: 0 in the steps without imitation.
+
     Args:
         student: what is trained.
         teacher: what is imitated, frozen and in inference mode. None: plain training.
         imitation: the layer; needed with a teacher.
-        imitation_weight: lambda of the paper.
+        imitation_weight: lambda of the paper, a number or what sets it anew at every step.
         warmup_steps: steps without imitation at the start.
         end_step: the first step without imitation at the end; 0: never.
         seed: of dropout and sampling, which depend on it and on the step alone.
@@ -38,11 +50,11 @@ class Distiller(keras.Model):
 
     def __init__(
         self,
-        student: Detector,
-        teacher: Detector | None = None,
+        student: Network,
+        teacher: Network | None = None,
         imitation: ImitationLoss | None = None,
         *,
-        imitation_weight: float = 1.0,
+        imitation_weight: float | RunningWeight = 1.0,
         warmup_steps: int = 0,
         end_step: int = 0,
         seed: int = 0,
@@ -57,7 +69,7 @@ class Distiller(keras.Model):
         self.imitation = imitation
         # Past Keras' own __setattr__, which would track the teacher's variables.
         object.__setattr__(self, "teacher", teacher)
-        self.imitation_weight, self.clip_norm = float(imitation_weight), float(clip_norm)
+        self.imitation_weight, self.clip_norm = imitation_weight, float(clip_norm)
         self.gradient_accumulation = int(gradient_accumulation)
         self.warmup_steps, self.end_step, self.seed = int(warmup_steps), int(end_step), int(seed)
         if imitation is not None:
@@ -67,6 +79,7 @@ class Distiller(keras.Model):
         names = ["loss", *student.loss_names]
         if imitation is not None:
             names += ["imitation_loss", *(["adaptation_decay"] if imitation.weight_decay else [])]
+            names += OBSERVED
         self._means = {name: GlobalMean(name=name) for name in names}
 
     def compile(self, optimizer="rmsprop", **kwargs) -> None:
@@ -94,7 +107,7 @@ class Distiller(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The mean of each loss; Keras resets them at each epoch."""
+        """The mean of each loss, and of what is observed; Keras resets them at each epoch."""
         return list(self._means.values())
 
     def seed_of(self, step: tf.Tensor | int, part: tf.Tensor | int = 0) -> tf.Tensor:
@@ -113,32 +126,47 @@ class Distiller(keras.Model):
             step: int64 scalar, steps taken before this one.
             part: which part of an accumulated batch this is (int32).
         """
+        return self._terms(batch, step, part)[0]
+
+    def _terms(self, batch: Batch, step: tf.Tensor, part: tf.Tensor | int):
+        """The terms of the loss, and this replica's share of what else is observed (``OBSERVED``)."""
         batch = {**batch, "seed": self.seed_of(step, part)}
         inputs = self.student.preprocess(batch["image"])
         outputs = self.student(inputs, training=True, seed=batch["seed"])
-        terms = dict(self.student.detection_losses(outputs, batch))
+        terms, observed = dict(self.student.detection_losses(outputs, batch)), {}
+        detection = list(terms.values())
         # A penalty is of the whole batch; each replica, and each part, contributes its share.
         shares = float(num_shares())
         terms.update({name: value / shares for name, value in self.student.regularization_losses().items()})
         if self.imitation is not None:
-            terms["imitation_loss"] = self._imitation_term(inputs, outputs, batch, step)
+            measured, weight = self._measured(inputs, outputs, batch), self._weight(step)
+            # where, not a product: what has no part must not reach the sum even if not finite.
+            terms["imitation_loss"] = tf.where(weight > 0.0, weight * measured.loss, 0.0)
             if self.imitation.weight_decay:
                 terms["adaptation_decay"] = self.imitation.regularization_loss() / shares
-        return terms
+            values = (measured.loss, weight / shares, measured.mask_share, measured.active_share)
+            values = map(tf.stop_gradient, (*values, tf.add_n(detection)))
+            observed = dict(zip((*OBSERVED, DETECTION), values, strict=True))
+        return terms, observed
 
-    def _imitation_term(self, inputs, outputs, batch: Batch, step: tf.Tensor) -> tf.Tensor:
+    def _measured(self, inputs, outputs, batch: Batch) -> Measured:
         if self.teacher.preprocessing != self.student.preprocessing:
             inputs = self.teacher.preprocess(batch["image"])
-        loss = self.imitation(
+        return self.imitation.measure(
             outputs["features"],
             self.teacher.imitation_features(inputs),
             *self._mask_arguments(batch),
             global_positions=batch.get("global_positions"),
         )
+
+    def _weight(self, step: tf.Tensor) -> tf.Tensor:
+        """The weight of the imitation loss at a step, 0 outside the steps that imitate."""
+        given = self.imitation_weight
+        weight = given() if isinstance(given, RunningWeight) else tf.constant(float(given))
         active = step >= self.warmup_steps
         if self.end_step:
             active &= step < self.end_step
-        return tf.where(active, self.imitation_weight * loss, 0.0)
+        return tf.where(active, weight, 0.0)
 
     def _mask_arguments(self, batch: Batch) -> tuple:
         height, width = image_size(batch["image"])
@@ -173,12 +201,12 @@ class Distiller(keras.Model):
     def _gradients(
         self, batch: Batch, step: tf.Tensor, variables: list[tf.Variable], part: tf.Tensor | int = 0
     ):
-        """Gradients (scaled where loss scaling is on) and terms of the loss, ``loss`` first."""
+        """Gradients (scaled where loss scaling is on); the loss, its terms, and what is observed."""
         with tf.GradientTape() as tape:
-            terms = self.losses_of(batch, step, part)
+            terms, observed = self._terms(batch, step, part)
             loss = tf.add_n(list(terms.values()))
             scaled = self.optimizer.get_scaled_loss(loss) if self._scales_loss else loss
-        return tape.gradient(scaled, variables), {"loss": loss, **terms}
+        return tape.gradient(scaled, variables), {"loss": loss, **terms, **observed}
 
     def _accumulated(self, batch: Batch, step: tf.Tensor, variables: list[tf.Variable]):
         """Sums of the gradients and terms over the parts, holding the activations of one at a time."""
@@ -201,9 +229,10 @@ class Distiller(keras.Model):
             gradients = [g if n is None else g + n for g, n in zip(gradients, new, strict=True)]
             return i + 1, gradients, {name: value + found.get(name, 0.0) for name, value in terms.items()}
 
+        names = [*self._means, *([DETECTION] if self.imitation is not None else [])]
         sums = (
             [tf.zeros_like(variable) for variable in variables],
-            {name: tf.constant(0.0) for name in self._means},
+            {name: tf.constant(0.0) for name in names},
         )
         if num_replicas() > 1:
             # Replicas cannot meet inside a loop of the graph, and statistics and counts are exchanged.
@@ -251,37 +280,17 @@ class Distiller(keras.Model):
         values = tf.stack(list(terms.values()))
         if num_replicas() > 1:
             values = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
-        for name, value in zip(terms, tf.unstack(values), strict=True):
+        values = dict(zip(terms, tf.unstack(values), strict=True))
+        detection = values.pop(DETECTION, None)
+        if isinstance(self.imitation_weight, RunningWeight) and detection is not None:
+            self.imitation_weight.update(detection, values["imitation_loss_unweighted"])
+        for name, value in values.items():
             if name not in self._means:
                 self._means[name] = GlobalMean(name=name)
-            self._means[name].update_state(value)
-        return {name: self._means[name].result() for name in terms}
-
-
-class GlobalMean(keras.metrics.Metric):
-    """Mean over steps of a value that every replica knows in full; kept once, not for each replica.
-
-    Keras's own Mean keeps each replica's sum and count and exchanges both at each step.
-    """
-
-    def __init__(self, name: str, **kwargs):
-        super().__init__(name=name, **kwargs)
-        once = {
-            "initializer": "zeros",
-            "synchronization": tf.VariableSynchronization.ON_WRITE,
-            "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        }
-        self.total = self.add_weight(name="total", **once)
-        self.count = self.add_weight(name="count", **once)
-
-    def update_state(self, value: tf.Tensor) -> None:
-        """Adds a scalar."""
-        self.total.assign_add(tf.cast(value, self.total.dtype))
-        self.count.assign_add(1.0)
-
-    def result(self) -> tf.Tensor:
-        """The mean, 0 before the first value."""
-        return tf.math.divide_no_nan(self.total, self.count)
+            # A share of nothing is no share.
+            counts = values["imitation_mask_share"] > 0.0 if name == "imitation_active_share" else True
+            self._means[name].update_state(value, counts)
+        return {name: self._means[name].result() for name in values}
 
 
 def image_size(images: tf.Tensor) -> tuple[int, int] | tuple[tf.Tensor, tf.Tensor]:

@@ -9,38 +9,59 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+# Of the adaptation. relu is the published one. Under it a channel whose input is negative at every position
+# of the mask gets no gradient, and so is 0 for ever. The student's features are mostly positive and move all
+# inputs of a channel together: Adam at 1e-3 moves them by 0.001 * the sum of 9 * Cs features in its first
+# step, thousands of times what they start with, and its momentum carries on below 0. linear cannot die.
+ACTIVATIONS = ("linear", "relu")
 
-def adapt(features: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """The adaptation layer everywhere: ReLU(conv(features, kernel) + bias), zero padded.
+
+def activate(values: tf.Tensor, activation: str) -> tf.Tensor:
+    """One of ``ACTIVATIONS`` of a tensor of any shape."""
+    return tf.nn.relu(values) if activation == "relu" else values
+
+
+def adapt(features: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, activation: str = "relu") -> tf.Tensor:
+    """The adaptation layer everywhere: activation(conv(features, kernel) + bias), zero padded.
 
     Args:
         features: float32 [B, h, w, Cs].
         kernel: float32 [k, k, Cs, Ct], k odd.
         bias: float32 [Ct].
+        activation: one of ``ACTIVATIONS``.
 
     Returns:
         float32 [B, h, w, Ct].
     """
-    return tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(features, kernel, strides=1, padding="SAME"), bias))
+    adapted = tf.nn.bias_add(tf.nn.conv2d(features, kernel, strides=1, padding="SAME"), bias)
+    return activate(adapted, activation)
 
 
 def dense_squared_error(
-    student: tf.Tensor, teacher: tf.Tensor, mask: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
-) -> tf.Tensor:
+    student: tf.Tensor,
+    teacher: tf.Tensor,
+    mask: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    activation: str = "relu",
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Sum over mask positions and channels of (adapt(student) - teacher)^2.
 
     Args:
         student: float32 [B, h, w, Cs].
         teacher: float32 [B, h, w, Ct].
         mask: bool [B, h, w].
-        kernel, bias: of the adaptation, see :func:`adapt`.
+        kernel, bias, activation: of the adaptation, see :func:`adapt`.
 
     Returns:
-        float32 scalar.
+        The sum, and how many mask positions have an adapted output that is not 0, a position counting
+        by the share of its channels (float32 scalars).
     """
-    difference = adapt(student, kernel, bias) - teacher
+    adapted = adapt(student, kernel, bias, activation)
     # where, not a product: what lies outside the mask must not reach the sum even if not finite.
-    return tf.reduce_sum(tf.where(mask[..., None], tf.square(difference), 0.0))
+    inside = mask[..., None]
+    squared_error = tf.reduce_sum(tf.where(inside, tf.square(adapted - teacher), 0.0))
+    return squared_error, _active(tf.where(inside, adapted, 0.0))
 
 
 def gather_patches(features: tf.Tensor, positions: tf.Tensor, size: int) -> tf.Tensor:
@@ -67,10 +88,23 @@ def gather_patches(features: tf.Tensor, positions: tf.Tensor, size: int) -> tf.T
 
 
 def gathered_squared_error(
-    student: tf.Tensor, teacher: tf.Tensor, mask: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
-) -> tf.Tensor:
+    student: tf.Tensor,
+    teacher: tf.Tensor,
+    mask: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    activation: str = "relu",
+) -> tuple[tf.Tensor, tf.Tensor]:
     """As :func:`dense_squared_error`, at the cost of the mask positions alone."""
     positions = tf.where(mask)  # P x 3
     patches = gather_patches(student, positions, kernel.shape[0])  # P x k*k*Cs
-    adapted = tf.nn.relu(tf.matmul(patches, tf.reshape(kernel, [-1, kernel.shape[-1]])) + bias)  # P x Ct
-    return tf.reduce_sum(tf.square(adapted - tf.gather_nd(teacher, positions)))
+    adapted = tf.matmul(patches, tf.reshape(kernel, [-1, kernel.shape[-1]])) + bias  # P x Ct
+    adapted = activate(adapted, activation)
+    squared_error = tf.reduce_sum(tf.square(adapted - tf.gather_nd(teacher, positions)))
+    return squared_error, _active(adapted)
+
+
+def _active(adapted: tf.Tensor) -> tf.Tensor:
+    """Positions of [..., Ct] whose outputs are not 0, each counted by the share of its channels."""
+    active = tf.cast(tf.not_equal(adapted, 0.0), tf.float32)
+    return tf.stop_gradient(tf.reduce_sum(active)) / adapted.shape[-1]

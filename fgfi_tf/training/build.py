@@ -12,11 +12,12 @@ from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.drawing import draw_boxes, montage, overlay_mask
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
+from fgfi_tf.imitation.weight import RunningWeight
 from fgfi_tf.models import registry
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.prediction import split_detections
 from fgfi_tf.training import batches, loading, strategy
-from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.config import AUTO, ExperimentConfig
 from fgfi_tf.training.optimizers import build_optimizer
 
 PICTURES = 4
@@ -44,7 +45,7 @@ def build_distiller(config: ExperimentConfig, class_names: Sequence[str]) -> Dis
         student,
         teacher,
         _imitation(config, student, teacher) if teacher is not None else None,
-        imitation_weight=config.imitation_weight,
+        imitation_weight=_weight(config),
         warmup_steps=config.imitation_warmup_steps,
         end_step=config.imitation_end_step,
         seed=config.seed,
@@ -77,8 +78,15 @@ def _imitation(config: ExperimentConfig, student: Detector, teacher: Detector) -
         normalization=config.imitation_normalization,
         region=config.imitation_region,
         compute=config.imitation_compute,
+        activation="relu" if config.imitation_adaptation == "published" else "linear",
         **student.imitation_options(),
     )
+
+
+def _weight(config: ExperimentConfig) -> float | RunningWeight:
+    if config.imitation_weight != AUTO:
+        return config.imitation_weight
+    return RunningWeight(config.imitation_share) if config.imitation else 0.0
 
 
 def build_batches(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from fgfi_tf.errors import UserError
 
 _GROUP = "group"
+AUTO = "auto"  # of imitation_weight
 
 
 def option(default: Any, group: str, text: str, choices: Iterable[str] = ()) -> Any:
@@ -117,7 +119,18 @@ class ExperimentConfig:
         "", "The teacher's run folder or checkpoint, or the published faster_rcnn_*.pth."
     )
     psi: float = _imitation(0.5, "Share of a box's best IoU above which its anchors enter the mask.")
-    imitation_weight: float = _imitation(1.0, "Weight of the imitation loss (lambda).")
+    imitation_weight: float | str = _imitation(
+        1.0, "Weight of the imitation loss (lambda); auto: what keeps it at --imitation_share."
+    )
+    imitation_share: float = _imitation(
+        1.0, "With --imitation_weight=auto: the weighted imitation loss, as a multiple of the detection loss."
+    )
+    imitation_adaptation: str = _imitation(
+        "linear",
+        "What makes the student's features the teacher's: a convolution (linear), or with a ReLU after it as "
+        "published, whose outputs can become 0 for ever.",
+        ("linear", "published"),
+    )
     imitation_warmup_steps: int = _imitation(0, "Imitation starts after this many steps.")
     imitation_end_step: int = _imitation(0, "Imitation ends at this step (0: never).")
     imitation_normalization: float = _imitation(
@@ -240,7 +253,7 @@ _AT_LEAST = {
     1: "batch_size steps gradient_accumulation summary_every checkpoint_every keep_checkpoints "
     "steps_per_execution",
     0: "max_boxes decay_rate schedule_steps final_learning_rate lr_warmup_steps momentum weight_decay "
-    "clip_norm seed imitation_weight imitation_warmup_steps imitation_end_step picture_every evaluate_every "
+    "clip_norm seed imitation_warmup_steps imitation_end_step picture_every evaluate_every "
     "virtual_cpus worker_timeout brightness ema flip width",
 }
 
@@ -329,6 +342,13 @@ def _validate_optimization(config: ExperimentConfig) -> None:
 def _validate_imitation(config: ExperimentConfig) -> None:
     if not 0 <= config.psi <= 1:
         raise UserError(f"--psi={config.psi}: must lie in [0, 1]")
+    weight, share = config.imitation_weight, config.imitation_share
+    if weight != AUTO and (isinstance(weight, str) or not 0 <= weight < math.inf):
+        raise UserError(f"--imitation_weight={weight}: must be at least 0, or {AUTO}")
+    if not 0 < share < math.inf:
+        raise UserError(f"--imitation_share={share}: must be above 0")
+    if weight != AUTO and share != ExperimentConfig.imitation_share:
+        raise UserError(f"--imitation_share={share} needs --imitation_weight={AUTO}")
     if not config.imitation_normalization > 0:
         raise UserError(f"--imitation_normalization={config.imitation_normalization}: must be above 0")
     if config.imitation and not config.teacher_checkpoint:

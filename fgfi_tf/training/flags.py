@@ -18,11 +18,27 @@ from absl import flags as absl_flags
 from fgfi_tf.errors import UserError
 from fgfi_tf.training.config import ExperimentConfig, did_you_mean, validate
 
+
+class _NumberOrWord(absl_flags.ArgumentParser):
+    """Of a flag that takes a number or a word in its place; which words, the experiment's check knows."""
+
+    def parse(self, argument: str | float) -> str | float:
+        try:
+            return float(argument)
+        except ValueError:
+            return argument
+
+
+def _define_number_or_word(name, default, text, flag_values) -> None:
+    absl_flags.DEFINE(_NumberOrWord(), name, default, text, flag_values)
+
+
 _DEFINE = {
     "str": absl_flags.DEFINE_string,
     "int": absl_flags.DEFINE_integer,
     "float": absl_flags.DEFINE_float,
     "bool": absl_flags.DEFINE_bool,
+    "float | str": _define_number_or_word,
 }
 
 
@@ -124,9 +140,8 @@ def _grouped(config_class: type) -> dict[str, list[dataclasses.Field]]:
 
 def _flag_help(field: dataclasses.Field) -> list[str]:
     choices = "|".join(field.metadata["choices"])
-    usage = (
-        f"--[no]{field.name}" if field.type == "bool" else f"--{field.name}={choices or field.type.upper()}"
-    )
+    kind = choices or ("FLOAT|auto" if field.type == "float | str" else field.type.upper())
+    usage = f"--[no]{field.name}" if field.type == "bool" else f"--{field.name}={kind}"
     shown = ("on" if field.default else "off") if field.type == "bool" else field.default
     text = f"{field.metadata['help']} Default: {'empty' if shown == '' else shown}."
     return [f"  {usage}", *textwrap.wrap(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)]
@@ -144,7 +159,7 @@ def to_flagfile(config: ExperimentConfig) -> str:
 def _flag_line(field: dataclasses.Field, value: object) -> str:
     if field.type == "bool":
         return f"--{'' if value else 'no'}{field.name}"
-    return f"--{field.name}={value!r}" if field.type == "float" else f"--{field.name}={value}"
+    return f"--{field.name}={value!r}" if isinstance(value, float) else f"--{field.name}={value}"
 
 
 def read_flagfile(path: Path | str) -> ExperimentConfig:

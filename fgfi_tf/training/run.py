@@ -17,6 +17,7 @@ from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.imitation.distiller import Distiller
+from fgfi_tf.imitation.weight import RunningWeight
 from fgfi_tf.training import build, callbacks, progress, strategy
 from fgfi_tf.training.checkpoints import CheckpointKeeper, averaged_weights, list_checkpoints, step_of
 from fgfi_tf.training.config import ExperimentConfig, validate
@@ -104,6 +105,8 @@ def build_keeper(
     state = {"student": distiller.student, "optimizer": distiller.optimizer}
     if distiller.imitation is not None:
         state["imitation"] = distiller.imitation
+    if isinstance(distiller.imitation_weight, RunningWeight):
+        state["imitation_weight"] = distiller.imitation_weight
     averages = averaged_weights(inner_optimizer(distiller.optimizer), distiller.student.trainable_variables)
     # Copies: a checkpoint takes an optimizer's slots from the optimizer alone.
     copies = [tf.Variable(average, trainable=False) for average in averages]

@@ -77,7 +77,7 @@ def make_distiller(
     imitation = None
     if teacher is not None:
         kernel = keras.initializers.TruncatedNormal(stddev=0.02, seed=0)
-        imitation = ImitationLoss(teacher.feature_channels, kernel_initializer=kernel)
+        imitation = ImitationLoss(teacher.feature_channels, activation="relu", kernel_initializer=kernel)
     distiller = distiller_class(student, teacher, imitation)
     distiller.compile(MomentumSGD(workload.LEARNING_RATE, workload.MOMENTUM))
     return distiller

@@ -115,7 +115,7 @@ def _limits(options: Options, student_name: str, batch_size: int, precision: str
         distiller = workload.make_distiller(student, teacher)
     batch = workload.prepared(student, workload.make_batch(batch_size, size))
     anchors, boxes = student.imitation_anchors(*size), student.imitation_boxes(batch)
-    positions = float(distiller.imitation.count_positions(anchors, *boxes))
+    positions = float(distiller.imitation.count_positions(anchors, *boxes)[0])
     work = (network_work(student, True) + network_work(teacher, False, False)) * batch_size
     work += imitation_work(student, teacher, positions)
     dtype = tf.dtypes.as_dtype(precision)

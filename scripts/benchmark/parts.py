@@ -102,7 +102,7 @@ def loss_functions(imitation: ImitationLoss, anchors: tuple) -> dict[str, tuple[
             kernel, bias = imitation.kernels[0], imitation.biases[0]
             with tf.GradientTape() as tape:
                 tape.watch(student)
-                total = squared_error(student, teacher, mask, tf.convert_to_tensor(kernel), bias)
+                total, _ = squared_error(student, teacher, mask, tf.convert_to_tensor(kernel), bias)
                 loss = normalized(total, mask)
             return [loss, *tape.gradient(loss, [student, kernel, bias])]
 

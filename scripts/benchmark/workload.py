@@ -103,6 +103,7 @@ def make_imitation(student: ShuffleDet, teacher: ShuffleDet, compute: str = "aut
     layer = ImitationLoss(
         teacher.feature_channels,
         compute=compute,
+        activation="relu",  # as published, and as PyTorch's side has it
         kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02, seed=0),
     )
     layer.build([(None, None, None, channels) for channels in student.feature_channels])

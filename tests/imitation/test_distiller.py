@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from fgfi_tf.imitation.distiller import Distiller
+from fgfi_tf.imitation.distiller import OBSERVED, Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models.detector import Detector
 
@@ -132,7 +132,7 @@ def test_fit_shows_the_mean_of_every_term():
     data = tf.data.Dataset.from_tensors(batch_of()).repeat()
     history = model.fit(data, steps_per_epoch=4, epochs=1, verbose=0).history
     assert history["seen"] == [1.5]  # steps 0, 1, 2, 3
-    assert set(history) == {"loss", "mean", "seen", "penalty", "imitation_loss"}
+    assert set(history) == {"loss", "mean", "seen", "penalty", "imitation_loss", *OBSERVED}
 
 
 def test_teacher_and_layer_belong_together():

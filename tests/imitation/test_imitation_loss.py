@@ -38,7 +38,7 @@ def built(compute="auto", **options):
 
 def test_value_by_hand(run_mode):
     """One channel, a 1 x 1 adaptation of weight 2 and bias -1: adapted = ReLU(2 s - 1)."""
-    layer = ImitationLoss((1,), kernel_size=1)
+    layer = ImitationLoss((1,), kernel_size=1, activation="relu")
     layer.build([(None, None, None, 1)])
     layer.kernels[0].assign([[[[2.0]]]])
     layer.biases[0].assign([-1.0])
@@ -179,21 +179,87 @@ def test_in_a_graph_the_layer_is_no_function_of_its_own():
     assert not {name for name in operations if name.endswith("PartitionedCall")}
 
 
-def test_serialisation_keeps_every_argument():
-    layer = ImitationLoss(
-        (7, 9), psi=0.3, normalization=4.0, region="gt_box", compute="dense", kernel_size=1, weight_decay=0.1
+@pytest.mark.parametrize("compute", ["gathered", "dense"])
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+def test_shares_by_hand(run_mode, compute, activation):
+    """Two images of 2 x 2 cells; in the mask are the upper row of the first and cell (1, 1) of the second."""
+    layer = ImitationLoss((4,), kernel_size=1, compute=compute, activation=activation)
+    layer.build([(None, None, None, 1)])
+    layer.kernels[0].assign([[[[1.0, 1.0, -1.0, 0.0]]]])
+    student = tf.reshape(tf.constant([1.0, 2.0, 5.0, 5.0, 5.0, 5.0, 5.0, 0.0]), [2, 2, 2, 1])
+    boxes = tf.constant([[[0.0, 0.0, 32.0, 16.0]], [[16.0, 16.0, 32.0, 32.0]]])
+    arguments = (tf.zeros([2, 2, 2, 4]),), anchors_one_per_cell(2, 2), boxes, tf.constant([[True], [True]])
+    found = run_mode(lambda s: tuple(layer.measure((s,), *arguments)))(student)
+    # Of 3 * 4 outputs, those of the two upper cells are (+, +, -, 0), that of the feature 0 is all 0.
+    active = {"linear": 6 / 12, "relu": 4 / 12}[activation]
+    assert [float(v) for v in found[1:]] == pytest.approx([3 / 8, active])
+    assert float(found[0]) == float(layer((student,), *arguments))
+
+
+def test_the_padding_of_images_is_no_part_of_the_map():
+    layer = built()
+    s, t, boxes, valid = random_case()
+    area = tf.constant([[[True] * 3 + [False] * 3] * 4] * 2)  # the left half
+    found = layer.measure((s,), (t,), anchors_one_per_cell(4, 6), boxes, valid, (area,))
+    # The first box is the upper left cell, the second image does not hold it; the second lies in padding.
+    assert float(found.mask_share) == pytest.approx(1 / 24)
+    assert float(found.active_share) == 1.0
+
+
+def test_shares_of_several_levels_weigh_positions():
+    layer = ImitationLoss((2, 4), kernel_size=1)
+    layer.build([(None, None, None, 1), (None, None, None, 1)])
+    layer.kernels[0].assign([[[[1.0, 0.0]]]])
+    layer.kernels[1].assign([[[[1.0, 1.0, 1.0, 0.0]]]])
+    fine, coarse = anchors_one_per_cell(4, 4, 8), anchors_one_per_cell(2, 2, 16)
+    boxes = tf.constant([[[0.0, 0.0, 8.0, 8.0], [16.0, 16.0, 32.0, 32.0]]])
+    student = [tf.ones([1, 4, 4, 1]), tf.ones([1, 2, 2, 1])]
+    teacher = [tf.zeros([1, 4, 4, 2]), tf.zeros([1, 2, 2, 4])]
+    found = layer.measure(student, teacher, (*fine, *coarse), boxes, tf.constant([[True, True]]))
+    # One position on each level, with half and three quarters of its channels.
+    assert [float(v) for v in found] == pytest.approx([(1 + 3) / (2 * 2), 2 / 20, (0.5 + 0.75) / 2])
+
+
+@pytest.mark.parametrize("region", ["fine_grained", "full"])
+def test_shares_of_an_empty_mask_are_zero_and_of_a_full_one_all(region):
+    s, t, boxes, _ = random_case()
+    found = built(region=region).measure(
+        (s,), (t,), anchors_one_per_cell(4, 6), boxes, tf.zeros([2, 2], tf.bool)
     )
-    copy = ImitationLoss.from_config(layer.get_config())
-    for name in (
-        "teacher_channels",
-        "psi",
-        "normalization",
-        "region",
-        "compute",
-        "kernel_size",
-        "weight_decay",
-    ):
-        assert getattr(copy, name) == getattr(layer, name)
+    shares = [0.0, 0.0] if region == "fine_grained" else [1.0, 1.0]
+    assert [float(found.mask_share), float(found.active_share)] == pytest.approx(shares)
+
+
+@pytest.mark.parametrize("teacher", ["signed", "sparse"])
+def test_a_linear_adaptation_lives_where_the_published_one_dies(teacher):
+    """Adam at 1e-3, as in a loop of one's own: the student's features are positive and move together."""
+    random = np.random.default_rng(0)
+    student = tf.constant(np.maximum(random.normal(size=[1, 8, 12, 64]), 0.0).astype(np.float32))
+    target = random.normal(-1.5, 1.0, size=[1, 8, 12, 32]).astype(np.float32)
+    target = tf.constant(target if teacher == "signed" else np.maximum(target, 0.0))
+    arguments = anchors_one_per_cell(8, 12), tf.constant([[[0.0, 0, 80, 64]]]), tf.constant([[True]])
+
+    def train(activation):
+        layer = ImitationLoss([32], region="gt_box", activation=activation)
+        layer.build([student.shape])
+        optimizer = keras.optimizers.legacy.Adam(1e-3)
+
+        @tf.function
+        def step():
+            with tf.GradientTape() as tape:
+                found = layer.measure([student], [target], *arguments)
+            variables = layer.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(found.loss, variables), variables, strict=True))
+            return found.loss, found.active_share
+
+        return np.array([[float(v) for v in step()] for _ in range(150)])
+
+    published, linear = train("relu"), train("linear")
+    assert published[0, 1] > 0.4
+    assert published[4, 1] == published[-1, 1] == 0.0 if teacher == "signed" else published[-1, 1] < 0.05
+    assert published[-1, 0] > 0.3 * published[0, 0]  # and so it learns no more
+    assert linear[:, 1].min() > 0.999
+    assert linear[-1, 0] < 0.02 * linear[0, 0]
 
 
 def test_regularization_is_half_the_squared_norm_times_the_decay():
@@ -210,6 +276,9 @@ def test_regularization_is_half_the_squared_norm_times_the_decay():
         ({"compute": "fast"}, "imitation compute must be one of auto, gathered, dense; got 'fast'"),
         ({"psi": 1.5}, r"psi must lie in \[0, 1\]; got 1.5"),
         ({"normalization": 0.0}, "the imitation normalization must be above 0; got 0.0"),
+        ({"normalization": float("nan")}, "the imitation normalization must be above 0; got nan"),
+        ({"activation": "tanh"}, "imitation activation must be one of linear, relu; got 'tanh'"),
+        ({"kernel_size": 2}, "the imitation kernel_size must be odd; got 2"),
     ],
 )
 def test_impossible_arguments_are_refused(options, message):

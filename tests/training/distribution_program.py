@@ -1,13 +1,13 @@
 """Ten steps of a training on some virtual CPUs, in a process of its own.
 
 usage: distribution_program.py OUTPUT.npz model=NAME [teacher=NAME] [replicas=N] [images=N] [parts=N]
-           [precision=NAME] [batch_norm=inference] [order=DIGITS]
+           [precision=NAME] [batch_norm=inference] [order=DIGITS] [share=NUMBER]
 
 Virtual devices can only be made before TensorFlow starts, and one process serves one size of a
 group of replicas, so this is no part of the test process.
 The batches: 8 images each, and what IMAGES leaves in the last; images without objects stand first,
 so that the first replica often has none; the batch of step 4 has no object at all. ORDER: that of the images
-of each batch, for example 01452367.
+of each batch, for example 01452367. SHARE: that of the imitation loss, whose weight follows it then.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tiny_detector
 
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
+from fgfi_tf.imitation.weight import RunningWeight
 from fgfi_tf.models import registry
 from fgfi_tf.models.normalization import BatchNorm
 from fgfi_tf.training.optimizers import MomentumSGD, inner_optimizer
@@ -89,6 +90,7 @@ def train(
     precision: str = "none",
     batch_norm: str = "training",
     order: str = "01234567",
+    share: str = "",
 ) -> dict[str, np.ndarray]:
     over = build_strategy(virtual_cpus=int(replicas))
     keras.utils.set_random_seed(3)
@@ -115,6 +117,7 @@ def train(
         # In a deep network with random weights, and a teacher whose statistics are not its own, rounding
         # errors grow tenfold in a step of useful length.
         rate, weight = (0.01, 1.0) if model.startswith("tiny") else (1e-5, 1e-3)
+        weight = RunningWeight(float(share), decay=0.5) if share else weight
         distiller = Distiller(
             student, guide, imitation, imitation_weight=weight, gradient_accumulation=int(parts)
         )

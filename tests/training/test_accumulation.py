@@ -10,6 +10,7 @@ from test_run import assert_same, stop_at
 from fgfi_tf.errors import UserError
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
+from fgfi_tf.imitation.weight import RunningWeight
 from fgfi_tf.models import registry
 from fgfi_tf.models.normalization import BatchNorm
 from fgfi_tf.replica import accumulating, global_counts, global_sum, num_shares
@@ -33,13 +34,13 @@ def batch(images: int) -> dict[str, tf.Tensor]:
     }
 
 
-def distiller_of(student: str, teacher: str, parts: int) -> Distiller:
+def distiller_of(student: str, teacher: str, parts: int, weight: float | RunningWeight = 1.0) -> Distiller:
     student, teacher = (
         registry.build(name, input_size=(64, 96), class_names=CLASSES) for name in (student, teacher)
     )
     student.dropout = 0.0
     imitation = ImitationLoss(teacher.feature_channels, weight_decay=0.001)
-    distiller = Distiller(student, teacher, imitation, gradient_accumulation=parts)
+    distiller = Distiller(student, teacher, imitation, imitation_weight=weight, gradient_accumulation=parts)
     distiller.compile(optimizer=MomentumSGD(0.0))
     return distiller
 
@@ -85,6 +86,25 @@ def test_three_parts_give_the_gradient_and_losses_of_the_whole(run_mode, names, 
         np.testing.assert_allclose(velocity, gradient, rtol=0, atol=1e-5 * scale, err_msg=variable.name)
 
 
+@pytest.mark.usefixtures("statistics_at_rest")
+def test_three_parts_show_and_weigh_what_the_whole_does(run_mode):
+    names, whole, shown = ("tiny_plain", "tiny_teacher"), batch(6), []
+    models = [distiller_of(*names, parts=parts, weight=RunningWeight(0.7)) for parts in (1, 3)]
+    for name in ("student", "teacher", "imitation"):
+        getattr(models[1], name).set_weights(getattr(models[0], name).get_weights())
+    for model in models:
+        step = run_mode(model.train_step)
+        step(whole)
+        model.reset_metrics()
+        shown.append({name: float(value) for name, value in step(whole).items()})
+        shown[-1]["average"] = float(model.imitation_weight.detection)
+    assert shown[1] == pytest.approx(shown[0], rel=1e-4)
+    losses = sum(shown[0][name] for name in ("class_loss", "box_loss", "confidence_loss"))
+    assert shown[0]["average"] == pytest.approx((1 - 0.98**2) * losses, rel=1e-4)
+    assert shown[0]["imitation_loss"] == pytest.approx(0.7 * losses, rel=1e-4)  # the rate is 0: all stays
+    assert 0 < shown[0]["imitation_mask_share"] < 1 and shown[0]["imitation_active_share"] > 0.9
+
+
 def test_batch_norm_sees_each_part_on_its_own(run_mode):
     distiller, whole = distiller_of("tiny_plain", "tiny_teacher", parts=2), batch(4)
     student = distiller.student
@@ -123,9 +143,11 @@ def test_positions_of_the_whole_are_what_the_layer_divides_by():
     anchors, (boxes, valid) = student.imitation_anchors(64, 96), student.imitation_boxes(examples)
     features, teacher = tf.random.normal([4, 4, 6, 8]), tf.random.normal([4, 4, 6, 12])
     alone = float(layer([features], [teacher], anchors, boxes, valid))
-    count = float(layer.count_positions(anchors, boxes, valid))
+    count, everywhere = layer.count_positions(anchors, boxes, valid).numpy()
+    assert everywhere == 4 * 4 * 6
     assert count == sum(int(mask.numpy().sum()) for mask in layer.masks(anchors, boxes, valid)) > 0
-    shared = layer([features], [teacher], anchors, boxes, valid, global_positions=tf.constant(4 * count))
+    known = tf.constant([4 * count, everywhere])
+    shared = layer([features], [teacher], anchors, boxes, valid, global_positions=known)
     assert float(shared) == pytest.approx(alone / 4, rel=1e-5)
 
 

@@ -85,7 +85,15 @@ VOC = {"model": "faster_rcnn_vgg11", "input_size": "600x0"}
         ({"input_size": "380x1248"}, "--input_size=380x1248: height and width must be divisible by 16"),
         ({"input_size": "384"}, "--input_size=384: two whole numbers"),
         ({"output_dir": ""}, "--output_dir is missing"),
-        ({"imitation_weight": -1.0}, "--imitation_weight=-1.0: must be at least 0"),
+        ({"imitation_weight": -1.0}, "--imitation_weight=-1.0: must be at least 0, or auto"),
+        ({"imitation_weight": float("inf")}, "--imitation_weight=inf: must be at least 0, or auto"),
+        ({"imitation_weight": "automatic"}, "--imitation_weight=automatic: must be at least 0, or auto"),
+        ({"imitation_weight": "auto", "imitation_share": 0.0}, "--imitation_share=0.0: must be above 0"),
+        ({"imitation_share": 0.5}, "--imitation_share=0.5 needs --imitation_weight=auto"),
+        (
+            {"imitation_adaptation": "publish"},
+            "--imitation_adaptation=publish: did you mean published?",
+        ),
         ({"batch_size": 0}, "--batch_size=0: must be at least 1"),
         ({"learning_rate": 0.0}, "--learning_rate=0.0"),
         ({"learning_rate": float("nan")}, "--learning_rate=nan"),
@@ -139,6 +147,7 @@ def test_user_errors_are_one_line_and_exit_with_1(capsys):
 
 
 WEIGHING = ("imitation_weight", "imitation_warmup_steps")
+ADAPTATION = ("imitation_normalization", "imitation_adaptation")
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "configs"
 CONFIGS = sorted(
     path for name in ("kitti", "quickstart", "voc") for path in (CONFIG_FOLDER / name).glob("*.cfg")
@@ -158,7 +167,7 @@ def test_published_rows_differ_where_they_should():
     differing = {
         f.name for f in dataclasses.fields(plain) if getattr(plain, f.name) != getattr(imitating, f.name)
     }
-    assert differing == {"imitation", "teacher_checkpoint", "imitation_normalization", "output_dir"}
+    assert differing == {"imitation", "teacher_checkpoint", "output_dir", *ADAPTATION}
 
 
 def test_published_voc_rows():
@@ -170,7 +179,14 @@ def test_published_voc_rows():
     differing = {
         f.name for f in dataclasses.fields(student) if getattr(student, f.name) != getattr(control, f.name)
     }
-    assert differing == {"imitation", "teacher_checkpoint", "teacher_model", *WEIGHING, "output_dir"}
+    assert differing == {
+        "imitation",
+        "imitation_adaptation",
+        "teacher_checkpoint",
+        "teacher_model",
+        *WEIGHING,
+        "output_dir",
+    }
     # batch, rate, and epochs of 2 x 5,011 images: published 16 x 3e-3 x 15, 4 x 3e-3 x 15, 1 x 1e-3 x 7
     for config, batch, rate, epochs, decay_epoch in (
         (student, 16, 3e-3, 15, 9),

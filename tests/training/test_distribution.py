@@ -58,6 +58,16 @@ def test_tiny_imitation_on_1_2_and_4_devices(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_weight_that_follows_the_losses_on_1_and_2_devices(tmp_path):
+    alone, shared = (trained(tmp_path, *TINY, "share=0.7", f"replicas={count}") for count in (1, 2))
+    # The names of the losses in their order: imitation_active_share, imitation_loss, ..._unweighted, ...
+    weights = alone["losses"][:, 7]
+    assert weights[0] == 0 and (weights[1:] > 0).all() and len(set(weights)) == 9  # step 4 has no object
+    assert weights[3] == weights[4]
+    assert_same_training(alone, shared)
+
+
+@pytest.mark.slow
 def test_replica_without_any_image(tmp_path):
     # The last batch holds 5 images: 2, 2, 1 and none. TensorFlow's oneDNN convolution gives an empty
     # batch its input's shape, so this needs its own kernels; the trainer's batches are always full.
@@ -110,6 +120,7 @@ def test_a_backbone_on_1_and_2_devices(tmp_path):
 def test_faster_rcnn_imitation_on_1_and_2_devices(tmp_path):
     names = (*FASTER_RCNN, "images=80")
     alone, shared = (trained(tmp_path, *names, f"replicas={count}") for count in (1, 2))
-    assert alone["losses"].shape == (10, 7)  # the sum, four of detection, imitation, decay of the adaptation
+    # the sum, four of detection, imitation, decay of the adaptation, and four observed
+    assert alone["losses"].shape == (10, 11)
     assert (alone["losses"][0] > 0).all()
     assert_same_training(alone, shared)

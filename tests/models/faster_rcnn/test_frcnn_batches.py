@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from fgfi_tf.imitation.distiller import Distiller
+from fgfi_tf.imitation.distiller import OBSERVED, Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig, rpn_targets
 from fgfi_tf.models.faster_rcnn.anchors import anchor_grid
@@ -87,7 +87,7 @@ def _piece_by_piece(distiller, batch, size, weights):
 def _assert_step(distiller, batch, run_mode, expected, expected_gradients):
     """A step has these losses; its velocities are these gradients, those of biases doubled, with decay."""
     logs = run_mode(distiller.train_step)(batch)
-    assert logs.keys() == expected.keys() | {"loss"}
+    assert logs.keys() == expected.keys() | {"loss", *OBSERVED}
     for name, value in expected.items():
         assert value > 0 and logs[name].dtype == tf.float32
         np.testing.assert_allclose(logs[name], value, rtol=1e-5, err_msg=name)
