@@ -51,6 +51,12 @@ def test_every_kind_once():
     }
 
 
+@pytest.mark.parametrize(("shift", "kind"), [(81, "localisation"), (82.5, "background")])
+def test_localisation_begins_above_an_overlap_of_a_tenth(shift, kind):
+    # IoU 19 / 181 = 0.105, and 17.5 / 182.5 = 0.096
+    assert counts_of([(box(shift), "Car", 0.9)], CARS[:1]) == {kind: 1, "missed": 1}
+
+
 def test_rows_of_each_kind_and_of_missed_objects():
     found = [(box(2000), "Car", 0.1), (box(200), "Car", 0.9)]
     part = analysis.analyse(*scene(found, CARS[:2]))["Car"]["moderate"]

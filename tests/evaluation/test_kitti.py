@@ -303,3 +303,53 @@ def test_frames_are_chosen_and_ordered():
     assert kitti.evaluate(filled, labels)["Car"]["easy"].n_gt == 3
     with pytest.raises(UserError, match="protocol 'seed' is not one of official, reference"):
         kitti.evaluate(filled, labels, "seed")
+
+
+@pytest.mark.parametrize("protocol", kitti.PROTOCOLS)
+@pytest.mark.parametrize(
+    ("truncation", "occlusion", "counted"),
+    [
+        (0.15, 0, "easy moderate hard"),
+        (0.151, 0, "moderate hard"),
+        (0.3, 1, "moderate hard"),
+        (0.301, 1, "hard"),
+        (0.3, 2, "hard"),
+        (0.5, 2, "hard"),
+        (0.501, 0, ""),
+        (0.0, 1, "moderate hard"),
+        (0.0, 3, ""),
+    ],
+)
+def test_objects_at_the_limits_of_the_difficulties(truncation, occlusion, counted, protocol):
+    """Occlusion at most 0, 1, 2 and truncation at most 0.15, 0.30, 0.50; 100 pixels high."""
+    row = {
+        "boxes": [[0.0, 0, 100, 100]],
+        "classes": ["Cyclist"],
+        "truncation": [truncation],
+        "occlusion": [occlusion],
+    }
+    empty = {"boxes": [], "classes": [], "scores": []}
+    evaluation = kitti.evaluate(
+        Detections.from_frames({"a": empty}), Labels.from_frames({"a": row}), protocol
+    )
+    assert " ".join(name for name, result in evaluation["Cyclist"].items() if result.n_gt) == counted
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "found"),
+    [
+        ("Car", 70, False),
+        ("Car", 70.5, True),
+        ("Pedestrian", 50, False),
+        ("Pedestrian", 50.5, True),
+        ("Cyclist", 50, False),
+        ("Cyclist", 50.5, True),
+    ],
+)
+def test_overlap_has_to_be_greater_than_the_limit(name, width, found):
+    """A detection of so many hundredths of an object: 0.7 for cars, 0.5 for the others."""
+    label = {"boxes": [[0.0, 0, 100, 100]], "classes": [name]}
+    detection = {"boxes": [[0.0, 0, width, 100]], "classes": [name], "scores": [0.5]}
+    evaluation = kitti.evaluate(Detections.from_frames({"a": detection}), Labels.from_frames({"a": label}))
+    # recall 1 of one object: all of the 41 positions but 40 of them have no threshold
+    assert evaluation[name]["easy"].ap11 == pytest.approx(found / 11)

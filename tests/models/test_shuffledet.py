@@ -289,3 +289,25 @@ def test_suppression_above_an_iou_of_0_4(distance, kept):
     deltas = {(5, 11): (distance - column_distance) / 36}
     assert found_of([(5, 10, 0), (5, 11, 0)], deltas)[1] == kept
     assert found_of([(5, 10, 0), (5, 11, 1)], deltas)[1] == 2  # of different classes
+
+
+def test_decoded_boxes_end_at_the_border():
+    """Corners are cut to 0 .. 1247 and 0 .. 383; what lies beyond is one pixel wide, at the border."""
+    anchors = tf.constant([[100.0, 80.0, 40.0, 20.0]] * 4)
+    deltas = tf.constant([[50.0, 0, 0, 0], [-50.0, 0, 0, 0], [0, 50.0, 0, 0], [0, -50.0, 0, 0]])
+    expected = [[1247.5, 80.5, 1, 21], [0.5, 80.5, 1, 21], [100.5, 383.5, 41, 1], [100.5, 0.5, 41, 1]]
+    np.testing.assert_allclose(coding.decode(deltas, anchors, 384, 1248), expected)
+    # 2 wide and 2 high, cut on all four sides
+    large = coding.decode(tf.constant([[0.0, 0, 40, 40]]), anchors[:1], 384, 1248)
+    np.testing.assert_allclose(large, [[624, 192, 1248, 384]])
+
+
+def test_nearest_is_by_squared_distance():
+    # From the box: (20, 20) off, 800 squared, and (30, 0) off, 900 squared though 30 is less than 40.
+    anchors = tf.constant([[130.0, 100, 10, 10], [120, 120, 10, 10]])
+    index = coding.assign_anchors(tf.constant([[[100.0, 100, 10, 10]]]), tf.constant([[True]]), anchors)
+    assert index.numpy().tolist() == [[1]]
+    # Sizes count like centres: 12 wider is farther than 11 to the side.
+    anchors = tf.constant([[100.0, 150, 22, 10], [111, 150, 10, 10]])
+    index = coding.assign_anchors(tf.constant([[[100.0, 100, 10, 10]]]), tf.constant([[True]]), anchors)
+    assert index.numpy().tolist() == [[1]]

@@ -180,3 +180,57 @@ def test_fewer_foregrounds_than_the_quota():
     np.testing.assert_array_equal(result.labels, [[7] + [0] * 7])
     # box (1, 1, 11, 11) against (0, 0, 10, 10): both 11 wide, so dx = -1 / 11 over 0.1
     np.testing.assert_allclose(result.deltas[0, 0], [-1 / 1.1, -1 / 1.1, 0, 0], rtol=1e-5)
+
+
+def test_anchors_at_the_limits_of_overlap(run_mode):
+    """An IoU of exactly 0.7 is an object, one of exactly 0.3 is neither."""
+    anchor_boxes = [
+        [0, 0, 9, 9],
+        [0, 0, 9, 6],
+        [20, 0, 29, 9],
+        [20, 0, 29, 2],
+        [40, 0, 49, 9],
+        [60, 0, 69, 9],
+    ]
+    truths = [[0, 0, 9, 6], [20, 0, 29, 2], [40, 0, 59, 6], [61, 0, 69, 9], [60, 0, 68, 9]]
+    targets = run_mode(rpn_targets.assign)(
+        tf.constant(anchor_boxes, tf.float32),
+        tf.constant([truths], tf.float32),
+        tf.ones([1, 5], tf.bool),
+        tf.constant([[100.0, 100.0]]),
+    )
+    # 70 / 100; itself; 30 / 100; itself; 70 / 170, below 0.7 but the best of its truth; 90 / 100
+    np.testing.assert_array_equal(targets.labels, [[1, 1, -1, 1, 1, 1]])
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "kept"), [(200, 400, (128, 128)), (10, 400, (10, 246)), (200, 50, (128, 50))]
+)
+def test_256_anchors_of_which_128_are_objects(positives, negatives, kept):
+    labels = tf.constant([[1] * positives + [0] * negatives + [-1] * 30])
+    sampled = rpn_targets.subsample(labels, _uniform(labels.shape[1])).numpy()
+    assert (np.sum(sampled == 1), np.sum(sampled == 0)) == kept
+    assert np.all((sampled == -1) | (sampled == labels.numpy()))
+
+
+def _labels_of(iou, rois=256):
+    """Labels of the regions drawn from candidates with the given IoUs, with the published limits."""
+    candidates = proposal_targets.Candidates(
+        tf.zeros([1, len(iou), 4]), tf.constant([iou], tf.float32), tf.zeros([1, len(iou)], tf.int32)
+    )
+    return proposal_targets.sample(
+        candidates,
+        tf.constant([[[0.0, 0, 10, 10]]]),
+        tf.constant([[7]]),
+        priorities=_uniform(len(iou)),
+        draws=_uniform(rois),
+    ).labels.numpy()[0]
+
+
+def test_regions_at_the_limits_of_overlap():
+    assert _labels_of([0.9] * 100 + [0.3] * 400).tolist() == [7] * 64 + [0] * 192  # a quarter of 256
+    below = float(np.nextafter(np.float32(0.5), np.float32(0)))
+    assert sorted(_labels_of([0.5] * 300)) == [7] * 256  # exactly 0.5 is an object
+    assert sorted(_labels_of([below] * 300)) == [0] * 256
+    assert sorted(_labels_of([0.0] * 300)) == [0] * 256  # no overlap is background
+    assert sorted(_labels_of([-1.0] * 300)) == [-1] * 256  # what is no box is nothing
