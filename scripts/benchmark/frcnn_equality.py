@@ -69,7 +69,8 @@ def check_step(distiller: Distiller, theirs: TorchObject, batch: Mapping[str, np
     share = min(same_proposals(a, b) for a, b in zip(found, kept, strict=True))
 
     rows = regions.boxes.shape[1] + batch["boxes"].shape[1]
-    drawn = random_numbers(student, outputs["rpn_deltas"][0].shape.num_elements() // 4, rows)
+    anchors = outputs["rpn_deltas"][0].shape.num_elements() // 4
+    drawn = random_numbers(student, anchors, rows)
     random = [_of_image(drawn, len(boxes), batch["boxes"].shape[1]) for boxes in kept]
     worst_loss, worst = _compare_losses(distiller, theirs.call("losses_and_gradients", kept, random), batch)
     return (
