@@ -52,8 +52,9 @@ class TorchProcess:
         return answer
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process, whatever it does."""
         self._connection.close()
+        self._process.terminate()
         self._process.join()
 
 
