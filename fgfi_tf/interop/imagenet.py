@@ -82,7 +82,8 @@ def _load_lite0(trunk: EfficientNetLite0, path: Path) -> None:
     for variable, value, key in pairs:
         if value.shape != tuple(variable.shape):
             raise UserError(
-                f"{path}: not an EfficientNet-Lite0: {key} is {arrays[key].shape}, here {tuple(variable.shape)}"
+                f"{path}: not an EfficientNet-Lite0: {key} is {arrays[key].shape}, "
+                f"here {tuple(variable.shape)}"
             )
     for variable, value, _ in pairs:
         variable.assign(value)

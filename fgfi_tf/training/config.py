@@ -42,8 +42,8 @@ class ExperimentConfig:
     model: str = _model("shuffledet_0.5x", "Detector to train.")
     input_size: str = _model(
         "384x1248",
-        "ShuffleDet, alone or on a backbone: height x width of the network input, each divisible by 16. Faster R-CNN: short side x "
-        "largest long side (0: no limit), images keep their shape.",
+        "ShuffleDet, alone or on a backbone: height x width of the network input, each divisible by 16. "
+        "Faster R-CNN: short side x largest long side (0: no limit), images keep their shape.",
     )
     width: float = _model(0.0, "Factor on every channel count of Faster R-CNN (0: the published 1).")
     roi_pooling: str = _model(

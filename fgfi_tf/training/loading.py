@@ -97,7 +97,8 @@ def load_weights(detector: Detector, path: Path | str, name: str = "", *, backbo
 def load_initial_weights(detector: Detector, path: Path | str, pixels: str = "auto") -> None:
     """The weights that training starts from: as :func:`load_weights`, or a backbone's alone.
 
-    ``path`` may be ``"imagenet"``: the weights of the detector's own backbone. ``pixels`` is for ImageNet files, see ``weight_files.load_initial_weights``. Raises UserError.
+    ``path`` may be ``"imagenet"``: the weights of the detector's own backbone. ``pixels`` is for ImageNet
+    files, see ``weight_files.load_initial_weights``. Raises UserError.
     """
     if str(path) == imagenet.NAME:
         imagenet.load(detector)

@@ -7,8 +7,8 @@ import tensorflow as tf
 from fgfi_tf import anchors as anchor_grids
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import convolutions, registry
-from fgfi_tf.models.shuffledet import ShuffleDet, coding, losses
 from fgfi_tf.models.dropout import stateless_dropout
+from fgfi_tf.models.shuffledet import ShuffleDet, coding, losses
 from fgfi_tf.models.shuffledet.single_map import make_targets
 
 
