@@ -60,8 +60,8 @@ def test_tiny_imitation_on_1_2_and_4_devices(tmp_path):
 @pytest.mark.slow
 def test_a_weight_that_follows_the_losses_on_1_and_2_devices(tmp_path):
     alone, shared = (trained(tmp_path, *TINY, "share=0.7", f"replicas={count}") for count in (1, 2))
-    # The names of the losses in their order: imitation_active_share, imitation_loss, ..._unweighted, ...
-    weights = alone["losses"][:, 7]
+    # The names in their order: ..., imitation_weight, loss, weight_decay.
+    weights = alone["losses"][:, -3]
     assert weights[0] == 0 and (weights[1:] > 0).all() and len(set(weights)) == 9  # step 4 has no object
     assert weights[3] == weights[4]
     assert_same_training(alone, shared)
