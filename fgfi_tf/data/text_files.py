@@ -77,7 +77,7 @@ def read_ids(path: str | Path) -> dict[str, int]:
         if problem:
             raise UserError(f"{path} line {line_number}: {problem}")
         if name in ids:
-            raise UserError(f"{path} line {line_number}: {name} is named twice, first in line {ids[name]}")
+            raise UserError(f"{path} line {line_number}: {name!r} is named twice, first in line {ids[name]}")
         ids[name] = line_number
     return ids
 
@@ -92,6 +92,6 @@ def _id_problem(name: str) -> str | None:
     if stem and f"{dot}{suffix}".lower() in FILE_SUFFIXES:
         bare = stem
     if bare != name:
-        hint = f"; write {bare}" if bare.strip(".") else ""
+        hint = f"; write {bare!r}" if bare.strip(".") else ""
         return f"{name!r} is no id: ids have no folder and no file extension{hint}"
     return None

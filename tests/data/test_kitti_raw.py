@@ -163,7 +163,7 @@ def test_a_missing_split_names_those_there(tmp_path):
     [
         ("", "train.txt: the list is empty"),
         ("\n \n", "train.txt: the list is empty"),
-        ("000000\n000001\n000000\n", "train.txt line 3: 000000 is named twice, first in line 1"),
+        ("000000\n000001\n000000\n", "train.txt line 3: '000000' is named twice, first in line 1"),
         ("000000\n../000001\n", "train.txt line 2: '../000001' is no id"),
         ("000000\n000007\n", "train.txt line 2: frame 000007 has no image: "),
         ("000007\n000008\n000001\n", "train.txt line 2: frame 000008 has no image: "),
