@@ -51,7 +51,10 @@ def test_lists(tmp_path, content, expected):
         ("a\n\na\n", "val.txt line 3: 'a' is named twice, first in line 1"),
         ("a.jpg\n", "val.txt line 1: 'a.jpg' is no id: ids have no folder and no file extension; write 'a'"),
         ("a\nb.PNG\n", "val.txt line 2: 'b.PNG' is no id"),
-        ("b.xml 1\n", "val.txt line 1: 'b.xml' is no id: ids have no folder and no file extension; write 'b'"),
+        (
+            "b.xml 1\n",
+            "val.txt line 1: 'b.xml' is no id: ids have no folder and no file extension; write 'b'",
+        ),
         ("/data/JPEGImages/0001.jpg\n", "is no id: ids have no folder and no file extension; write '0001'"),
         ("images\\0001.png\n", "is no id: ids have no folder and no file extension; write '0001'"),
         ("../x\n", "val.txt line 1: '../x' is no id: ids have no folder and no file extension; write 'x'"),
