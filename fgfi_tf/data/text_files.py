@@ -7,12 +7,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from fgfi_tf.data.images import IMAGE_SUFFIXES
 from fgfi_tf.errors import UserError
 
 #: No coordinate, size or distance is beyond this: float32 arithmetic on it stays finite.
 LARGEST = 1e6
 #: Endings of files that belong to an id; no id ends with one.
-FILE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".txt", ".xml")
+FILE_SUFFIXES = (*IMAGE_SUFFIXES, ".txt", ".xml")
 
 _CLASS_COLUMN = re.compile(r"(.*\S)\s+(?:-1|0|\+?1)")  # ImageSets/Main/<class>_<list>.txt
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
