@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from PIL import Image
 
 from fgfi_tf.errors import UserError, first_line
 
-#: What picture files are called, in lower case; where a folder has several of one stem, the first of these.
+#: What picture files are called, in lower case.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".mpo", ".bmp", ".webp", ".tif", ".tiff")
 #: Pictures of more are refused unless a flag allows them; 100 megapixels take 1.2 GB in float32.
 MAX_MEGAPIXELS = 100.0
@@ -50,14 +51,19 @@ def is_image_name(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def images_by_stem(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """Stem -> picture file of a folder, sorted, suffixes in any case; nothing where there is no folder."""
+def images_by_stem(folder: str | os.PathLike[str], first: str = ".png") -> dict[str, Path]:
+    """Stem -> picture file of a folder, sorted, suffixes in any case; nothing where there is no folder.
+
+    Of several files of one stem the one with the suffix ``first`` is taken, else the first in the order of
+    ``IMAGE_SUFFIXES``.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         return {}
+    order = (first, *IMAGE_SUFFIXES)
     files = sorted(path for path in folder.iterdir() if is_image_name(path))
     found: dict[str, Path] = {}
-    for path in sorted(files, key=lambda p: IMAGE_SUFFIXES.index(p.suffix.lower())):
+    for path in sorted(files, key=lambda p: order.index(p.suffix.lower())):
         found.setdefault(path.stem, path)
     return dict(sorted(found.items()))
 
@@ -79,9 +85,10 @@ def read_image(path: str | os.PathLike[str], max_megapixels: float = MAX_MEGAPIX
         UserError: the file is absent, no picture, damaged, cut short, or of more than ``max_megapixels``.
     """
     with _opened(path, max_megapixels) as image:
+        orientation = _orientation(image)
         if image.format in _GRAPH_FORMATS:
-            return _turned(_decoded(Path(path).read_bytes(), image, path), _orientation(image))
-        return _turned(_pillow_pixels(image, path), _orientation(image))
+            return _turned(_decoded(Path(path).read_bytes(), image, path), orientation)
+        return _turned(_pillow_pixels(image, path), orientation)
 
 
 def encoded_image(
@@ -90,8 +97,8 @@ def encoded_image(
     """What a record holds of a picture: bytes that ``transforms.decode_image`` reads right, and (H, W).
 
     The file's own bytes where that is so. A picture that is turned by its EXIF, has 16 bits or another format
-    than JPEG and PNG is encoded anew, without loss, as PNG. All of it is decoded once, as the graph will: what
-    comes back cannot stop a training.
+    than JPEG and PNG is encoded anew, without loss, as PNG. All of it is decoded once, as the graph will:
+    what comes back cannot stop a training.
 
     Raises:
         UserError: as :func:`read_image`.
@@ -113,7 +120,8 @@ def read_for_report(path: str | os.PathLike[str]) -> np.ndarray:
     Values may differ by one level or two, and what ends early is shown as far as it goes.
     """
     with _opened(path, MAX_MEGAPIXELS) as image:
-        return _turned(_pillow_pixels(image, path), _orientation(image))
+        orientation = _orientation(image)
+        return _turned(_pillow_pixels(image, path), orientation)
 
 
 @contextlib.contextmanager
@@ -121,12 +129,14 @@ def _opened(path: str | os.PathLike[str], max_megapixels: float | None = None) -
     """The opened file, not decoded yet. Whatever is wrong with it becomes a UserError that names it."""
     pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is a flag
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            if max_megapixels is not None and image.width * image.height > max_megapixels * 1e6:
+        with _without_warnings(), Image.open(path, formats=_FORMATS) as image:
+            if max_megapixels is not None and not image.width * image.height <= max_megapixels * 1e6:
                 raise UserError(
                     f"{path}: {image.width} x {image.height} pixels are more than {max_megapixels:g} "
                     "megapixels (--max_megapixels allows more)"
                 )
+            if image.format == "TIFF" and _orientation(image) in _TURNS:  # versions of Pillow read them wrong
+                raise UserError(f"{path}: a TIFF that its tags turn is not read; save it upright")
             yield image
     except UserError:
         raise
@@ -134,6 +144,14 @@ def _opened(path: str | os.PathLike[str], max_megapixels: float | None = None) -
         raise UserError(f"{path}: the image is unreadable or truncated: {first_line(error)}") from error
     finally:
         Image.MAX_IMAGE_PIXELS = pillows_limit
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Pillow's are about metadata and the size."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _orientation(image: Image.Image) -> int:
@@ -175,7 +193,6 @@ def _decoded(content: bytes, image: Image.Image, path: str | os.PathLike[str]) -
 
 
 def _pillow_pixels(image: Image.Image, path: str | os.PathLike[str]) -> np.ndarray:
-    """The pixels [H, W, 3] as they are stored, decoded by Pillow."""
     if image.mode.startswith("I;16") or (image.mode == "I" and _has_16_bits(image)):
         return np.repeat(_to_8_bits(np.asarray(image))[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):

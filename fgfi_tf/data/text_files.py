@@ -7,12 +7,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from fgfi_tf.data.images import IMAGE_SUFFIXES
 from fgfi_tf.errors import UserError
 
 #: No coordinate, size or distance is beyond this: float32 arithmetic on it stays finite.
 LARGEST = 1e6
 #: Endings of files that belong to an id; no id ends with one.
-FILE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".txt", ".xml")
+FILE_SUFFIXES = (*IMAGE_SUFFIXES, ".txt", ".xml")
 
 _CLASS_COLUMN = re.compile(r"(.*\S)\s+(?:-1|0|\+?1)")  # ImageSets/Main/<class>_<list>.txt
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -77,7 +78,7 @@ def read_ids(path: str | Path) -> dict[str, int]:
         if problem:
             raise UserError(f"{path} line {line_number}: {problem}")
         if name in ids:
-            raise UserError(f"{path} line {line_number}: {name} is named twice, first in line {ids[name]}")
+            raise UserError(f"{path} line {line_number}: {name!r} is named twice, first in line {ids[name]}")
         ids[name] = line_number
     return ids
 
@@ -92,6 +93,6 @@ def _id_problem(name: str) -> str | None:
     if stem and f"{dot}{suffix}".lower() in FILE_SUFFIXES:
         bare = stem
     if bare != name:
-        hint = f"; write {bare}" if bare.strip(".") else ""
+        hint = f"; write {bare!r}" if bare.strip(".") else ""
         return f"{name!r} is no id: ids have no folder and no file extension{hint}"
     return None

@@ -232,5 +232,4 @@ def ap_area(recall: np.ndarray, precision: np.ndarray) -> float:
     precision = np.concatenate([[0.0], precision, [0.0]])
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     steps = np.flatnonzero(recall[1:] != recall[:-1])
-    area = float(np.sum((recall[steps + 1] - recall[steps]) * envelope[steps + 1]))
-    return area if np.isnan(area) else min(area, 1.0)  # the steps need not add up to 1 exactly
+    return float(np.sum((recall[steps + 1] - recall[steps]) * envelope[steps + 1]))

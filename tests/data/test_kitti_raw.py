@@ -59,6 +59,8 @@ def test_only_the_first_three_classes_are_learnt(path, index, name):
         (" 1 ", " 0.5 ", "line 3: occlusion is '0.5', none of 0, 1, 2, 3 and -1"),
         (" 1 ", " 1.51 ", "line 3: occlusion is '1.51', none of"),
         (" 1 ", " 1000 ", "line 3: occlusion is '1000', none of"),
+        (" 1 ", " 4 ", "line 3: occlusion is '4', none of"),
+        (" 1 ", " -2 ", "line 3: occlusion is '-2', none of"),
         (" 1 ", " 1e10 ", "line 3: occlusion (field 3) is '1e10', which is too large"),
         ("387.63", "423.82", "negative box: xmin ymin xmax ymax = 423.82 181.54 423.81 203.12"),
         ("181.54", "203.13", "negative box: xmin ymin xmax ymax = 387.63 203.13 423.81 203.12"),
@@ -163,7 +165,7 @@ def test_a_missing_split_names_those_there(tmp_path):
     [
         ("", "train.txt: the list is empty"),
         ("\n \n", "train.txt: the list is empty"),
-        ("000000\n000001\n000000\n", "train.txt line 3: 000000 is named twice, first in line 1"),
+        ("000000\n000001\n000000\n", "train.txt line 3: '000000' is named twice, first in line 1"),
         ("000000\n../000001\n", "train.txt line 2: '../000001' is no id"),
         ("000000\n000007\n", "train.txt line 2: frame 000007 has no image: "),
         ("000007\n000008\n000001\n", "train.txt line 2: frame 000008 has no image: "),

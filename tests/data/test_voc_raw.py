@@ -204,8 +204,8 @@ def test_bad_folders_and_splits(root, tmp_path):
     path = folder / "ImageSets/Main/val.txt"
     for text, message in (
         ("\n", "val.txt: the list is empty"),
-        ("../2008_000005\n", "val.txt line 1: '../2008_000005' is no id: .*; write 2008_000005"),
-        ("2008_000005\n2008_000005\n", "val.txt line 2: 2008_000005 is named twice, first in line 1"),
+        ("../2008_000005\n", "val.txt line 1: '../2008_000005' is no id: .*; write '2008_000005'"),
+        ("2008_000005\n2008_000005\n", "val.txt line 2: '2008_000005' is named twice, first in line 1"),
         ("2009_1\n", "val.txt line 1: image 2009_1 has no image file .*2009_1.jpg"),
     ):
         path.write_text(text)

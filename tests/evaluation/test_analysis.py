@@ -114,6 +114,14 @@ def test_overlap_limits_are_exclusive():
     }
 
 
+def test_objects_of_exactly_the_minimum_height():
+    labelled = [(box(0, height=40.0), "Car"), (box(200, height=25.0), "Car")]
+    for protocol, easy, moderate in (("official", 0, 1), ("reference", 1, 2)):
+        for difficulty, count in (("easy", easy), ("moderate", moderate)):
+            counts = counts_of([], labelled, difficulty, protocol=protocol)
+            assert counts == ({"missed": count} if count else {})
+
+
 def test_difficulties_have_their_own_objects():
     labelled = [(box(0), "Car"), (box(200, height=30.0), "Car")]
     found = [(box(0), "Car", 0.9), (box(200, height=30.0), "Car", 0.8)]

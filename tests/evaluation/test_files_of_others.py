@@ -88,7 +88,7 @@ def test_hidden_files_lists_and_names_of_result_files(tmp_path):
         options = {"format": "voc", "allow_missing": True, "split": given}
         assert evaluate(folder, "Annotations", **options)["dog"]["AP11"] == 1.0
     split.write_text("a.jpg\n")
-    with pytest.raises(UserError, match="list.txt line 1: 'a.jpg' is no id: .*; write a$"):
+    with pytest.raises(UserError, match="list.txt line 1: 'a.jpg' is no id: .*; write 'a'$"):
         evaluate(folder, "Annotations", **options)
     with pytest.raises(UserError, match="det_test_aeroplane.txt: no such file .--allow_missing counts it"):
         evaluate(folder, "Annotations", format="voc")

@@ -160,7 +160,7 @@ def test_split_files(tmp_path):
     with pytest.raises(UserError, match="val.txt: the list is empty"):
         kitti_io.read_split(split)
     split.write_text("000001\n000002\n000001\n")
-    with pytest.raises(UserError, match="val.txt line 3: 000001 is named twice, first in line 1"):
+    with pytest.raises(UserError, match="val.txt line 3: '000001' is named twice, first in line 1"):
         kitti_io.read_split(split)
     split.write_text("000001\n000002")
     assert kitti_io.read_split(split) == ("000001", "000002")

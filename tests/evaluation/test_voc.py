@@ -256,7 +256,7 @@ def test_image_sets(tmp_path):
     assert voc_io.read_image_set(path) == ("000001", "000002")
     for text, message in (
         ("", "val.txt: the list is empty"),
-        ("a\na\n", "val.txt line 2: a is named twice, first in line 1"),
+        ("a\na\n", "val.txt line 2: 'a' is named twice, first in line 1"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=message):
