@@ -25,7 +25,7 @@ from PIL import Image
 
 from fgfi_tf.errors import UserError, first_line
 
-#: What picture files are called, in lower case; where a folder has several of one stem, the first of these.
+#: What picture files are called, in lower case.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".mpo", ".bmp", ".webp", ".tif", ".tiff")
 #: Pictures of more are refused unless a flag allows them; 100 megapixels take 1.2 GB in float32.
 MAX_MEGAPIXELS = 100.0
@@ -50,14 +50,19 @@ def is_image_name(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def images_by_stem(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """Stem -> picture file of a folder, sorted, suffixes in any case; nothing where there is no folder."""
+def images_by_stem(folder: str | os.PathLike[str], first: str = ".png") -> dict[str, Path]:
+    """Stem -> picture file of a folder, sorted, suffixes in any case; nothing where there is no folder.
+
+    Of several files of one stem the one with the suffix ``first`` is taken, else the first in the order of
+    ``IMAGE_SUFFIXES``.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         return {}
+    order = (first, *IMAGE_SUFFIXES)
     files = sorted(path for path in folder.iterdir() if is_image_name(path))
     found: dict[str, Path] = {}
-    for path in sorted(files, key=lambda p: IMAGE_SUFFIXES.index(p.suffix.lower())):
+    for path in sorted(files, key=lambda p: order.index(p.suffix.lower())):
         found.setdefault(path.stem, path)
     return dict(sorted(found.items()))
 
@@ -90,8 +95,8 @@ def encoded_image(
     """What a record holds of a picture: bytes that ``transforms.decode_image`` reads right, and (H, W).
 
     The file's own bytes where that is so. A picture that is turned by its EXIF, has 16 bits or another format
-    than JPEG and PNG is encoded anew, without loss, as PNG. All of it is decoded once, as the graph will: what
-    comes back cannot stop a training.
+    than JPEG and PNG is encoded anew, without loss, as PNG. All of it is decoded once, as the graph will:
+    what comes back cannot stop a training.
 
     Raises:
         UserError: as :func:`read_image`.

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command
 from fgfi_tf.evaluation.protocol import Protocol
@@ -32,6 +33,9 @@ class EvaluateConfig(command.FilesConfig):
     dataset: str = option("", _MODEL, "Dataset to evaluate on (empty: that of the training).")
     data_dir: str = option("", _MODEL, "Folder of the raw dataset.")
     prepared_dir: str = option("", _MODEL, "Folder for the TFRecords made once (empty: inside --data_dir).")
+    max_megapixels: float = option(
+        MAX_MEGAPIXELS, _MODEL, "Largest picture that is prepared; larger ones are an error."
+    )
     val_split: str = option(
         "", _MODEL, "Split to evaluate on: a list in ImageSets (empty: the run's own --val_split, else val)."
     )
@@ -104,7 +108,7 @@ def _open(config: EvaluateConfig) -> tuple[PreparedDataset, Protocol]:
     protocol = protocols.get(datasets.entry(config.dataset).protocol, config.protocol)
     protocol.check_published(config.published)
     return datasets.open_split(
-        config.dataset, config.data_dir, config.val_split, config.prepared_dir
+        config.dataset, config.data_dir, config.val_split, config.prepared_dir, config.max_megapixels
     ), protocol
 
 
