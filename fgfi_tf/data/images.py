@@ -127,7 +127,7 @@ def _opened(path: str | os.PathLike[str], max_megapixels: float | None = None) -
     pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is a flag
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            if max_megapixels is not None and image.width * image.height > max_megapixels * 1e6:
+            if max_megapixels is not None and not image.width * image.height <= max_megapixels * 1e6:
                 raise UserError(
                     f"{path}: {image.width} x {image.height} pixels are more than {max_megapixels:g} "
                     "megapixels (--max_megapixels allows more)"

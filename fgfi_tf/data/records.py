@@ -179,9 +179,7 @@ def prepare_records(builder: tfds.core.GeneratorBasedBuilder) -> list[Path]:
                     _remove_remains(target)
                     _write(builder)
         except (OSError, RuntimeError) as error:
-            failure = (
-                error if isinstance(error, OSError) else error.__cause__
-            )  # TFDS wraps TensorFlow's errors
+            failure = error if isinstance(error, OSError) else error.__cause__  # TFDS wraps others
             if not isinstance(failure, OSError | tf.errors.OpError):
                 raise
             reason = getattr(failure, "strerror", None) or first_line(failure).rpartition("; ")[2]

@@ -74,10 +74,10 @@ class VocProtocol(Protocol):
             raise UserError(f"{folder}: result files comp4_det_<set>_<class>.txt of one set wanted; {found}")
         return voc_io.read_detections(folder, sets[0], truths.image_ids, truths.class_names, allow_missing)
 
-    def write_detections(self, folder, detections: Detections, split: str) -> None:
+    def result_files(self, detections: Detections, split: str) -> dict[str, str]:
         """comp4 files with every digit; the set is the split without its year, as the devkit names it."""
         name = split.partition("_")[2] or split or "images"
-        voc_io.write_detections(folder, name, detections, full_precision=self.variant == "official")
+        return voc_io.result_files(name, detections, full_precision=self.variant == "official")
 
     def report(self, detections, results, truths, images, published):
         """See ``Protocol``."""

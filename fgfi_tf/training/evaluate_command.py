@@ -7,10 +7,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command
 from fgfi_tf.evaluation.protocol import Protocol
+from fgfi_tf.outputs import OutputFolder
 from fgfi_tf.training.config import option
 
 if TYPE_CHECKING:  # it imports TensorFlow, which result files do without
@@ -41,6 +44,7 @@ class EvaluateConfig(command.FilesConfig):
     )
     batch_size: int = option(0, _MODEL, "Images at a time (0: 8, or 1 where images keep their shape).")
     results_dir: str = option("", _MODEL, "Write the detections there, in the dataset's own format.")
+    overwrite: bool = option(False, _MODEL, "Write over files that --results_dir holds already.")
     model: str = option("", _MODEL, "Detector; needed for TF1 checkpoints and .pth files only.")
     poll_seconds: float = option(10.0, _MODEL, "Seconds between looks for a new checkpoint.")
 
@@ -81,6 +85,9 @@ def _evaluate_model(config: EvaluateConfig) -> None:
     config = _with_run_settings(config, predictor.dataset if predictor else _trained_on(path, config.model))
     dataset, protocol = _open(config)
     truths = protocol.truths(dataset.labels(), dataset.class_names)
+    output = OutputFolder(config.results_dir, "results_dir", config.overwrite)
+    if config.results_dir:
+        output.check(_result_names(protocol, dataset, config.val_split))
     if predictor is not None:
         frames = evaluator.predict_split(predictor, dataset)
         detections = protocol.detections(frames, predictor.class_names)
@@ -90,7 +97,7 @@ def _evaluate_model(config: EvaluateConfig) -> None:
         result, detections = run(path)
     print(protocol.table({str(path): result}, config.published, config.val_split))
     if config.results_dir:
-        protocol.write_detections(config.results_dir, detections, config.val_split)
+        output.append_all(protocol.result_files(detections, config.val_split))
         print(f"result files: {config.results_dir}")
     if config.output_json:
         command.write_json(config.output_json, result.to_json())
@@ -110,6 +117,14 @@ def _open(config: EvaluateConfig) -> tuple[PreparedDataset, Protocol]:
     return datasets.open_split(
         config.dataset, config.data_dir, config.val_split, config.prepared_dir, config.max_megapixels
     ), protocol
+
+
+def _result_names(protocol: Protocol, dataset: PreparedDataset, split: str) -> list[str]:
+    """The result files of a split, whatever is detected."""
+    nothing = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "classes": np.zeros(0, np.int32)}
+    frames = dict.fromkeys(dataset.image_ids, nothing)
+    detections = protocol.detections(frames, dataset.class_names[: dataset.num_training_classes])
+    return list(protocol.result_files(detections, split))
 
 
 def _trained_on(path: Path, model: str) -> str:
