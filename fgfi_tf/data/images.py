@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,9 +85,10 @@ def read_image(path: str | os.PathLike[str], max_megapixels: float = MAX_MEGAPIX
         UserError: the file is absent, no picture, damaged, cut short, or of more than ``max_megapixels``.
     """
     with _opened(path, max_megapixels) as image:
+        orientation = _orientation(image)
         if image.format in _GRAPH_FORMATS:
-            return _turned(_decoded(Path(path).read_bytes(), image, path), _orientation(image))
-        return _turned(_pillow_pixels(image, path), _orientation(image))
+            return _turned(_decoded(Path(path).read_bytes(), image, path), orientation)
+        return _turned(_pillow_pixels(image, path), orientation)
 
 
 def encoded_image(
@@ -118,7 +120,8 @@ def read_for_report(path: str | os.PathLike[str]) -> np.ndarray:
     Values may differ by one level or two, and what ends early is shown as far as it goes.
     """
     with _opened(path, MAX_MEGAPIXELS) as image:
-        return _turned(_pillow_pixels(image, path), _orientation(image))
+        orientation = _orientation(image)
+        return _turned(_pillow_pixels(image, path), orientation)
 
 
 @contextlib.contextmanager
@@ -126,12 +129,14 @@ def _opened(path: str | os.PathLike[str], max_megapixels: float | None = None) -
     """The opened file, not decoded yet. Whatever is wrong with it becomes a UserError that names it."""
     pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is a flag
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with _without_warnings(), Image.open(path, formats=_FORMATS) as image:
             if max_megapixels is not None and not image.width * image.height <= max_megapixels * 1e6:
                 raise UserError(
                     f"{path}: {image.width} x {image.height} pixels are more than {max_megapixels:g} "
                     "megapixels (--max_megapixels allows more)"
                 )
+            if image.format == "TIFF" and _orientation(image) in _TURNS:  # versions of Pillow read them wrong
+                raise UserError(f"{path}: a TIFF that its tags turn is not read; save it upright")
             yield image
     except UserError:
         raise
@@ -139,6 +144,14 @@ def _opened(path: str | os.PathLike[str], max_megapixels: float | None = None) -
         raise UserError(f"{path}: the image is unreadable or truncated: {first_line(error)}") from error
     finally:
         Image.MAX_IMAGE_PIXELS = pillows_limit
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Pillow's are about metadata and the size."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _orientation(image: Image.Image) -> int:
@@ -180,7 +193,6 @@ def _decoded(content: bytes, image: Image.Image, path: str | os.PathLike[str]) -
 
 
 def _pillow_pixels(image: Image.Image, path: str | os.PathLike[str]) -> np.ndarray:
-    """The pixels [H, W, 3] as they are stored, decoded by Pillow."""
     if image.mode.startswith("I;16") or (image.mode == "I" and _has_16_bits(image)):
         return np.repeat(_to_8_bits(np.asarray(image))[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
