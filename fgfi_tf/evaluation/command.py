@@ -50,6 +50,9 @@ class FilesConfig:
     )
     output_json: str = _option("", _OUTPUT, "Write the results to this file, fractions in full precision.")
     report_dir: str = _option("", _OUTPUT, "Write the report (HTML, Markdown, JSON, PNG) to this folder.")
+    overwrite: bool = _option(
+        False, _OUTPUT, "Write over files that are there already and are no earlier results of an evaluation."
+    )
     images: str = _option("", _OUTPUT, "Folder of the images: the report shows the worst frames.")
     name: str = _option("model", _OUTPUT, "What the report calls the model of --detections.")
     published: str = _option(
@@ -70,6 +73,7 @@ def evaluate_files(config: FilesConfig) -> None:
     if not config.labels:
         raise UserError("--labels is missing: the folder of the label files")
     protocol.check_published(config.published)
+    check_outputs(config)
     truths = protocol.read_truths(config.labels, config.split)
     detections = {
         name: protocol.read_detections(folder, truths, config.split, config.allow_missing)
@@ -82,6 +86,38 @@ def evaluate_files(config: FilesConfig) -> None:
         write_json(config.output_json, numbers if config.compare else numbers[config.name])
     if config.report_dir:
         write_report(config, protocol, truths, detections, results)
+
+
+def check_outputs(config: FilesConfig) -> None:
+    """Before the work: --output_json and --report_dir replace earlier results alone, unless told.
+
+    Raises:
+        UserError: something else is there.
+    """
+    if config.overwrite:
+        return
+    path = Path(config.output_json)
+    if config.output_json and path.exists() and not _holds_results(path):
+        raise UserError(
+            f"--output_json={path} is there and holds no results of an evaluation; name another file, or "
+            "--overwrite writes over it"
+        )
+    folder = Path(config.report_dir)
+    pages = [name for name in ("index.html", "report.md") if (folder / name).exists()]
+    if config.report_dir and pages and not _holds_results(folder / "report.json"):
+        raise UserError(
+            f"--report_dir={folder}: {pages[0]} is there and is of no report; name another folder, or "
+            "--overwrite writes over it"
+        )
+
+
+def _holds_results(path: Path) -> bool:
+    """Whether a file is JSON of :func:`write_json` or of a report."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return isinstance(json.loads(text), dict) and '"AP11":' in text
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def write_json(path: str, results: dict[str, Any]) -> None:

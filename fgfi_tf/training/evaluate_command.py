@@ -43,8 +43,11 @@ class EvaluateConfig(command.FilesConfig):
         "", _MODEL, "Split to evaluate on: a list in ImageSets (empty: the run's own --val_split, else val)."
     )
     batch_size: int = option(0, _MODEL, "Images at a time (0: 8, or 1 where images keep their shape).")
-    results_dir: str = option("", _MODEL, "Write the detections there, in the dataset's own format.")
-    overwrite: bool = option(False, _MODEL, "Write over files that --results_dir holds already.")
+    results_dir: str = option(
+        "",
+        _MODEL,
+        "Write the detections there, in the dataset's own format (see --overwrite).",
+    )
     model: str = option("", _MODEL, "Detector; needed for TF1 checkpoints and .pth files only.")
     poll_seconds: float = option(10.0, _MODEL, "Seconds between looks for a new checkpoint.")
 
@@ -77,6 +80,7 @@ def _evaluate_model(config: EvaluateConfig) -> None:
     from fgfi_tf.prediction import Predictor
     from fgfi_tf.training import checkpoints, evaluator
 
+    command.check_outputs(config)
     path, predictor = Path(config.checkpoint), None
     if path.joinpath("saved_model.pb").is_file():
         predictor = Predictor.load(path)
