@@ -71,10 +71,7 @@ def main(argv: Sequence[str]) -> int:
     files = prediction.find_images(paths, leave_out=config.output_dir)
     predictor = prediction.Predictor.load(config.model_path, config.model)
     protocol = _protocol(config, predictor)
-    output = OutputFolder(config.output_dir, "output_dir", config.overwrite)
-    nothing = {file.name: _detections(0) for file in files}
-    results = protocol.result_files(protocol.detections(nothing, predictor.class_names), "")
-    output.check([*map(_picture_name, files), *results], [file.path for file in files])
+    output = _output(config, predictor, protocol, files)
     failed: list[UserError] = []
 
     def report(error: UserError) -> None:
@@ -109,6 +106,17 @@ def _protocol(config: PredictConfig, predictor: Predictor) -> Protocol:
     except UserError as error:
         raise UserError(f"{predictor.name} does not fit the format of the results: {error}") from error
     return protocol
+
+
+def _output(
+    config: PredictConfig, predictor: Predictor, protocol: Protocol, files: Sequence[ImageFile]
+) -> OutputFolder:
+    """The folder of the results; refuses, before an image is read, to write over what is there."""
+    output = OutputFolder(config.output_dir, "output_dir", config.overwrite)
+    nothing = {file.name: _detections(0) for file in files}
+    results = protocol.result_files(protocol.detections(nothing, predictor.class_names), "")
+    output.check([*map(_picture_name, files), *results], [file.path for file in files])
+    return output
 
 
 def _detections(count: int) -> dict[str, np.ndarray]:
