@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
+from fgfi_tf.data.images import IMAGE_SUFFIXES, MAX_MEGAPIXELS, is_image_name, read_image
 from fgfi_tf.drawing import draw_boxes
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.models.card import MODEL_FILE, ModelCard
 from fgfi_tf.models.detector import Detector
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 METADATA_FOLDER = "assets.extra"
 
 
@@ -103,47 +105,99 @@ def split_detections(results: dict[str, np.ndarray]) -> list[dict[str, np.ndarra
     ]
 
 
-def list_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Files as they are and the images of folders, sorted. Raises UserError for a missing or empty one."""
-    found: list[Path] = []
+@dataclasses.dataclass(frozen=True)
+class ImageFile:
+    """A picture to detect in.
+
+    Attributes:
+        path: the file.
+        name: its image id in results, unlike every other's: the file's path inside the folder that was given,
+            without its suffix. Where two are called alike, with the suffix; where still so, the path inside
+            the folder that holds all that was given.
+    """
+
+    path: Path
+    name: str
+
+
+def find_images(paths: Iterable[str | Path], leave_out: str | Path | None = None) -> list[ImageFile]:
+    """Files as they are and the pictures of folders and their subfolders, sorted, each file once.
+
+    Hidden files and folders are passed over, and the folder ``leave_out``, which is for results.
+
+    Raises:
+        UserError: a path that is not there, or a folder without a picture.
+    """
+    found: dict[Path, PurePath] = {}  # absolute -> relative to what was given
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            inside = _images_below(path, leave_out)
             if not inside:
                 raise UserError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-            found += inside
         elif path.is_file():
-            found.append(path)
+            inside = [path]
         else:
             raise UserError(f"no such image or folder: {path}")
-    return found
+        root = path if path.is_dir() else path.parent
+        for file in inside:
+            found.setdefault(Path(os.path.abspath(file)), file.relative_to(root))
+    names = _names(list(found.values()))
+    if len(set(names)) < len(names):
+        above = os.path.commonpath([file.parent for file in found])
+        names = _names([file.relative_to(above) for file in found])
+    return [ImageFile(file, name) for file, name in zip(found, names, strict=True)]
 
 
-def read_image(path: Path) -> np.ndarray:
-    """An image file to uint8 RGB [H, W, 3]. Raises UserError naming it where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
-        raise UserError(f"{path}: the image is unreadable or truncated: {error}") from error
+def _images_below(folder: Path, leave_out: str | Path | None) -> list[Path]:
+    left_out = os.path.abspath(leave_out) if leave_out is not None else ""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.abspath(os.path.join(parent, name)) != left_out
+        ]
+        found += [path for path in (Path(parent, name) for name in files) if is_image_name(path)]
+    return sorted(found)
+
+
+def _names(relative: list[PurePath]) -> list[str]:
+    """Paths without their suffixes, but with them where two would be alike (letter case does not count)."""
+    names = [path.with_suffix("").as_posix() for path in relative]
+    while True:
+        alike = collections.Counter(name.casefold() for name in names)
+        longer = [
+            path.as_posix() if alike[name.casefold()] > 1 else name
+            for path, name in zip(relative, names, strict=True)
+        ]
+        if longer == names:
+            return names
+        names = longer
 
 
 def predict_files(
-    predictor: Predictor, paths: Sequence[Path], on_error: Callable[[UserError], None] | None = None
-) -> Iterator[tuple[Path, np.ndarray, dict[str, np.ndarray]]]:
-    """(path, image, detections) of each file.
+    predictor: Predictor,
+    files: Sequence[ImageFile],
+    on_error: Callable[[UserError], None] | None = None,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> Iterator[tuple[ImageFile, np.ndarray, dict[str, np.ndarray]]]:
+    """(file, image, detections) of each file, as they are asked for.
 
     A file that cannot be read goes to ``on_error`` and is passed over; without it, it is raised.
     """
-    for path in paths:
+    for file in files:
         try:
-            image = read_image(path)
+            if not file.name.isprintable():
+                raise UserError(
+                    f"{ascii(str(file.path))}: result files cannot hold the characters of this name"
+                )
+            image = read_image(file.path, max_megapixels)
         except UserError as error:
             if on_error is None:
                 raise
             on_error(error)
             continue
-        yield path, image, predictor(image[None])[0]
+        yield file, image, predictor(image[None])[0]
 
 
 def draw_detections(

@@ -1,12 +1,14 @@
 """What the TFDS builders of raw folders share: one split of one folder in one state as TFRecords.
 
-Images are stored as the bytes of their files, never encoded anew, in the order of the split.
+Images are stored in the order of the split, as the bytes of their files; those that the graph would not read
+as they are shown (turned, of 16 bits, of other formats) as PNG, without loss: see ``fgfi_tf.data.images``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
-from PIL import Image
 
 from fgfi_tf.data.edges import cut_to_image
+from fgfi_tf.data.images import MAX_MEGAPIXELS, encoded_image
 from fgfi_tf.data.records import Sample, progress_bar
-from fgfi_tf.errors import Problems, UserError
+from fgfi_tf.errors import Problems
 
 ObjectFeatures = dict[str, tuple[tuple[int, ...], type]]
 
@@ -31,16 +33,18 @@ class SplitConfig(tfds.core.BuilderConfig):
     Attributes:
         frames: the dataset's own records of a frame, with ``image_id`` and ``image_path``.
         progress: show a progress bar while writing.
+        max_megapixels: larger pictures are refused.
     """
 
     frames: tuple[Any, ...] = ()
     progress: bool = True
+    max_megapixels: float = MAX_MEGAPIXELS
 
 
 class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Base of the builders. A subclass defines the constants and :meth:`frame_objects`."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")  # in the fingerprint: records of another version are not used
     DESCRIPTION = ""
     HOMEPAGE = ""
     #: shape and dtype of what each object has.
@@ -96,12 +100,12 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         problems = Problems()
         for key, frame in enumerate(bar):
             with problems.collect():
-                size = check_image(frame.image_path)
+                image, size = encoded_image(frame.image_path, config.max_megapixels)
                 objects = self.frame_objects(frame, size)
                 yield (
                     key,
                     {
-                        "image": str(frame.image_path),
+                        "image": io.BytesIO(image),
                         "image_id": frame.image_id,
                         "image_size": np.array(size, np.int32),
                         "objects": {
@@ -121,19 +125,6 @@ def fingerprint(title: str, paths: Iterable[Path | None]) -> str:
             state = path.stat()
             digest.update(f"{path.parent.name}/{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:12]
-
-
-def check_image(path: Path) -> tuple[int, int]:
-    """Decodes an image file once, to find a broken one before training does; returns (H, W)."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            kind, (width, height) = image.format, image.size
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
-        raise UserError(f"{path}: the image is unreadable or truncated: {error}") from error
-    if kind not in ("PNG", "JPEG"):
-        raise UserError(f"{path}: the image is {kind}, neither png nor jpg")
-    return height, width
 
 
 def parse_record(

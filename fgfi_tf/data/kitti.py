@@ -2,7 +2,6 @@
 
 The KITTI of the TFDS catalogue drops DontCare areas and has a split of its own, so no published
 table can be reproduced with it. This one keeps every class and attribute and the user's splits.
-Images are stored as the bytes of their files, never encoded anew.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from absl import logging
 
 from fgfi_tf.data import kitti_raw
 from fgfi_tf.data.builder import SplitBuilder, SplitConfig, fingerprint, parse_record
+from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.data.records import PreparedDataset, is_prepared, prepare_records, quiet_tfds
 
 ATTRIBUTES = ("truncation", "occlusion", "alpha", "dimensions", "location", "rotation_y")
@@ -24,7 +24,10 @@ ATTRIBUTES = ("truncation", "occlusion", "alpha", "dimensions", "location", "rot
 class Kitti(SplitBuilder, skip_registration=True):
     """Writes one split of the raw KITTI layout as TFRecords."""
 
-    RELEASE_NOTES = {"1.0.0": "every class and attribute; encoded images as they are"}
+    RELEASE_NOTES = {
+        "1.0.0": "every class and attribute; encoded images as they are",
+        "1.1.0": "images upright and of 8 bits",
+    }
     DESCRIPTION = "KITTI 2D object detection with DontCare areas, from the raw layout."
     HOMEPAGE = kitti_raw.DOWNLOAD_PAGE
     OBJECT_FEATURES = {
@@ -46,7 +49,11 @@ class Kitti(SplitBuilder, skip_registration=True):
 
 
 def prepare(
-    data_dir: str | Path, split: str, prepared_dir: str | Path | None = None, progress: bool = True
+    data_dir: str | Path,
+    split: str,
+    prepared_dir: str | Path | None = None,
+    progress: bool = True,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> PreparedDataset:
     """Opens a split of a raw KITTI folder, writing its TFRecords where they are not there yet.
 
@@ -57,6 +64,7 @@ def prepare(
         prepared_dir: where the records go; ``<data_dir>/tfrecords`` by default. Records of another
             state of the raw files (other names, sizes or times) are never used.
         progress: show progress bars on stderr while writing.
+        max_megapixels: larger pictures are refused, before they are decoded.
 
     Raises:
         UserError: anything wrong with the folder, the split, an image or a label line.
@@ -67,7 +75,7 @@ def prepare(
     prefix = re.sub(r"[^A-Za-z0-9]", "_", split)
     files = (path for frame in frames for path in (frame.image_path, frame.label_path))
     name = f"{prefix}-{fingerprint(f'{Kitti.VERSION} {split}', files)}"
-    config = SplitConfig(name=name, frames=tuple(frames), progress=progress)
+    config = SplitConfig(name=name, frames=tuple(frames), progress=progress, max_megapixels=max_megapixels)
     with quiet_tfds():
         builder = Kitti(data_dir=folder, config=config)
     if not is_prepared(builder):
@@ -95,4 +103,7 @@ def _name_outdated(folder: Path, prefix: str) -> None:
     """Says which prepared records of the same split belong to another state of the raw files."""
     for other in sorted(folder.glob(f"{prefix}-*")):
         if any(other.glob("*/dataset_info.json")):
-            logging.warning("the raw files have changed; %s is not used any more and can be deleted", other)
+            logging.warning(
+                "the raw files have changed, or how they are read; %s is not used any more: delete it",
+                other,
+            )

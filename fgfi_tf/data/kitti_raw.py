@@ -2,7 +2,7 @@
 
 ::
 
-    DATA_DIR/training/image_2/000000.png   left colour images, png or jpg
+    DATA_DIR/training/image_2/000000.png   left colour images, of any suffix of ``images.IMAGE_SUFFIXES``
     DATA_DIR/training/label_2/000000.txt   one object a line
     DATA_DIR/testing/image_2/000000.png    images without labels (optional)
     DATA_DIR/ImageSets/train.txt           a split: one frame name a line
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from fgfi_tf.data import kitti_text, text_files
+from fgfi_tf.data.images import images_by_stem
 from fgfi_tf.errors import Problems, UserError
 
 DOWNLOAD_PAGE = "https://www.cvlibs.net/datasets/kitti/eval_object.php"
@@ -27,7 +28,6 @@ DOWNLOAD_PAGE = "https://www.cvlibs.net/datasets/kitti/eval_object.php"
 CLASS_NAMES = kitti_text.CLASS_NAMES
 #: The first so many of them are learnt, the others are ignored.
 NUM_TRAINING_CLASSES = 3
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 #: Splits of this name are read from ``testing/``, every other one from ``training/``.
 TEST_SPLITS = ("test", "testing")
 
@@ -93,7 +93,7 @@ def list_frames(data_dir: str | Path, split: str) -> list[Frame]:
     """
     root = check_data_dir(data_dir)
     labelled = split not in TEST_SPLITS
-    images = _images_by_name(root / ("training" if labelled else "testing") / "image_2")
+    images = images_by_stem(root / ("training" if labelled else "testing") / "image_2")
     list_file = root / "ImageSets" / f"{split}.txt"
     if labelled or list_file.is_file():
         names = _read_split(list_file)
@@ -135,16 +135,6 @@ def _read_split(list_file: Path) -> dict[str, int]:
             f"{list_file} is not there ({have}); a split is a text file with one frame name a line"
         )
     return text_files.read_ids(list_file)
-
-
-def _images_by_name(folder: Path) -> dict[str, Path]:
-    """Stem -> file; png goes before jpg where a frame has both."""
-    found: dict[str, Path] = {}
-    if folder.is_dir():
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        for path in sorted(files, key=lambda p: IMAGE_SUFFIXES.index(p.suffix.lower())):
-            found.setdefault(path.stem, path)
-    return found
 
 
 def _refuse_missing(

@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm.auto import tqdm
 
-from fgfi_tf.errors import UserError
+from fgfi_tf.errors import UserError, first_line
 
 Sample = dict[str, tf.Tensor]
 
@@ -67,7 +67,8 @@ def record_offsets(path: str | os.PathLike) -> list[int]:
             following = position + _FRAMING + (_LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else size)
             if following > size:
                 raise UserError(
-                    f"{path}: the prepared records are truncated; delete their folder to prepare anew"
+                    f"{path}: the prepared records are damaged or cut short; "
+                    "delete their folder to prepare anew"
                 )
             offsets.append(position)
             position = following
@@ -100,6 +101,7 @@ class PreparedDataset:
         self.num_training_classes = num_training_classes
         self.image_ids = tuple(image_ids)
         self.num_examples = len(self.image_ids)
+        self._folder = Path(paths[0]).parent if paths else Path()
         self._records = RecordFile(paths)
         self._parse = parse
         self._read_labels = labels
@@ -107,7 +109,7 @@ class PreparedDataset:
         if self._records.num_records != self.num_examples:
             raise UserError(
                 f"{name}: {self._records.num_records} prepared records for {self.num_examples} frames; "
-                f"delete {Path(paths[0]).parent if paths else 'their folder'} to prepare anew"
+                f"delete {self._folder} to prepare anew"
             )
 
     def sample(self, index: tf.Tensor) -> Sample:
@@ -120,6 +122,16 @@ class PreparedDataset:
     def records(self) -> tf.data.Dataset:
         """All samples in the order of the split, images still encoded."""
         return tf.data.Dataset.range(self.num_examples).map(self.sample, num_parallel_calls=tf.data.AUTOTUNE)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around whatever reads the records: a damaged one becomes a UserError that names their folder."""
+        try:
+            yield
+        except tf.errors.DataLossError as error:
+            raise UserError(
+                f"{self.name}: a prepared record is damaged; delete {self._folder} to prepare anew"
+            ) from error
 
     def labels(self) -> list[dict[str, np.ndarray]]:
         """The labels of every frame, in order, with the full digits of the label files (float64).
@@ -137,7 +149,8 @@ class PreparedDataset:
         if all("image_size" in frame for frame in frames):
             sizes = [frame["image_size"] for frame in frames]
         else:
-            sizes = [s.numpy() for s in self.records().map(lambda sample: sample["image_size"])]
+            with self.reading():
+                sizes = [s.numpy() for s in self.records().map(lambda sample: sample["image_size"])]
         return np.array(sizes, np.int64).reshape(-1, 2)
 
     @property
@@ -155,7 +168,7 @@ def prepare_records(builder: tfds.core.GeneratorBasedBuilder) -> list[Path]:
     preparation leaves nothing that could pass for data; its remains are removed by the next.
 
     Raises:
-        UserError: the folder cannot be written, or what the builder raises for bad raw data.
+        UserError: the folder cannot be written or the disk is full, or what the builder raises for raw data.
     """
     target = Path(builder.data_dir)
     if not is_prepared(builder):
@@ -165,9 +178,13 @@ def prepare_records(builder: tfds.core.GeneratorBasedBuilder) -> list[Path]:
                 if not is_prepared(builder):
                     _remove_remains(target)
                     _write(builder)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
+            failure = error if isinstance(error, OSError) else error.__cause__  # TFDS wraps others
+            if not isinstance(failure, OSError | tf.errors.OpError):
+                raise
+            reason = getattr(failure, "strerror", None) or first_line(failure).rpartition("; ")[2]
             raise UserError(
-                f"cannot write the prepared records to {target}: {error.strerror or error}; "
+                f"cannot write the prepared records to {target}: {reason}; "
                 "--prepared_dir names another folder"
             ) from error
     builder.info.read_from_directory(target)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fgfi_tf.data import kitti, kitti_raw, voc, voc_raw
+from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError
 
@@ -16,7 +17,8 @@ class Entry:
     """A dataset.
 
     Attributes:
-        prepare: (data_dir, split, prepared_dir) to the split, its TFRecords written where needed.
+        prepare: (data_dir, split, prepared_dir, max_megapixels=...) to the split, its TFRecords written where
+            needed.
         protocol: the name of its evaluation in ``fgfi_tf.evaluation.registry``.
         image_folder: (data_dir, split) to the folder of the image files, None where there is no such.
     """
@@ -44,8 +46,16 @@ def entry(name: str) -> Entry:
     return _ENTRIES[name]
 
 
-def open_split(name: str, data_dir: str | Path, split: str, prepared_dir: str | Path = "") -> PreparedDataset:
+def open_split(
+    name: str,
+    data_dir: str | Path,
+    split: str,
+    prepared_dir: str | Path = "",
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> PreparedDataset:
     """A split of a dataset, its TFRecords written where they are not there yet.
+
+    Pictures of more than ``max_megapixels`` are refused when the records are written.
 
     Raises:
         UserError: for an unknown name, no ``data_dir``, or whatever is wrong with the data.
@@ -53,4 +63,4 @@ def open_split(name: str, data_dir: str | Path, split: str, prepared_dir: str | 
     known = entry(name)
     if not data_dir:
         raise UserError(f"--data_dir is missing: the folder of the raw {name} data")
-    return known.prepare(data_dir, split, prepared_dir or None)
+    return known.prepare(data_dir, split, prepared_dir or None, max_megapixels=max_megapixels)

@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 
 from fgfi_tf.data import voc_raw
 from fgfi_tf.data.builder import SplitBuilder, SplitConfig, fingerprint, parse_record
+from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.data.images import image_size as read_image_size
 from fgfi_tf.data.records import PreparedDataset, Sample, is_prepared, prepare_records, quiet_tfds
 from fgfi_tf.errors import UserError
@@ -33,7 +34,10 @@ STOCK_SPLITS = {
 class Voc(SplitBuilder, skip_registration=True):
     """Writes one split of the raw VOC layout as TFRecords."""
 
-    RELEASE_NOTES = {"1.0.0": "0-based boxes, difficult and truncated; encoded images as they are"}
+    RELEASE_NOTES = {
+        "1.0.0": "0-based boxes, difficult and truncated; encoded images as they are",
+        "1.1.0": "images upright and of 8 bits",
+    }
     DESCRIPTION = "PASCAL VOC detection from the raw layout."
     HOMEPAGE = voc_raw.DOWNLOAD_PAGE
     OBJECT_FEATURES = {
@@ -44,19 +48,29 @@ class Voc(SplitBuilder, skip_registration=True):
     }
 
     def frame_objects(self, frame: voc_raw.Frame, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
-        """See ``SplitBuilder``; an annotation that gives a size must give the image's own."""
+        """See ``SplitBuilder``; an annotation that gives a size must give the upright picture's own.
+
+        One that gives the size before the EXIF orientation is refused: nothing tells whether its boxes were
+        drawn on the picture as it is stored or as it is shown.
+        """
         (annotation,) = voc_raw.read_labels([frame])
         if annotation.image_size not in (None, image_size):
+            swapped = annotation.image_size == image_size[::-1]
+            hint = "; where EXIF turns a picture, the upright one counts, for boxes too" if swapped else ""
             raise UserError(
                 f"{frame.annotation_path}: says {_size_text(annotation.image_size)}, "
-                f"but {frame.image_path} is {_size_text(image_size)}"
+                f"but {frame.image_path} is {_size_text(image_size)}{hint}"
             )
         objects = annotation.arrays()
         return objects | {"boxes": self.cut_boxes(objects["boxes"], image_size, frame.annotation_path)}
 
 
 def prepare(
-    data_dir: str | Path, split: str, prepared_dir: str | Path | None = None, progress: bool = True
+    data_dir: str | Path,
+    split: str,
+    prepared_dir: str | Path | None = None,
+    progress: bool = True,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> PreparedDataset:
     """Opens a split of VOC, writing its TFRecords first where they are neither ours nor TFDS's own.
 
@@ -67,6 +81,7 @@ def prepare(
         prepared_dir: where the records go; ``<data_dir>/tfrecords`` by default. Records of another state of
             the raw files are never used.
         progress: show progress bars on stderr while writing.
+        max_megapixels: larger pictures are refused, before they are decoded.
 
     Raises:
         UserError: anything wrong with the folder, the split, an image or an annotation.
@@ -79,7 +94,7 @@ def prepare(
     files = (path for frame in frames for path in (frame.image_path, frame.annotation_path))
     prefix = re.sub(r"[^A-Za-z0-9]", "_", split)
     name = f"{prefix}-{fingerprint(f'{Voc.VERSION} {split}', files)}"
-    config = SplitConfig(name=name, frames=tuple(frames), progress=progress)
+    config = SplitConfig(name=name, frames=tuple(frames), progress=progress, max_megapixels=max_megapixels)
     with quiet_tfds():
         builder = Voc(data_dir=folder, config=config)
     if not is_prepared(builder):

@@ -2,7 +2,7 @@
 
 ::
 
-    DATA_DIR/VOCdevkit/VOC2007/JPEGImages/000005.jpg
+    DATA_DIR/VOCdevkit/VOC2007/JPEGImages/000005.jpg     or another suffix of ``images.IMAGE_SUFFIXES``
     DATA_DIR/VOCdevkit/VOC2007/Annotations/000005.xml    one object a <object>
     DATA_DIR/VOCdevkit/VOC2007/ImageSets/Main/train.txt  a split: one image name a line
 
@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from fgfi_tf.data import text_files
+from fgfi_tf.data.images import images_by_stem
 from fgfi_tf.errors import Problems, UserError
 
 DOWNLOAD_PAGE = "http://host.robots.ox.ac.uk/pascal/VOC/"
@@ -190,13 +191,14 @@ def list_frames(data_dir: str | Path, split: str) -> list[Frame]:
     frames, seen, problems = [], {}, Problems()
     for folder in folders:
         path = folder / "ImageSets" / "Main" / f"{name}.txt"
+        images = images_by_stem(folder / "JPEGImages", ".jpg")
         for image_id, number in text_files.read_ids(path).items():
             where = f"{path} line {number}"
             if image_id in seen:
                 raise UserError(f"{where}: image {image_id} is named twice, first in {seen[image_id]}")
             seen[image_id] = where
             with problems.collect():
-                frames.append(_frame(folder, image_id, where, unlabelled=name == "test"))
+                frames.append(_frame(folder, image_id, images, where, unlabelled=name == "test"))
     problems.raise_any()
     return frames
 
@@ -262,16 +264,16 @@ def _year_folders(devkit: Path, split: str) -> tuple[list[Path], str]:
     return folders, name
 
 
-def _frame(folder: Path, image_id: str, where: str, unlabelled: bool) -> Frame:
-    image = folder / "JPEGImages" / f"{image_id}.jpg"
+def _frame(folder: Path, image_id: str, images: dict[str, Path], where: str, unlabelled: bool) -> Frame:
     annotation = folder / "Annotations" / f"{image_id}.xml"
-    if not image.is_file():
-        raise UserError(f"{where}: image {image_id} has no image file {image}")
+    if image_id not in images:
+        expected = folder / "JPEGImages" / f"{image_id}.jpg"
+        raise UserError(f"{where}: image {image_id} has no image file {expected} (or .png, .jpeg ...)")
     if not annotation.is_file():
         if not unlabelled:
             raise UserError(f"{where}: image {image_id} has no annotation {annotation}")
         annotation = None
-    return Frame(image_id, image, annotation)
+    return Frame(image_id, images[image_id], annotation)
 
 
 def _numbers(element: ElementTree.Element, tags: Sequence[str], path: Path) -> list[float]:

@@ -58,6 +58,9 @@ class FilesConfig:
     )
     output_json: str = _option("", _OUTPUT, "Write the results to this file, fractions in full precision.")
     report_dir: str = _option("", _OUTPUT, "Write the report (HTML, Markdown, JSON, PNG) to this folder.")
+    overwrite: bool = _option(
+        False, _OUTPUT, "Write over files that are there already and are no earlier results of an evaluation."
+    )
     images: str = _option("", _OUTPUT, "Folder of the images: the report shows the worst frames.")
     min_score: float = _option(
         0.3, _OUTPUT, "Lowest score drawn where the report of --compare shows the same frames of all models."
@@ -83,6 +86,7 @@ def evaluate_files(config: FilesConfig) -> None:
     protocol.check_published(config.published)
     comparison = Comparison(config.baseline, config.teacher)
     comparison.check(list(folders))
+    check_outputs(config)
     truths = protocol.read_truths(config.labels, config.split)
     detections = {
         name: protocol.read_detections(folder, truths, config.split, config.allow_missing)
@@ -98,6 +102,38 @@ def evaluate_files(config: FilesConfig) -> None:
     if len(results) > 1:
         metrics = {name: protocol.figures(result) for name, result in results.items()}
         print("", comparison.table(metrics), "", *comparison.sentences(metrics), sep="\n")
+
+
+def check_outputs(config: FilesConfig) -> None:
+    """Before the work: --output_json and --report_dir replace earlier results alone, unless told.
+
+    Raises:
+        UserError: something else is there.
+    """
+    if config.overwrite:
+        return
+    path = Path(config.output_json)
+    if config.output_json and path.exists() and not _holds_results(path):
+        raise UserError(
+            f"--output_json={path} is there and holds no results of an evaluation; name another file, or "
+            "--overwrite writes over it"
+        )
+    folder = Path(config.report_dir)
+    pages = [name for name in ("index.html", "report.md") if (folder / name).exists()]
+    if config.report_dir and pages and not _holds_results(folder / "report.json"):
+        raise UserError(
+            f"--report_dir={folder}: {pages[0]} is there and is of no report; name another folder, or "
+            "--overwrite writes over it"
+        )
+
+
+def _holds_results(path: Path) -> bool:
+    """Whether a file is JSON of :func:`write_json` or of a report."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return isinstance(json.loads(text), dict) and '"AP11":' in text
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def write_json(path: str, results: dict[str, Any]) -> None:

@@ -85,13 +85,19 @@ def read_detections(
 
 
 def write_detections(folder: str | os.PathLike[str], detections: Detections) -> None:
-    """Writes one result file a frame, as the 2019 reference did, an empty one where nothing was found.
+    """Writes :func:`result_files` into a folder, over what is there."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in result_files(detections).items():
+        (folder / name).write_text(text)
+
+
+def result_files(detections: Detections) -> dict[str, str]:
+    """Name -> text of one result file a frame, as the 2019 reference wrote, "" where nothing was found.
 
     A line is ``Type -1 -1 alpha x1 y1 x2 y2 0 0 0 0 0 0 0 score`` with alpha 0.0 where there is
     none. Numbers are written with as many digits as doubles need: what is read back is equal.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     alphas = np.where(detections.alpha == NO_ALPHA, 0.0, detections.alpha).tolist()
     rows = zip(
         detections.type.tolist(), alphas, detections.boxes.tolist(), detections.scores.tolist(), strict=True
@@ -101,8 +107,10 @@ def write_detections(folder: str | os.PathLike[str], detections: Detections) -> 
         for kind, alpha, (x1, y1, x2, y2), score in rows
     ]
     ends = np.searchsorted(detections.frame, np.arange(len(detections.frame_ids)), side="right").tolist()
-    for frame_id, start, end in zip(detections.frame_ids, [0, *ends], ends, strict=False):
-        (folder / f"{frame_id}.txt").write_text("".join(lines[start:end]))
+    return {
+        f"{frame_id}.txt": "".join(lines[start:end])
+        for frame_id, start, end in zip(detections.frame_ids, [0, *ends], ends, strict=False)
+    }
 
 
 def _check_folder(folder: str | os.PathLike[str]) -> Path:

@@ -44,9 +44,9 @@ class KittiProtocol(Protocol):
         """Result files NNNNNN.txt."""
         return kitti_io.read_detections(folder, truths.frame_ids, allow_missing)
 
-    def write_detections(self, folder, detections: Detections, split: str) -> None:
+    def result_files(self, detections: Detections, split: str) -> dict[str, str]:
         """Result files NNNNNN.txt."""
-        kitti_io.write_detections(folder, detections)
+        return kitti_io.result_files(detections)
 
     def report(self, detections, results, truths, images, published, comparison=ALONE, min_score=0.3):
         """See ``Protocol``."""

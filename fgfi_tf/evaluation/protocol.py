@@ -63,9 +63,12 @@ class Protocol:
         """From a folder of result files, for the images of ``truths``."""
         raise NotImplementedError("a subclass defines read_detections")
 
-    def write_detections(self, folder: str | Path, detections: Any, split: str) -> None:
-        """Writes result files; ``split`` is the name of the split, or empty."""
-        raise NotImplementedError("a subclass defines write_detections")
+    def result_files(self, detections: Any, split: str) -> dict[str, str]:
+        """Name -> text of the result files; ``split`` is the name of the split, or empty.
+
+        The texts of a file for different images, one after the other, are its text for all of them.
+        """
+        raise NotImplementedError("a subclass defines result_files")
 
     def report(
         self,

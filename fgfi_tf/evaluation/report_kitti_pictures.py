@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from fgfi_tf import drawing
+from fgfi_tf.data import images
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import analysis, report_same_frames
 from fgfi_tf.evaluation.kitti_types import CLASS_NAMES, TYPE_NAMES, Detections, FrameBoxes, Labels
@@ -20,7 +21,6 @@ Analyses = dict[str, dict[str, analysis.Analysis]]
 N_FRAMES = 6  # fewer where several models are compared
 N_CROPS = 3  # of each kind
 DIFFICULTY = "moderate"
-_SUFFIXES = (".png", ".jpg", ".jpeg")
 _CROP_SIZE = (360, 270)  # width, height: about as large as shown, so that letters stay legible
 _CROP_MARGIN = 0.8  # of the box's longer side, on each side
 _SMALLEST_CROP = 120  # pixels of the image
@@ -42,7 +42,7 @@ class ImageFolder:
         """Raises UserError where the folder is absent or holds none of the frames."""
         if not folder.is_dir():
             raise UserError(f"{folder}: no such image folder")
-        held = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES}
+        held = images.images_by_stem(folder)
         paths = {name: held[name] for name in frame_ids if name in held}
         if not paths:
             raise UserError(f"{folder}: holds no image of the evaluated frames (NNNNNN.png or .jpg)")
@@ -50,27 +50,11 @@ class ImageFolder:
 
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Frame id -> (height, width), from the files' headers."""
-        sizes = {}
-        for name, path in self.paths.items():
-            with _open(path) as image:
-                sizes[name] = (image.height, image.width)
-        return sizes
+        return {name: images.image_size(path) for name, path in self.paths.items()}
 
     def read(self, frame_id: str) -> np.ndarray:
         """RGB uint8 [H, W, 3]."""
-        path = self.paths[frame_id]
-        with _open(path) as image:
-            try:
-                return np.asarray(image.convert("RGB"))
-            except OSError as error:
-                raise UserError(f"{path}: cannot be decoded: {error}") from None
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        return Image.open(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read as an image: {error}") from None
+        return images.read_for_report(self.paths[frame_id])
 
 
 def picture_section(

@@ -145,30 +145,37 @@ def read_detections(
 def write_detections(
     folder: str | Path, image_set: str, detections: Detections, full_precision: bool = False
 ) -> list[Path]:
-    """Writes one result file per class and returns them.
-
-    Scores have 3 decimals and coordinates 1, as the published code writes them, unless ``full_precision``
-    (every digit: reading gives the same numbers again).
+    """Writes :func:`result_files` into a folder, over what is there, and returns their paths.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    form = _full_line if full_precision else _rounded_line
     paths = []
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        for index, name in enumerate(detections.class_names):
-            rows = np.flatnonzero(detections.classes == index)
-            path = result_file(folder, image_set, name)
-            lines = (
-                form(detections.image_ids[detections.image[r]], detections.scores[r], detections.boxes[r])
-                for r in rows
-            )
-            path.write_text("".join(lines), encoding="utf-8")
-            paths.append(path)
+        for name, text in result_files(image_set, detections, full_precision).items():
+            paths.append(Path(folder) / name)
+            paths[-1].write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder}: result files cannot be written: {error.strerror}") from None
     return paths
+
+
+def result_files(image_set: str, detections: Detections, full_precision: bool = False) -> dict[str, str]:
+    """Name -> text of one result file per class.
+
+    Scores have 3 decimals and coordinates 1, as the published code writes them, unless ``full_precision``
+    (every digit: reading gives the same numbers again).
+    """
+    form = _full_line if full_precision else _rounded_line
+    files = {}
+    for index, name in enumerate(detections.class_names):
+        lines = (
+            form(detections.image_ids[detections.image[r]], detections.scores[r], detections.boxes[r])
+            for r in np.flatnonzero(detections.classes == index)
+        )
+        files[result_file("", image_set, name).name] = "".join(lines)
+    return files
 
 
 def _rounded_line(image: str, score: float, box: np.ndarray) -> str:

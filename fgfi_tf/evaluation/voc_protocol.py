@@ -76,10 +76,10 @@ class VocProtocol(Protocol):
         images, classes = truths.image_ids, truths.class_names
         return voc_io.read_detections(folder, image_set, images, classes, allow_missing, prefix)
 
-    def write_detections(self, folder, detections: Detections, split: str) -> None:
+    def result_files(self, detections: Detections, split: str) -> dict[str, str]:
         """comp4 files with every digit; the set is the split without its year, as the devkit names it."""
         name = split.partition("_")[2] or split or "images"
-        voc_io.write_detections(folder, name, detections, full_precision=self.variant == "official")
+        return voc_io.result_files(name, detections, full_precision=self.variant == "official")
 
     def report(self, detections, results, truths, images, published, comparison=ALONE, min_score=0.3):
         """See ``Protocol``."""

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.errors import UserError
 
 _GROUP = "group"
@@ -78,6 +79,7 @@ class ExperimentConfig:
     dataset: str = _data("kitti", "Dataset to train on.")
     data_dir: str = _data("", "Folder of the raw dataset.")
     prepared_dir: str = _data("", "Folder for the TFRecords made once (empty: inside --data_dir).")
+    max_megapixels: float = _data(MAX_MEGAPIXELS, "Largest picture prepared; a larger one is an error.")
     train_split: str = _data(
         "train",
         "Split to train on: a list in ImageSets; of VOC with its year, e.g. 2007_trainval, 07+12_trainval.",
@@ -213,9 +215,9 @@ class ExperimentConfig:
 
 # Options that may differ when a run is taken up again: none of them changes what a step computes.
 RESUMABLE = frozenset(
-    "steps data_dir prepared_dir val_split output_dir overwrite summary_every checkpoint_every "
-    "keep_checkpoints picture_every evaluate_every devices virtual_cpus worker_timeout jit_compile "
-    "steps_per_execution".split()
+    "steps data_dir prepared_dir max_megapixels val_split output_dir overwrite summary_every "
+    "checkpoint_every keep_checkpoints picture_every evaluate_every devices virtual_cpus worker_timeout "
+    "jit_compile steps_per_execution".split()
 )
 
 

@@ -7,9 +7,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command
 from fgfi_tf.evaluation.protocol import Protocol
+from fgfi_tf.outputs import OutputFolder
 from fgfi_tf.training.config import option
 
 if TYPE_CHECKING:  # it imports TensorFlow, which result files do without
@@ -32,11 +36,18 @@ class EvaluateConfig(command.FilesConfig):
     dataset: str = option("", _MODEL, "Dataset to evaluate on (empty: that of the training).")
     data_dir: str = option("", _MODEL, "Folder of the raw dataset.")
     prepared_dir: str = option("", _MODEL, "Folder for the TFRecords made once (empty: inside --data_dir).")
+    max_megapixels: float = option(
+        MAX_MEGAPIXELS, _MODEL, "Largest picture that is prepared; larger ones are an error."
+    )
     val_split: str = option(
         "", _MODEL, "Split to evaluate on: a list in ImageSets (empty: the run's own --val_split, else val)."
     )
     batch_size: int = option(0, _MODEL, "Images at a time (0: 8, or 1 where images keep their shape).")
-    results_dir: str = option("", _MODEL, "Write the detections there, in the dataset's own format.")
+    results_dir: str = option(
+        "",
+        _MODEL,
+        "Write the detections there, in the dataset's own format (see --overwrite).",
+    )
     model: str = option("", _MODEL, "Detector; needed for TF1 checkpoints and .pth files only.")
     poll_seconds: float = option(10.0, _MODEL, "Seconds between looks for a new checkpoint.")
 
@@ -69,6 +80,7 @@ def _evaluate_model(config: EvaluateConfig) -> None:
     from fgfi_tf.prediction import Predictor
     from fgfi_tf.training import checkpoints, evaluator
 
+    command.check_outputs(config)
     path, predictor = Path(config.checkpoint), None
     if path.joinpath("saved_model.pb").is_file():
         predictor = Predictor.load(path)
@@ -77,6 +89,9 @@ def _evaluate_model(config: EvaluateConfig) -> None:
     config = _with_run_settings(config, predictor.dataset if predictor else _trained_on(path, config.model))
     dataset, protocol = _open(config)
     truths = protocol.truths(dataset.labels(), dataset.class_names)
+    output = OutputFolder(config.results_dir, "results_dir", config.overwrite)
+    if config.results_dir:
+        output.check(_result_names(protocol, dataset, config.val_split))
     if predictor is not None:
         frames = evaluator.predict_split(predictor, dataset)
         detections = protocol.detections(frames, predictor.class_names)
@@ -86,7 +101,7 @@ def _evaluate_model(config: EvaluateConfig) -> None:
         result, detections = run(path)
     print(protocol.table({str(path): result}, config.published, config.val_split))
     if config.results_dir:
-        protocol.write_detections(config.results_dir, detections, config.val_split)
+        output.append_all(protocol.result_files(detections, config.val_split))
         print(f"result files: {config.results_dir}")
     if config.output_json:
         command.write_json(config.output_json, result.to_json())
@@ -104,8 +119,16 @@ def _open(config: EvaluateConfig) -> tuple[PreparedDataset, Protocol]:
     protocol = protocols.get(datasets.entry(config.dataset).protocol, config.protocol)
     protocol.check_published(config.published)
     return datasets.open_split(
-        config.dataset, config.data_dir, config.val_split, config.prepared_dir
+        config.dataset, config.data_dir, config.val_split, config.prepared_dir, config.max_megapixels
     ), protocol
+
+
+def _result_names(protocol: Protocol, dataset: PreparedDataset, split: str) -> list[str]:
+    """The result files of a split, whatever is detected."""
+    nothing = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "classes": np.zeros(0, np.int32)}
+    frames = dict.fromkeys(dataset.image_ids, nothing)
+    detections = protocol.detections(frames, dataset.class_names[: dataset.num_training_classes])
+    return list(protocol.result_files(detections, split))
 
 
 def _trained_on(path: Path, model: str) -> str:

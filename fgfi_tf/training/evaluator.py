@@ -36,9 +36,10 @@ def batched_detector(detector: Detector) -> Callable[[PreparedDataset, int], Fra
         # published results of detectors that keep an image's shape are of single images
         batch_size = batch_size or (1 if detector.keeps_shape else 8)
         frames: Frames = {}
-        for batch in batches.evaluation_batches(detector, dataset, batch_size, remainder="pad"):
-            results = {key: value.numpy() for key, value in detect(batch).items()}
-            frames.update(_by_frame(batch["image_id"].numpy(), results))
+        with dataset.reading():
+            for batch in batches.evaluation_batches(detector, dataset, batch_size, remainder="pad"):
+                results = {key: value.numpy() for key, value in detect(batch).items()}
+                frames.update(_by_frame(batch["image_id"].numpy(), results))
         return frames
 
     return run
@@ -52,9 +53,10 @@ def _by_frame(image_ids: np.ndarray, results: dict[str, np.ndarray]) -> Frames:
 def predict_split(predictor: Predictor, dataset: PreparedDataset) -> Frames:
     """Runs an exported model over a split, image by image at its full size."""
     frames: Frames = {}
-    for sample in dataset.records():
-        image = transforms.decode_image(sample["image"])
-        frames[sample["image_id"].numpy().decode()] = predictor(image[None].numpy())[0]
+    with dataset.reading():
+        for sample in dataset.records():
+            image = transforms.decode_image(sample["image"])
+            frames[sample["image_id"].numpy().decode()] = predictor(image[None].numpy())[0]
     return frames
 
 

@@ -70,7 +70,9 @@ def train(config: ExperimentConfig) -> Result:
     _check_batch(config, over)
     chief = strategy.is_chief(over)
     folder = open_run(config, writes=chief)
-    dataset = datasets.open_split(config.dataset, config.data_dir, config.train_split, config.prepared_dir)
+    dataset = datasets.open_split(
+        config.dataset, config.data_dir, config.train_split, config.prepared_dir, config.max_megapixels
+    )
     keras.utils.set_random_seed(config.seed)
     class_names = dataset.class_names[: dataset.num_training_classes]
     with _precision(config), over.scope():
@@ -85,7 +87,7 @@ def train(config: ExperimentConfig) -> Result:
         return _finish(folder, start, chief)
     with callbacks.stop_signals() as request:
         hooks = _callbacks(config, over, distiller, keeper, folder, start, request, dataset)
-        with _precision(config), _worker_loss(over):
+        with _precision(config), _worker_loss(over), dataset.reading():
             distiller.fit(
                 build.build_batches(config, dataset, distiller.student, over, start),
                 steps_per_epoch=config.steps - start,
@@ -241,7 +243,9 @@ def _validation_split(config: ExperimentConfig, dataset: PreparedDataset) -> Pre
         return None
     if config.val_split == config.train_split:
         return dataset
-    return datasets.open_split(config.dataset, config.data_dir, config.val_split, config.prepared_dir)
+    return datasets.open_split(
+        config.dataset, config.data_dir, config.val_split, config.prepared_dir, config.max_megapixels
+    )
 
 
 def _evaluation(

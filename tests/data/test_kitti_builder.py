@@ -1,7 +1,9 @@
 """Preparation: what comes back, in which order, and what a broken or changed folder does."""
 
+import contextlib
 import io
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -10,11 +12,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import picture_files
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from fgfi_tf.data import kitti, kitti_raw
+from fgfi_tf.data import kitti, kitti_raw, registry, transforms
 from fgfi_tf.data.records import record_offsets
 from fgfi_tf.errors import UserError
 
@@ -152,11 +155,116 @@ def test_a_broken_image_is_named_and_nothing_half_valid_stays(tmp_path, data, me
     assert kitti.prepare(root, "train", progress=False).num_examples == 4
 
 
-def test_other_image_kinds_are_refused(tmp_path):
+def replace_f2(root, content: bytes, name="f2.png"):
+    (root / "training/image_2/f2.png").unlink()
+    (root / "training/image_2" / name).write_bytes(content)
+
+
+def test_records_hold_pictures_as_they_are_shown(tmp_path, run_mode):
+    """f2 is stored as 32 x 24 pixels of which EXIF makes 24 x 32, of 16 bits, as BMP; the graph reads all."""
+    levels = np.arange(32 * 24, dtype=np.uint16).reshape(32, 24) % 251
+    turned, deep, bmp = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    stored = Image.fromarray(levels.astype(np.uint8))
+    stored.save(turned, "PNG", exif=picture_files.exif(6))
+    Image.fromarray(levels.T * 257).save(deep, "PNG")
+    stored.transpose(Image.Transpose.TRANSPOSE).save(bmp, "BMP")
+    shown = {turned: levels[::-1].T, deep: levels.T, bmp: levels.T}
+    for number, (stream, expected) in enumerate(shown.items()):
+        root = make_raw(tmp_path / str(number))
+        replace_f2(root, stream.getvalue())
+        sample = list(kitti.prepare(root, "train", progress=False).records())[1]
+        assert sample["image_id"] == b"f2" and sample["image_size"].numpy().tolist() == [24, 32]
+        pixels = run_mode(transforms.decode_image)(sample["image"]).numpy()
+        np.testing.assert_array_equal(pixels, np.repeat(expected[..., None], 3, axis=2))
+
+
+def test_boxes_are_of_the_upright_picture(tmp_path):
+    """Stored 24 wide and 32 high, shown 32 wide and 24 high, or the other way round."""
     root = make_raw(tmp_path)
-    Image.new("RGB", (32, 24)).save(root / "training/image_2/f2.png", format="bmp")
-    with pytest.raises(UserError, match="f2.png: the image is BMP, neither png nor jpg"):
+    pixels = np.zeros((32, 24, 3), np.uint8)
+    replace_f2(root, picture_files.jpeg(pixels, exif=picture_files.exif(8)), "f2.JPG")
+    assert kitti.prepare(root, "train", progress=False).num_examples == 4
+    (root / "training/label_2/f2.txt").write_text(CAR.replace("20.75", "31"))
+    assert kitti.prepare(root, "train", progress=False).num_examples == 4
+    (root / "training/image_2/f2.JPG").write_bytes(picture_files.jpeg(pixels))
+    with pytest.raises(UserError, match="f2.txt line 1: the box .* is outside the image, which is 24 wide"):
         kitti.prepare(root, "train", progress=False)
+
+
+def test_hidden_files_are_passed_over(tmp_path):
+    root = make_raw(tmp_path)
+    (root / "testing/image_2").mkdir(parents=True)
+    Image.new("RGB", (32, 24)).save(root / "testing/image_2/t0.png")
+    for path in ("testing/image_2/._t0.png", "training/image_2/._f2.png", "training/image_2/.f3.png"):
+        (root / path).write_bytes(b"\x00\x05\x16\x07")
+    assert kitti.prepare(root, "test", progress=False).image_ids == ("t0",)
+    assert kitti.prepare(root, "train", progress=False).num_examples == 4
+
+
+def test_a_jpeg_whose_end_is_zeros_is_named(tmp_path):
+    root = make_raw(tmp_path, suffix="jpg")
+    picture_files.zeros_at_the_end(root / "training/image_2/f1.jpg")
+    with pytest.raises(UserError, match="f1.jpg: the image is unreadable or truncated: its JPEG data is"):
+        kitti.prepare(root, "train", progress=False)
+
+
+def test_what_is_too_large_is_named_and_the_limit_is_a_choice(tmp_path):
+    root = make_raw(tmp_path)
+    path = root / "training/image_2/f2.png"
+    path.write_bytes(picture_files.png(100_000, 100_000, 8, 2, b""))
+    with pytest.raises(UserError, match="f2.png: 100000 x 100000 pixels are more than 100 megapixels"):
+        registry.open_split("kitti", root, "train")
+    Image.new("RGB", (300, 200)).save(path)
+    with pytest.raises(UserError, match="f2.png: 300 x 200 pixels are more than 0.05 megapixels"):
+        registry.open_split("kitti", root, "train", "", 0.05)
+    assert registry.open_split("kitti", root, "train", "", 0.06).num_examples == 4
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """Files cannot grow beyond ``size`` bytes: what a full disk is to a writer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [0, 5000])
+def test_a_full_disk_is_named(tmp_path, size):
+    root = make_raw(tmp_path)
+    with largest_file(size), pytest.raises(UserError) as error:
+        kitti.prepare(root, "train", progress=False)
+    message = str(error.value)
+    assert message.startswith(f"cannot write the prepared records to {root / 'tfrecords'}")
+    assert message.endswith(": File too large; --prepared_dir names another folder")
+    assert kitti.prepare(root, "train", progress=False).num_examples == 4
+
+
+def test_a_flipped_byte_of_the_records_is_one_line(tmp_path):
+    root = make_raw(tmp_path)
+    kitti.prepare(root, "train", progress=False)
+    (path,) = (root / "tfrecords").rglob("*.tfrecord*")
+    whole = path.read_bytes()
+    first = record_offsets(path)[1]  # the length of the first record's data, its CRC, the data, its CRC
+    for position in (0, 3, 7, 8, 12, first // 2, first - 1, first, len(whole) - 1):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x40]) + whole[position + 1 :])
+        with pytest.raises(UserError, match="damaged.*to prepare anew") as error:
+            data = kitti.prepare(root, "train", progress=False)
+            with data.reading():
+                list(data.records())
+        assert str(path.parent) in str(error.value) and "\n" not in str(error.value)
+    path.write_bytes(whole)
+    data = kitti.prepare(root, "train", progress=False)
+    with data.reading():
+        assert len(list(data.records())) == 4
+
+
+def test_other_errors_pass_through_reading(tmp_path):
+    data = kitti.prepare(make_raw(tmp_path), "train", progress=False)
+    with pytest.raises(KeyError), data.reading():
+        raise KeyError("not of the records")
 
 
 def test_wrong_labels_are_named_before_images_are_read(tmp_path):
@@ -216,7 +324,7 @@ def test_truncated_records_are_refused(tmp_path):
     kitti.prepare(root, "train", progress=False)
     (path,) = (root / "tfrecords").rglob("*.tfrecord*")
     os.truncate(path, path.stat().st_size - 5)
-    with pytest.raises(UserError, match="the prepared records are truncated; delete their folder"):
+    with pytest.raises(UserError, match="the prepared records are damaged or cut short; delete their folder"):
         kitti.prepare(root, "train", progress=False)
 
 

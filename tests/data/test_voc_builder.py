@@ -1,9 +1,11 @@
 """VOC through our builder and from the stock TFDS voc: the same samples."""
 
 import numpy as np
+import picture_files
 import pytest
 import tensorflow_datasets as tfds
-from voc_fixtures import write_devkit
+from PIL import Image
+from voc_fixtures import write_devkit, write_image, write_list
 
 from fgfi_tf.data import transforms, voc
 from fgfi_tf.data.records import quiet_tfds
@@ -98,8 +100,72 @@ def test_bad_images(tmp_path):
         voc.prepare(root, "2012_train", progress=False)
     image.write_bytes(whole)
     annotation.write_text(annotation.read_text().replace("<width>60", "<width>70"))
-    with pytest.raises(UserError, match="2008_000002.xml: says 70 x 80, but .*2008_000002.jpg is 60 x 80"):
+    with pytest.raises(UserError, match="2008_000002.xml: says 70 x 80, but .*2008_000002.jpg is 60 x 80$"):
         voc.prepare(root, "2012_train", progress=False)
+    image.write_bytes(whole)
+    picture_files.zeros_at_the_end(image)
+    with pytest.raises(UserError, match="2008_000002.jpg: the image is unreadable or truncated: its JPEG"):
+        voc.prepare(root, "2012_train", progress=False)
+
+
+@pytest.mark.parametrize("suffix, kind", [("JPG", "JPEG"), ("jpeg", "JPEG"), ("png", "PNG"), ("Jpg", "MPO")])
+def test_images_are_found_by_their_stem(tmp_path, suffix, kind):
+    root = write_devkit(tmp_path)
+    folder = root / "VOCdevkit/VOC2012/JPEGImages"
+    with Image.open(folder / "2008_000002.jpg") as image:
+        image.save(folder / f"2008_000002.{suffix}", kind)
+    (folder / "2008_000002.jpg").unlink()
+    (folder / "._2008_000002.jpg").write_bytes(b"\x00\x05\x16\x07")
+    samples = {s["image_id"].numpy(): s for s in voc.prepare(root, "2012_train", progress=False).records()}
+    assert len(samples) == 4
+    assert transforms.decode_image(samples[b"2008_000002"]["image"]).shape == (80, 60, 3)
+
+
+def test_jpg_goes_before_png(tmp_path):
+    root = write_devkit(tmp_path)
+    folder = root / "VOCdevkit/VOC2012/JPEGImages"
+    Image.new("RGB", (7, 5)).save(folder / "2008_000002.png")
+    sample = list(voc.prepare(root, "2012_train", progress=False).records())[1]
+    assert sample["image"] == (folder / "2008_000002.jpg").read_bytes()
+
+
+def with_exif(path, orientation):
+    """A picture of one white block in its upper left corner as stored, the rest black."""
+    pixels = np.zeros((60, 80, 3), np.uint8)
+    pixels[:16, :24] = 255
+    path.write_bytes(picture_files.jpeg(pixels, exif=picture_files.exif(orientation)))
+
+
+@pytest.mark.parametrize(
+    "orientation, size, corner",
+    # where the block of 24 x 16 is shown: EXIF 3 turns by 180 degrees, 6 clockwise, 8 the other way
+    [(1, (60, 80), (0, 0, 24, 16)), (3, (60, 80), (56, 44, 80, 60)), (6, (80, 60), (44, 0, 60, 24))],
+)
+def test_boxes_hold_what_they_hold_in_a_viewer(tmp_path, orientation, size, corner):
+    root = tmp_path / "VOCdevkit/VOC2012"
+    xmin, ymin, xmax, ymax = corner
+    write_image(root, "a", *size, [("dog", xmin + 1, ymin + 1, xmax, ymax, False)])
+    with_exif(root / "JPEGImages/a.jpg", orientation)
+    write_list(root, "train", ["a"])
+    (sample,) = voc.prepare(tmp_path, "2012_train", progress=False).records()
+    assert tuple(sample["image_size"].numpy()) == size
+    x0, y0, x1, y1 = sample["boxes"].numpy()[0].astype(int)
+    pixels = transforms.decode_image(sample["image"]).numpy()
+    assert pixels.shape == (*size, 3)
+    assert pixels[y0 : y1 + 1, x0 : x1 + 1].mean() > 250
+    outside = np.ones(size, bool)
+    outside[y0 : y1 + 1, x0 : x1 + 1] = False
+    assert pixels[outside].mean() < 5
+
+
+def test_a_size_before_exif_turned_the_picture_is_refused(tmp_path):
+    """Nothing tells on which of the two pictures the boxes were drawn."""
+    root = tmp_path / "VOCdevkit/VOC2012"
+    write_image(root, "a", 60, 80, [("dog", 1, 1, 24, 16, False)])
+    with_exif(root / "JPEGImages/a.jpg", 6)
+    write_list(root, "train", ["a"])
+    with pytest.raises(UserError, match="a.xml: says 80 x 60, but .*a.jpg is 60 x 80; where EXIF turns"):
+        voc.prepare(tmp_path, "2012_train", progress=False)
 
 
 def test_boxes_over_the_edge_and_sizes_that_are_not_given(tmp_path, caplog):

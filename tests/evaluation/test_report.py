@@ -234,7 +234,7 @@ def test_image_folders_that_do_not_serve(tmp_path):
     with pytest.raises(UserError, match="holds no image of the evaluated frames"):
         report_kitti.build([run], labels, tmp_path)
     (tmp_path / "000000.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="000000.png: cannot be read as an image"):
+    with pytest.raises(UserError, match="000000.png: the image is unreadable or truncated"):
         report_kitti.build([run], labels, tmp_path)
 
 

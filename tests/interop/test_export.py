@@ -13,7 +13,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.interop.export import export
 from fgfi_tf.models import registry
 from fgfi_tf.models.faster_rcnn import convolution
-from fgfi_tf.prediction import Predictor, detect_images, list_images, read_image
+from fgfi_tf.prediction import Predictor, detect_images
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
 
@@ -94,17 +94,6 @@ def test_existing_folder_is_kept_unless_asked(detector, exported, tmp_path):
     with pytest.raises(UserError, match="left alone"):
         export(detector, tmp_path, overwrite=True)
     assert (tmp_path / "notes.txt").read_text() == "mine"
-
-
-def test_unreadable_inputs_are_named(tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n not an image")
-    with pytest.raises(UserError, match="broken.png"):
-        read_image(tmp_path / "broken.png")
-    with pytest.raises(UserError, match="no such image or folder: /no/such"):
-        list_images(["/no/such"])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no image"):
-        list_images([tmp_path / "empty"])
 
 
 def test_not_a_saved_model(tmp_path):

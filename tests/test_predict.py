@@ -1,0 +1,285 @@
+"""scripts/predict.py on folders as people have them: nothing lost, nothing overwritten, everything named."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import picture_files
+import predict
+import pytest
+from PIL import Image
+
+from fgfi_tf import cli
+from fgfi_tf.data import voc_raw
+from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation import registry as protocols
+from fgfi_tf.evaluation import voc_io
+from fgfi_tf.prediction import Predictor, find_images
+
+KITTI_CLASSES = ("Car", "Pedestrian", "Cyclist")
+
+
+def one_box(images) -> dict[str, np.ndarray]:
+    """Finds in every picture one object as large as it, whose score is the first pixel's red."""
+    _, height, width, _ = images.shape
+    return {
+        "boxes": np.array([[[0, 0, width - 1, height - 1]]], np.float32),
+        "scores": np.array([[np.asarray(images)[0, 0, 0, 0] / 256]], np.float32),  # exact in binary
+        "classes": np.zeros((1, 1), np.int32),
+        "count": np.array([1], np.int32),
+    }
+
+
+@pytest.fixture(name="run")
+def run_fixture(monkeypatch, tmp_path):
+    """Runs the script on pictures in ``in`` with results in ``out``; gives its exit code."""
+    (tmp_path / "in").mkdir()
+
+    def run(*arguments, classes=KITTI_CLASSES, dataset="kitti", images=None, out=None) -> int:
+        model = Predictor(one_box, classes, "MODEL", dataset)
+        monkeypatch.setattr(Predictor, "load", lambda path, name: model)
+        given = [f"--images={images or tmp_path / 'in'}", f"--output_dir={out or tmp_path / 'out'}"]
+        with pytest.raises(SystemExit) as end:
+            cli.run(predict.main, ["predict.py", "--model_path=MODEL", *given, *arguments])
+        return end.value.code
+
+    return run
+
+
+def picture(path, level=64, size=(8, 6), **settings):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (level, level, level)).save(path, **settings)
+    return path
+
+
+def written(folder) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def kitti_line(width, height, level) -> bytes:
+    box = f"0.0 0.0 {float(width - 1)} {float(height - 1)}"
+    return f"Car -1 -1 0.0 {box} 0 0 0 0 0 0 0 {level / 256}\n".encode()
+
+
+def test_pictures_and_result_files(run, tmp_path, capsys):
+    picture(tmp_path / "in/a.png", 64)
+    picture(tmp_path / "in/b.BMP", 128, (10, 5))
+    assert run() == 0
+    assert capsys.readouterr().out == f"2 of 2 images: pictures and result files in {tmp_path}/out\n"
+    found = written(tmp_path / "out")
+    assert sorted(found) == ["a.png", "a.txt", "b.png", "b.txt"]
+    assert found["a.txt"] == kitti_line(8, 6, 64) and found["b.txt"] == kitti_line(10, 5, 128)
+    with Image.open(tmp_path / "out/b.png") as drawn:
+        assert drawn.size == (10, 5)
+
+
+def test_upright_and_of_8_bits(run, tmp_path):
+    (tmp_path / "in/side.png").parent.mkdir(exist_ok=True)
+    levels = np.array(picture_files.STORED, np.uint8)
+    Image.fromarray(levels).save(tmp_path / "in/side.png", exif=picture_files.exif(6))
+    Image.fromarray(np.full((6, 8), 64 * 257, np.uint16)).save(tmp_path / "in/deep.png")
+    assert run() == 0
+    assert (tmp_path / "out/side.txt").read_bytes() == kitti_line(2, 3, picture_files.SHOWN[6][0][0])
+    assert (tmp_path / "out/deep.txt").read_bytes() == kitti_line(8, 6, 64)
+
+
+def test_unreadable_pictures_are_passed_over_and_listed(run, tmp_path, capsys):
+    picture(tmp_path / "in/a.png")
+    picture(tmp_path / "in/z.png")
+    (tmp_path / "in/bomb.png").write_bytes(picture_files.png(100_000, 100_000, 8, 2, b""))
+    (tmp_path / "in/cut.jpg").write_bytes(picture_files.jpeg(np.zeros((50, 50, 3), np.uint8))[:-40])
+    (tmp_path / "in/._a.png").write_bytes(b"\x00\x05\x16\x07")
+    (tmp_path / "in/.hidden").mkdir()
+    picture(tmp_path / "in/.hidden/b.png")
+    (tmp_path / "in/new\nline.png").write_bytes((tmp_path / "in/a.png").read_bytes())
+    assert run() == 1
+    assert sorted(written(tmp_path / "out")) == ["a.png", "a.txt", "z.png", "z.txt"]
+    shown = capsys.readouterr()
+    assert shown.out == f"2 of 5 images: pictures and result files in {tmp_path}/out\n"
+    *lines, heading, bomb, cut, name = shown.err.splitlines()
+    assert [line.removeprefix("predict.py: error: ") for line in lines] == [
+        line.strip() for line in (bomb, cut, name)
+    ]
+    assert heading == "passed over, 3:"
+    assert "bomb.png: 100000 x 100000 pixels are more than 100 megapixels (--max_megapixels" in bomb
+    assert "cut.jpg: the image is unreadable or truncated" in cut
+    assert "new\\nline.png': result files cannot hold the characters of this name" in name
+
+
+def test_a_long_list_of_failures_is_cut(run, tmp_path, capsys):
+    for number in range(25):
+        (tmp_path / f"in/{number}.png").write_bytes(b"")
+    assert run() == 1
+    assert capsys.readouterr().err.splitlines()[-22:][::21] == ["passed over, 25:", "  and 5 more"]
+
+
+def test_the_size_limit_is_a_flag(run, tmp_path, capsys):
+    picture(tmp_path / "in/a.png", size=(100, 100))
+    assert run("--max_megapixels=0.009") == 1
+    assert "a.png: 100 x 100 pixels are more than 0.009 megapixels" in capsys.readouterr().err
+    assert run("--max_megapixels=0.01") == 0
+
+
+def test_results_are_written_as_pictures_are_done(run, tmp_path, monkeypatch):
+    """A kill in the third picture: what was done before is there."""
+    for name in "abc":
+        picture(tmp_path / f"in/{name}.png")
+    calls, detect = [], one_box
+
+    def killed(images):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return detect(images)
+
+    monkeypatch.setitem(globals(), "one_box", killed)
+    names = voc_raw.CLASS_NAMES
+    assert run(classes=names, dataset="voc") == 130
+    found = written(tmp_path / "out")
+    assert found["comp4_det_images_aeroplane.txt"] == b"a 0.25 1.0 1.0 8.0 6.0\nb 0.25 1.0 1.0 8.0 6.0\n"
+    assert sorted(found) == sorted(["a.png", "b.png", *(f"comp4_det_images_{name}.txt" for name in names)])
+
+
+def test_no_two_results_are_one(run, tmp_path):
+    picture(tmp_path / "in/a.png", 64)
+    picture(tmp_path / "in/a.bmp", 128)
+    picture(tmp_path / "in/cam1/0001.png", 32)
+    picture(tmp_path / "in/cam2/0001.png", 16)
+    assert run() == 0
+    found = written(tmp_path / "out")
+    scores = {name: float(text.split()[-1]) * 256 for name, text in found.items() if name.endswith(".txt")}
+    assert scores == {"a.png.txt": 64, "a.bmp.txt": 128, "cam1/0001.txt": 32, "cam2/0001.txt": 16}
+    assert {name for name in found if name.endswith(".png")} == {
+        f"{name.removesuffix('.txt')}.png" for name in scores
+    }
+
+
+def test_two_folders_and_a_file(run, tmp_path):
+    for camera, level in (("cam1", 32), ("cam2", 16)):
+        picture(tmp_path / camera / "0001.png", level)
+    images = f"{tmp_path}/cam1,{tmp_path}/cam2,{tmp_path}/cam1/0001.png"
+    assert run(images=images) == 0
+    assert {name for name in written(tmp_path / "out") if name.endswith("txt")} == {
+        "cam1/0001.txt",
+        "cam2/0001.txt",
+    }
+
+
+@pytest.mark.parametrize(
+    "given, files, names",
+    [
+        (["in"], ["in/a.png", "in/b/c.png"], ["a", "b/c"]),
+        (["in", "more/c.png"], ["in/a.png", "more/c.png"], ["a", "c"]),
+        (["in", "in/a.png", "in/../in"], ["in/a.png"], ["a"]),  # once
+        (["in"], ["in/a.jpg", "in/A.png"], ["A.png", "a.jpg"]),  # one file where letter case does not count
+        (["in"], ["in/a.jpg", "in/a.png", "in/a.png.bmp"], ["a.jpg", "a.png", "a.png.bmp"]),
+        (["x/in", "y/in"], ["x/in/a.png", "y/in/a.png", "y/in/b.png"], ["x/in/a", "y/in/a", "y/in/b"]),
+        (["x", "y/a.png"], ["x/a.jpg", "y/a.png"], ["a.jpg", "a.png"]),
+        (["in"], ["in/a.v2.png", "in/a.png", "in/my photo.jpg"], ["a", "a.v2", "my photo"]),
+    ],
+)
+def test_names(tmp_path, monkeypatch, given, files, names):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    found = find_images(given)
+    assert [file.name for file in found] == names
+    assert {file.path for file in found} == {tmp_path / name for name in files}
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="no such image or folder: /no/such"):
+        find_images(["/no/such"])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/notes.txt").write_text("")
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}/empty holds no image (.png, .jpg")):
+        find_images([tmp_path / "empty"])
+
+
+def test_a_name_with_a_comma(run, tmp_path):
+    path = picture(tmp_path / "in/a,b.png")
+    assert run(images=path) == 0
+    assert (tmp_path / "out/a,b.txt").is_file()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--overwrite"]])
+def test_inputs_are_never_written_over(run, tmp_path, capsys, arguments):
+    path = picture(tmp_path / "in/a.png")
+    before = path.read_bytes()
+    assert run(*arguments, out=tmp_path / "in") == 1
+    assert "in: a.png is an input and would be overwritten" in capsys.readouterr().err
+    assert written(tmp_path / "in") == {"a.png": before}
+
+
+def test_files_of_others_are_kept_unless_told(run, tmp_path, capsys):
+    picture(tmp_path / "in/a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/a.txt").write_text("a label")
+    assert run() == 1
+    assert "a.txt is there already; name another folder, or --overwrite" in capsys.readouterr().err
+    assert written(tmp_path / "out") == {"a.txt": b"a label"}
+    assert run("--overwrite") == 0
+    assert (tmp_path / "out/a.txt").read_bytes() == kitti_line(8, 6, 64)
+    assert run() == 1  # its own results, which somebody may have corrected since
+    assert run("--overwrite") == 0
+    assert (tmp_path / "out/a.txt").read_bytes() == kitti_line(8, 6, 64)  # not twice
+
+
+def test_results_inside_the_input_are_no_input(run, tmp_path):
+    picture(tmp_path / "in/a.png")
+    for arguments in ([], ["--overwrite"]):
+        assert run(*arguments, out=tmp_path / "in/found") == 0
+        assert sorted(written(tmp_path / "in/found")) == ["a.png", "a.txt"]
+
+
+@pytest.mark.parametrize(
+    "model, arguments, message",
+    [
+        ({"dataset": ""}, [], "MODEL does not say what it was trained on.*--format=kitti or --format=voc"),
+        ({"dataset": "", "classes": ("dog",)}, ["--format=kitti"], "MODEL does not fit .*class 'dog'"),
+        ({"classes": ("dog",)}, [], "MODEL does not fit the format of the results: .*class 'dog'"),
+        ({"dataset": "mine"}, [], "unknown dataset 'mine'"),
+        ({}, ["--format=yolo"], "unknown kind of result files 'yolo'"),
+    ],
+)
+def test_a_model_without_a_format_fails_before_a_picture_is_read(
+    run, tmp_path, capsys, monkeypatch, model, arguments, message
+):
+    picture(tmp_path / "in/a.png")
+    monkeypatch.setattr("fgfi_tf.prediction.read_image", lambda *_: pytest.fail("a picture was read"))
+    assert run(*arguments, **model) == 1
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_format_can_be_chosen(run, tmp_path):
+    picture(tmp_path / "in/a.png")
+    assert run("--format=voc", dataset="", classes=("dog", "cat")) == 0
+    assert (tmp_path / "out/comp4_det_images_dog.txt").read_text() == "a 0.25 1.0 1.0 8.0 6.0\n"
+    assert (tmp_path / "out/comp4_det_images_cat.txt").read_text() == ""
+
+
+def test_what_predict_writes_of_names_with_blanks_evaluate_reads(run, tmp_path):
+    picture(tmp_path / "in/my photo.png")
+    picture(tmp_path / "in/a  b/ c.png", 128)
+    ids = ["a  b/ c", "my photo"]
+    assert run(classes=voc_raw.CLASS_NAMES, dataset="voc") == 0
+    found = voc_io.read_detections(tmp_path / "out", "images", ids)
+    assert found.image.tolist() == [0, 1] and found.scores.tolist() == [0.5, 0.25]
+    np.testing.assert_array_equal(found.boxes, [[1, 1, 8, 6]] * 2)
+    assert run(out=tmp_path / "kitti") == 0
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/my photo.txt").write_text("Car 0 0 0 0 0 7 5 1 1 1 1 1 1 1\n")
+    kitti = protocols.get("kitti")
+    truths = kitti.read_truths(str(tmp_path / "labels"), "")
+    detections = kitti.read_detections(str(tmp_path / "kitti"), truths, "", False)
+    np.testing.assert_array_equal(detections.boxes, [[0, 0, 7, 5]])
+
+
+def test_flags_that_are_missing(capsys):
+    for name in ("model_path", "images", "output_dir"):
+        given = [f"--{n}=x" for n in ("model_path", "images", "output_dir") if n != name]
+        with pytest.raises(UserError, match=f"--{name} is missing"):
+            predict.main(["predict.py", *given])
