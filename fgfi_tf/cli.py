@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
+from fgfi_tf import stopping
 from fgfi_tf.errors import UserError
 
 SLOW_CALLBACK = "is slow compared to the batch time"
@@ -17,19 +19,42 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
     """Calls ``main(argv)`` and ends the process with its exit code (None: 0).
 
     A :class:`UserError` is printed as one line, ``<script>: error: <message>``, with exit code 1;
-    Ctrl-C ends with 130, as the shell's convention is.
+    Ctrl-C ends with 130, SIGTERM with 143, SIGHUP with 129, and a closed standard output with 141, as the
+    shell's convention is.
     """
     argv = list(sys.argv if argv is None else argv)
+    with stopping.ending() as signalled:
+        code = _exit_code(main, argv, signalled)
+    sys.exit(code)
+
+
+def _exit_code(
+    main: Callable[[Sequence[str]], int | None], argv: list[str], signalled: stopping.StopRequest
+) -> int:
     try:
         code = main(argv)
-    except UserError as error:
-        message = " ".join(str(error).split())
-        print(f"{argv[0].rsplit('/', 1)[-1]}: error: {message}", file=sys.stderr, flush=True)
-        code = 1
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code or 0
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        code = 130
-    sys.exit(code or 0)
+        signalled.name = signalled.name or "SIGINT"
+    except BrokenPipeError:
+        stopping.discard_output(sys.stdout)
+        return stopping.exit_code("SIGPIPE")
+    except Exception as error:
+        if not signalled.name:
+            if not isinstance(error, UserError):
+                raise
+            message = " ".join(str(error).split())
+            _say(f"{argv[0].rsplit('/', 1)[-1]}: error: {message}")
+            return 1
+    _say("interrupted" if signalled.name == "SIGINT" else f"ended by {signalled.name}")
+    return stopping.exit_code(signalled.name)
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(line, file=sys.stderr, flush=True)
 
 
 def start_tensorflow() -> None:
@@ -47,7 +72,7 @@ def start_tensorflow() -> None:
         os.dup2(held.fileno(), 2)
         try:
             import tensorflow  # noqa: F401
-        except BaseException:
+        except Exception:
             held.seek(0)
             os.write(kept, held.read())
             raise

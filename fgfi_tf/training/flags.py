@@ -19,6 +19,8 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.paths import user_path
 from fgfi_tf.training.config import ExperimentConfig, did_you_mean, validate
 
+# The first line of a run's flags.cfg; no other file has it.
+HEADER = "# Every flag of this run. Start it again with --flagfile=<this file>."
 # What the flagfiles of a command may amount to; a run has some 60 flags.
 _MAX_FILES, _MAX_ARGUMENTS = 100, 10_000
 # Characters of a name or an argument that an error shows, and of absl's own messages.
@@ -176,7 +178,7 @@ def _flag_help(field: dataclasses.Field) -> list[str]:
 
 def to_flagfile(config: ExperimentConfig) -> str:
     """The resolved flags as a flag file that starts the same experiment again."""
-    lines = ["# Every flag of this run. Start it again with --flagfile=<this file>."]
+    lines = [HEADER]
     for group, fields in _grouped(type(config)).items():
         lines += ["", f"# {group}"]
         lines += [_flag_line(field, getattr(config, field.name)) for field in fields]

@@ -58,10 +58,10 @@ class Run:
             text=True,
         )
 
-    def finish(self, process: subprocess.Popen | None = None) -> str:
+    def finish(self, process: subprocess.Popen | None = None, code: int = 0) -> str:
         process = process or self.start()
         output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output[-3000:]
+        assert process.returncode == code, output[-3000:]
         return output
 
     def weights(self, step: int) -> dict[str, np.ndarray]:
@@ -119,14 +119,15 @@ def test_killed_at_step_17_goes_on_exactly(kitti, tmp_path, teacher, whole):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_exits_with_0_and_goes_on_exactly(kitti, tmp_path, teacher, whole):
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_saves_exits_with_its_code_and_goes_on_exactly(kitti, tmp_path, teacher, whole, name, code):
     run = Run(kitti, tmp_path / "run", steps=30, checkpoint_every=100, **teacher)
     process = run.start()
     wait_for_step(process, 7)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(getattr(signal, name))
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output[-3000:]
-    assert "stopped by SIGTERM at step " in output
+    assert process.returncode == code, output[-3000:]
+    assert f"stopped by {name} at step " in output
     run.finish()
     assert_same_weights(whole.weights(30), run.weights(30))
 
@@ -276,18 +277,21 @@ def test_a_port_in_use_is_named(kitti, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_restarted_and_training_goes_on(kitti, tmp_path):
-    run = Run(kitti, tmp_path / "run", steps=400, checkpoint_every=10)
+@pytest.mark.parametrize("killed", [0, 1], ids=["chief", "worker"])
+def test_a_killed_worker_is_restarted_and_training_goes_on(kitti, tmp_path, killed):
+    # Whoever starts the killed one again gives it the same flags, --overwrite among them.
+    (tmp_path / "cluster.cfg").write_text("--overwrite=true\n")
+    run = Run(kitti, tmp_path / "run", steps=400, checkpoint_every=10, flagfile=tmp_path / "cluster.cfg")
     environments = cluster(2)
     workers = [run.start(**environment) for environment in environments]
     wait_for_step(workers[0], 25)
-    workers[1].kill()
-    workers[1].communicate()
-    workers[1] = run.start(**environments[1])
-    first, _ = [run.finish(worker) for worker in workers]
-    assert "a worker of the cluster is gone" in first
-    assert "going on from" in first
-    assert "finished at step 400" in first
+    workers[killed].kill()
+    workers[killed].communicate()
+    workers[killed] = run.start(**environments[killed])
+    outputs = [run.finish(worker) for worker in workers]
+    assert "a worker of the cluster is gone" in outputs[1 - killed]
+    assert "going on from" in outputs[0]
+    assert "finished at step 400" in outputs[0]
 
 
 @pytest.mark.slow
@@ -296,7 +300,7 @@ def test_sigterm_of_one_worker_stops_all_after_a_checkpoint(kitti, tmp_path):
     workers = [run.start(**environment) for environment in cluster(2)]
     wait_for_step(workers[0], 5)
     workers[1].send_signal(signal.SIGTERM)
-    outputs = [run.finish(worker) for worker in workers]
+    outputs = [run.finish(worker, 143) for worker in workers]
     assert "stopped by SIGTERM" in outputs[1]
     assert "stopped by a signal to another worker" in outputs[0]
     assert len(list_checkpoints(run.folder / "checkpoints")) == 1
