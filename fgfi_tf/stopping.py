@@ -41,7 +41,7 @@ def exit_code(name: str) -> int:
     return 128 + signal.Signals[name]
 
 
-# The signal that ``ending`` raised for: an import written in C may turn the exception into another or lose it.
+# The signal that ``ending`` raised for: imports written in C may lose the exception or make another of it.
 _raised = StopRequest()
 
 
