@@ -80,8 +80,13 @@ def asking() -> Iterator[StopRequest]:
         sys.stdout = output
 
 
+def dying() -> contextlib.AbstractContextManager[None]:
+    """While active, the signals kill the process, for calls that hold Python's lock: no handler runs then."""
+    return _handled(signal.SIG_DFL)
+
+
 @contextlib.contextmanager
-def _handled(handle: Callable[[int, object], None]) -> Iterator[None]:
+def _handled(handle: Callable[[int, object], None] | signal.Handlers) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python delivers signals to that one alone
         yield
         return

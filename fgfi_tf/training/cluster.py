@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 
+from fgfi_tf import stopping
 from fgfi_tf.errors import UserError
 
 FORM = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
@@ -128,18 +129,21 @@ def waiting(timeout: float) -> Iterator[None]:
     """While active, tells which workers of the cluster do not answer, and gives up after a time.
 
     TensorFlow waits for all of them without a word, in a call that holds Python's lock and that no thread
-    can end; so another process watches. Giving up prints one line and kills this process, which TensorFlow
-    makes deaf to SIGTERM.
+    can end; so another process watches. Giving up prints one line and kills this process. Ctrl-C and SIGHUP
+    kill it as well; to SIGTERM TensorFlow makes it deaf.
 
     Args:
         timeout: seconds; 0 waits for ever.
     """
     program = os.path.basename(sys.argv[0])
     watcher = subprocess.Popen(
-        [sys.executable, "-m", __name__, "watch", program, str(timeout)], stdin=subprocess.PIPE
+        [sys.executable, "-m", __name__, "watch", program, str(timeout)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the process that waits
     )
     try:
-        yield
+        with stopping.dying():
+            yield
     finally:
         watcher.stdin.close()
         watcher.wait()

@@ -116,7 +116,7 @@ class ResultLog:
     """
 
     def __init__(self, folder: RunFolder):
-        self._folder = folder
+        self._folder, self._scratch = folder, folder.results.with_suffix(checkpoints.SCRATCH)
         self._writer: tf.summary.SummaryWriter | None = None
 
     def results(self) -> dict[int, dict]:
@@ -144,6 +144,7 @@ class ResultLog:
 
     def recover(self) -> None:
         """Puts right what a kill left between the steps of :meth:`add`; deletes no only copy."""
+        self._scratch.unlink(missing_ok=True)
         best, saved = self._folder.best, self._folder.checkpoints
         held = {path.name for path in checkpoints.list_checkpoints(best)}
         results = self.results()
@@ -159,9 +160,8 @@ class ResultLog:
 
     def _write(self, results: dict[int, dict]) -> None:
         self._folder.evaluation.mkdir(parents=True, exist_ok=True)
-        scratch = self._folder.results.with_suffix(checkpoints.SCRATCH)
-        scratch.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
-        scratch.replace(self._folder.results)
+        self._scratch.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+        self._scratch.replace(self._folder.results)
 
     def _summarise(self, step: int, figures: dict[str, float]) -> None:
         if self._writer is None:

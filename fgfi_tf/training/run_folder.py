@@ -191,10 +191,11 @@ def _clear(folder: RunFolder) -> None:
 
 
 def _remove_litter(folder: RunFolder) -> None:
-    """Deletes what kills have left; of older versions also ``best.new``, which may be the only best one."""
+    """Deletes what kills have left; of older versions also ``best.new``, which may be the only best one.
+
+    What belongs to evaluations is left to ``ResultLog.recover``: another process may be at it.
+    """
     checkpoints.remove_litter(folder.checkpoints)
-    checkpoints.remove_litter(folder.best)
-    folder.results.with_suffix(checkpoints.SCRATCH).unlink(missing_ok=True)
     fresh = folder.best.with_name(f"{BEST_FOLDER}.new")
     if not fresh.is_dir():
         return

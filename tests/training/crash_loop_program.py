@@ -28,7 +28,7 @@ EVALUATE_EVERY = 20
 
 
 def attempt(config: ExperimentConfig, seconds: float | None, evaluation: int = 0) -> tuple[bool, float]:
-    """Trains in a child that is killed; (whether it came to its end before, seconds it took to its first step).
+    """Trains in a child that is killed; (whether it came to its end before, seconds it took).
 
     Args:
         config: the experiment.

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +279,23 @@ def test_a_worker_alone_names_the_missing_one_and_gives_up(kitti, tmp_path):
         f"train.py: error: worker 1 ({missing}) did not answer within --worker_timeout=3 seconds"
         in output.splitlines()
     )
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_wait_for_the_other_workers(kitti, tmp_path):
+    (environment, _) = cluster(2)
+    host, _, port = json.loads(environment["TF_CONFIG"])["cluster"]["worker"][0].rpartition(":")
+    process = Run(kitti, tmp_path / "run", steps=2).start(**environment)
+    for _ in range(600):  # TensorFlow listens, then waits
+        try:
+            socket.create_connection((host, int(port)), timeout=1.0).close()
+            break
+        except OSError:
+            time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT, output  # 130 to a shell
+    assert "Traceback" not in output
 
 
 @pytest.mark.slow

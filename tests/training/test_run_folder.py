@@ -10,6 +10,7 @@ import pytest
 from fgfi_tf.errors import UserError
 from fgfi_tf.training import flags, run
 from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.evaluator import ResultLog
 from fgfi_tf.training.run_folder import open_run
 
 
@@ -116,12 +117,9 @@ def test_litter_of_kills_is_cleaned_up(config):
         "checkpoints/worker-140234/ckpt-3.index",
         "checkpoints/ckpt-4_temp/part-00000-of-00001.data-00000-of-00001",
         "checkpoints/ckpt-4.data-00000-of-00001",  # without an index
-        "best/ckpt-4.data-00000-of-00001",
-        "best/ckpt-5.index.new",
-        "best/model.json.new",
+        "checkpoints/model.json.new",
         "best.new/ckpt-3.index",
         "best.new/model.json",
-        "evaluation/results.new",
         "flags.new",
     ]
     fill(folder.root, [*RUN, *litter, *FOREIGN])
@@ -129,6 +127,27 @@ def test_litter_of_kills_is_cleaned_up(config):
     kept = set(RUN) - {"finished"}  # it is not yet again
     assert set(tree(folder.root)) == {"flags.cfg", *kept, *FOREIGN}
     assert not (folder.root / "best.new").exists()
+
+
+def test_litter_of_kills_in_evaluations_is_cleaned_up_by_the_next_one(config):
+    folder = open_run(config())
+    litter = [
+        "best/ckpt-4.data-00000-of-00001",
+        "best/ckpt-5.index.new",
+        "best/model.json.new",
+        "evaluation/results.new",
+    ]
+    fill(folder.root, [*RUN, *litter, *FOREIGN])
+    folder.results.write_text('{"3": {"mAP11": 0.5}}')
+    ResultLog(folder).recover()
+    assert set(tree(folder.root)) == {"flags.cfg", *RUN, *FOREIGN}
+
+
+@pytest.mark.parametrize(("count", "steps"), [("", 2), ("0", 2), ("1", 6)])
+def test_a_job_that_slurm_requeued_does_not_overwrite_itself(experiment, monkeypatch, count, steps):
+    run.train(experiment())
+    monkeypatch.setenv("SLURM_RESTART_COUNT", count)
+    assert run.train(experiment(overwrite=True, steps=2)).step == steps
 
 
 def test_the_only_best_checkpoint_of_an_older_version_is_kept(config):
