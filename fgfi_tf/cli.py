@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -12,30 +13,29 @@ from collections.abc import Callable, Sequence
 from fgfi_tf import stopping
 from fgfi_tf.errors import UserError
 
+# Of these Python does not tell the file.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 SLOW_CALLBACK = "is slow compared to the batch time"
 
 
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> None:
     """Calls ``main(argv)`` and ends the process with its exit code (None: 0).
 
-    A :class:`UserError` is printed as one line, ``<script>: error: <message>``, with exit code 1;
-    Ctrl-C ends with 130, SIGTERM with 143, SIGHUP with 129, and a closed standard output with 141, as the
-    shell's convention is.
+    A :class:`UserError`, or a file that cannot be read or written (OSError), is printed as one line,
+    ``<script>: error: <message>``, with exit code 1; Ctrl-C ends with 130, SIGTERM with 143, SIGHUP with 129,
+    and a closed standard output with 141, as the shell's convention is.
     """
-    argv = list(sys.argv if argv is None else argv)
-    with stopping.ending() as signalled:
-        code = _exit_code(main, argv, signalled)
-    sys.exit(code)
+    sys.exit(_exit_code(main, list(sys.argv if argv is None else argv)))
 
 
-def _exit_code(
-    main: Callable[[Sequence[str]], int | None], argv: list[str], signalled: stopping.StopRequest
-) -> int:
+def _exit_code(main: Callable[[Sequence[str]], int | None], argv: list[str]) -> int:
+    signalled = stopping.StopRequest()
     try:
-        code = main(argv)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code or 0
+        with stopping.ending() as signalled:
+            code = main(argv)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return code or 0
     except KeyboardInterrupt:
         signalled.name = signalled.name or "SIGINT"
     except BrokenPipeError:
@@ -43,13 +43,20 @@ def _exit_code(
         return stopping.exit_code("SIGPIPE")
     except Exception as error:
         if not signalled.name:
-            if not isinstance(error, UserError):
+            message = " ".join(_message(error).split())
+            if not message:
                 raise
-            message = " ".join(str(error).split())
             _say(f"{argv[0].rsplit('/', 1)[-1]}: error: {message}")
             return 1
     _say("interrupted" if signalled.name == "SIGINT" else f"ended by {signalled.name}")
     return stopping.exit_code(signalled.name)
+
+
+def _message(error: Exception) -> str:
+    """What a user is told of an error; "" of a fault of ours, which is to leave a traceback."""
+    if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    return str(error) if isinstance(error, UserError) else ""
 
 
 def _say(line: str) -> None:

@@ -48,15 +48,19 @@ _raised = StopRequest()
 @contextlib.contextmanager
 def ending() -> Iterator[StopRequest]:
     """While active, each of the signals raises ``Stopped``; the first is noted in what is given."""
-    _raised.name = ""
+    global _raised
+    request = _raised = StopRequest()
 
     def handle(number: int, _frame: object) -> None:
         name = signal.Signals(number).name
-        _raised.name = _raised.name or name
+        request.name = request.name or name
         raise Stopped(name)
 
-    with _handled(handle):
-        yield _raised
+    try:
+        with _handled(handle):
+            yield request
+    finally:
+        _raised = StopRequest()
 
 
 @contextlib.contextmanager
