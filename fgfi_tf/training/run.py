@@ -77,7 +77,8 @@ def train(config: ExperimentConfig) -> Result:
     over = strategy.build_strategy(config.devices, config.virtual_cpus, config.worker_timeout)
     _check_batch(config, over)
     chief = strategy.is_chief(over)
-    config = dataclasses.replace(config, overwrite=_overwrites(config, over))
+    with _worker_loss(over):
+        config = dataclasses.replace(config, overwrite=_overwrites(config, over))
     folder = open_run(config, writes=chief)
     dataset = datasets.open_split(config.dataset, config.data_dir, config.train_split, config.prepared_dir)
     keras.utils.set_random_seed(config.seed)
@@ -274,7 +275,7 @@ def _evaluation(
         return None
     protocol = protocols.get(datasets.entry(config.dataset).protocol)
     evaluator = CheckpointEvaluator(validation, protocol, stop=lambda: bool(request.name))
-    return RunEvaluation(config, evaluator, protocol, ResultLog(folder), start, request)
+    return RunEvaluation(config, evaluator, protocol, ResultLog(folder), start, request, print_line)
 
 
 def _overwrites(config: ExperimentConfig, over: tf.distribute.Strategy) -> bool:
@@ -285,7 +286,11 @@ def _overwrites(config: ExperimentConfig, over: tf.distribute.Strategy) -> bool:
     """
     requeued = os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
     asked = config.overwrite and not requeued
-    return asked if strategy.worker_index(over)[1] == 1 else not strategy.agreement(over)(not asked)
+    alone = strategy.worker_index(over)[1] == 1
+    overwrites = asked if alone else not strategy.agreement(over)(not asked)
+    if config.overwrite and not overwrites:
+        print_line("this run was started again and goes on: --overwrite was for its first start")
+    return overwrites
 
 
 def _finish(folder: RunFolder, step: int, chief: bool) -> Result:

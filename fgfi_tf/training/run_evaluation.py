@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class RunEvaluation:
         results: the run's.
         start: steps done before.
         request: who asked for a stop.
+        say: shows a line, or several.
     """
 
     def __init__(
@@ -40,9 +41,10 @@ class RunEvaluation:
         results: ResultLog,
         start: int,
         request: StopRequest,
+        say: Callable[[str], None],
     ):
         self._config, self._evaluator, self._protocol, self._results = config, evaluator, protocol, results
-        self._previous, self._request = start, request
+        self._previous, self._request, self._say = start, request, say
         self.abandoned = False
 
     def __call__(self, path: Path) -> None:
@@ -80,10 +82,9 @@ class RunEvaluation:
                 evaluation, _ = thread.submit(self._evaluator, path).result()
         except Abandoned:
             self.abandoned = True
-            print(
-                f"evaluation of {path.name} given up for {self._request.name}; it is made up for", flush=True
-            )
+            name = self._request.name
+            self._say(f"evaluation of {path.name} given up for {name}; the next start makes up for it")
             return
         best = self._results.add(path, self._protocol.figures(evaluation))
         table = self._protocol.table({f"step {step_of(path)}": evaluation})
-        print(f"\n{table}{'  (best so far)' if best else ''}", flush=True)
+        self._say(f"\n{table}{'  (best so far)' if best else ''}")
