@@ -25,7 +25,18 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None 
     ``<script>: error: <message>``, with exit code 1; Ctrl-C ends with 130, SIGTERM with 143, SIGHUP with 129,
     and a closed standard output with 141, as the shell's convention is.
     """
+    _open_streams()
     sys.exit(_exit_code(main, list(sys.argv if argv is None else argv)))
+
+
+def _open_streams() -> None:
+    """Gives a process that was started with closed streams (``>&-``) the null device in their places.
+
+    Python leaves None there, and the next files to be opened would be what native code prints into.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # as long as the process
 
 
 def _exit_code(main: Callable[[Sequence[str]], int | None], argv: list[str]) -> int:
@@ -33,8 +44,7 @@ def _exit_code(main: Callable[[Sequence[str]], int | None], argv: list[str]) -> 
     try:
         with stopping.ending() as signalled:
             code = main(argv)
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            sys.stdout.flush()
             return code or 0
     except KeyboardInterrupt:
         signalled.name = signalled.name or "SIGINT"

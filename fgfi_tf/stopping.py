@@ -74,9 +74,7 @@ def asking() -> Iterator[StopRequest]:
             raise Stopped(name)
         request.name = request.name or name
 
-    output = sys.stdout
-    if output is not None:
-        sys.stdout = _Output(output, request)
+    output, sys.stdout = sys.stdout, _Output(sys.stdout, request)
     try:
         with _handled(handle):
             yield request

@@ -123,6 +123,24 @@ def test_output_closed_by_its_reader_ends_without_a_traceback(count):
     os.close(writing)
 
 
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_output_that_was_never_open_is_nothing(tmp_path, closed):
+    (tmp_path / "program.py").write_text("""
+import os, sys
+from fgfi_tf import cli, stopping
+def main(argv):
+    with stopping.asking() as request, open(argv[1], "w") as file:
+        print("nobody reads it", flush=True)
+        os.write(1, b"nor this")
+        return 7 if request.name == "" and not sys.stdout.isatty() and file.fileno() > 2 else 1
+cli.run(main)
+""")
+    command = f"{sys.executable} {tmp_path}/program.py {tmp_path}/file {closed}"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run(command, shell=True, env=environment, timeout=120).returncode == 7
+    assert (tmp_path / "file").read_text() == ""
+
+
 @pytest.mark.parametrize(("name", "code"), CODES)
 def test_a_signal_while_tensorflow_starts(name, code):
     # Its import takes seconds: the signal falls into it.

@@ -139,7 +139,7 @@ LONG = pytest.mark.skipif(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kills", "steps"), [(4, 400), pytest.param(40, 6000, marks=LONG)])
+@pytest.mark.parametrize(("kills", "steps"), [(3, 300), pytest.param(40, 6000, marks=LONG)])
 def test_killed_at_random_moments_ends_as_if_it_had_not_been(kitti, tmp_path, kills, steps):
     command = [sys.executable, HERE / "crash_loop_program.py", kitti, tmp_path, str(kills), str(steps)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=1800)
