@@ -82,12 +82,11 @@ def open_run(config: ExperimentConfig, *, writes: bool = True) -> RunFolder:
     """
     folder = RunFolder(Path(config.output_dir))
     try:
-        if _is_new(folder, writes):
-            folder.root.mkdir(parents=True, exist_ok=True)
-        elif not config.overwrite:
+        if not _is_new(folder, writes) and not config.overwrite:
             _check_same(folder, config, writes)
         if not writes:
             return folder
+        folder.root.mkdir(parents=True, exist_ok=True)
         if config.overwrite:
             _clear(folder)
         _remove_litter(folder)

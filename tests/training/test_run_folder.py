@@ -82,6 +82,18 @@ def test_a_run_that_never_came_to_a_checkpoint_goes_on(config):
     assert tree(folder.root) == before
 
 
+def test_a_worker_that_owns_no_files_writes_none(config):
+    folder = open_run(config(), writes=False)
+    assert not folder.root.exists()
+    open_run(config())
+    fill(folder.root, RUN)
+    before = tree(folder.root)
+    open_run(config(overwrite=True, learning_rate=0.5), writes=False)
+    with pytest.raises(UserError, match="already holds another run"):
+        open_run(config(learning_rate=0.5), writes=False)
+    assert tree(folder.root) == before
+
+
 def test_flags_alone_are_no_run(config):
     folder = open_run(config())
     fill(folder.root, ["checkpoints/model.json"])
