@@ -16,21 +16,21 @@ from fgfi_tf import cli
 from fgfi_tf.training import flags
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> int:
     """Parses the flags and trains; the same command again goes on where it stopped."""
     config = flags.parse(argv)  # before TensorFlow starts: a wrong flag is told at once
     cli.start_tensorflow()
     from fgfi_tf.training import run
 
     try:
-        run.report(run.train(config))
+        result = run.train(config)
+        run.report(result)
+        return result.exit_code
     except run.WorkerLost as lost:
         # TensorFlow cannot leave a broken cluster; a fresh process waits for the worker to be back.
         print(f"{lost}; starting again from the last checkpoint", file=sys.stderr, flush=True)
-        arguments = [
-            argument for argument in sys.orig_argv[1:] if argument not in ("--overwrite", "-overwrite")
-        ]
-        os.execv(sys.executable, [sys.executable, *arguments])
+        # The last flag wins: however --overwrite was given, this run's own checkpoints are not meant.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--nooverwrite"])
 
 
 if __name__ == "__main__":

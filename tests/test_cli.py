@@ -28,6 +28,32 @@ def test_a_users_mistake_is_one_line(capsys):
     assert capsys.readouterr().err == "train.py: error: --steps=0: must be at least 1\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (NotADirectoryError(20, "Not a directory", "a.png/b"), "a.png/b: Not a directory"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_one_line(error, line, capsys):
+    def main(argv):
+        raise error
+
+    assert run(main) == 1
+    assert capsys.readouterr().err == f"train.py: error: {line}\n"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("of no file"), ValueError("a fault"), ConnectionRefusedError(111, "x")]
+)
+def test_a_fault_leaves_its_traceback(error):
+    def main(argv):
+        raise error
+
+    with pytest.raises(type(error)):
+        cli.run(main, ["scripts/train.py"])
+
+
 def test_interruption_ends_with_130(capsys):
     def main(argv):
         raise KeyboardInterrupt

@@ -17,6 +17,7 @@ from fgfi_tf.data import kitti_raw
 from fgfi_tf.data.builder import SplitBuilder, SplitConfig, fingerprint, parse_record
 from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.data.records import PreparedDataset, is_prepared, prepare_records, quiet_tfds
+from fgfi_tf.paths import user_path
 
 ATTRIBUTES = ("truncation", "occlusion", "alpha", "dimensions", "location", "rotation_y")
 
@@ -71,7 +72,7 @@ def prepare(
     """
     root = kitti_raw.check_data_dir(data_dir)
     frames = kitti_raw.list_frames(root, split)
-    folder = Path(prepared_dir).expanduser() if prepared_dir else root / "tfrecords"
+    folder = user_path(prepared_dir) if prepared_dir else root / "tfrecords"
     prefix = re.sub(r"[^A-Za-z0-9]", "_", split)
     files = (path for frame in frames for path in (frame.image_path, frame.label_path))
     name = f"{prefix}-{fingerprint(f'{Kitti.VERSION} {split}', files)}"

@@ -22,6 +22,7 @@ import numpy as np
 from fgfi_tf.data import kitti_text, text_files
 from fgfi_tf.data.images import images_by_stem
 from fgfi_tf.errors import Problems, UserError
+from fgfi_tf.paths import user_path
 
 DOWNLOAD_PAGE = "https://www.cvlibs.net/datasets/kitti/eval_object.php"
 
@@ -109,12 +110,12 @@ def list_frames(data_dir: str | Path, split: str) -> list[Frame]:
 def image_folder(data_dir: str | Path, split: str) -> Path:
     """The folder of a split's image files."""
     part = "testing" if split in ("test", "testing") else "training"
-    return Path(data_dir).expanduser() / part / "image_2"
+    return user_path(data_dir) / part / "image_2"
 
 
 def check_data_dir(data_dir: str | Path) -> Path:
     """The folder as a path; refuses one that does not hold the raw layout, with a way to get it."""
-    root = Path(data_dir).expanduser()
+    root = user_path(data_dir)
     if (root / "training" / "image_2").is_dir() or (root / "testing" / "image_2").is_dir():
         return root
     problem = "is not there" if not root.exists() else "does not hold the KITTI object data"

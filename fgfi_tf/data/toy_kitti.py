@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from fgfi_tf.data import toy_figures, toy_shapes
 from fgfi_tf.data.toy_painter import CAMERA_HEIGHT, Painter, Thing
 from fgfi_tf.errors import UserError
+from fgfi_tf.paths import user_path
 
 LEAST_HEIGHT = 15 / 375  # of the image height; smaller objects are DontCare
 LEAST_VISIBLE = 0.12  # an object covered more than this far has no label
@@ -71,7 +72,7 @@ def write(
     Raises:
         UserError: the folder holds a ``training`` folder already, or a size or count is impossible.
     """
-    root = Path(output_dir).expanduser()
+    root = user_path(output_dir)
     if (root / "training").exists():
         raise UserError(f"{root} already holds a data set; it is not overwritten")
     if min(image_size) < 32 or num_train < 1 or num_val < 0:

@@ -20,6 +20,7 @@ from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.data.images import image_size as read_image_size
 from fgfi_tf.data.records import PreparedDataset, Sample, is_prepared, prepare_records, quiet_tfds
 from fgfi_tf.errors import UserError
+from fgfi_tf.paths import user_path
 
 ATTRIBUTES = ("difficult", "truncated")
 #: The lists of the devkit as the splits of the stock ``voc``.
@@ -86,11 +87,11 @@ def prepare(
     Raises:
         UserError: anything wrong with the folder, the split, an image or an annotation.
     """
-    root = Path(data_dir).expanduser()
+    root = user_path(data_dir)
     if any((root / "voc" / year).is_dir() for year in ("2007", "2012")):
         return open_stock(root, split)
     frames = voc_raw.list_frames(root, split)
-    folder = Path(prepared_dir).expanduser() if prepared_dir else root / "tfrecords"
+    folder = user_path(prepared_dir) if prepared_dir else root / "tfrecords"
     files = (path for frame in frames for path in (frame.image_path, frame.annotation_path))
     prefix = re.sub(r"[^A-Za-z0-9]", "_", split)
     name = f"{prefix}-{fingerprint(f'{Voc.VERSION} {split}', files)}"
@@ -118,7 +119,7 @@ def open_stock(data_dir: str | Path, split: str) -> PreparedDataset:
     Raises:
         UserError: a year is not prepared, the split is unknown, or its files are no TFRecords.
     """
-    root = Path(data_dir).expanduser() / "voc"
+    root = user_path(data_dir) / "voc"
     year, _, name = split.partition("_")
     if year not in voc_raw.YEARS or name not in STOCK_SPLITS:
         raise UserError(

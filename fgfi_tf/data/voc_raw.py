@@ -23,6 +23,7 @@ import numpy as np
 from fgfi_tf.data import text_files
 from fgfi_tf.data.images import images_by_stem
 from fgfi_tf.errors import Problems, UserError
+from fgfi_tf.paths import user_path
 
 DOWNLOAD_PAGE = "http://host.robots.ox.ac.uk/pascal/VOC/"
 
@@ -233,7 +234,7 @@ def find_devkit(data_dir: str | Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    root = Path(data_dir).expanduser()
+    root = user_path(data_dir)
     for folder in (root, root / "VOCdevkit"):
         if any((folder / year / "ImageSets" / "Main").is_dir() for year in ("VOC2007", "VOC2012")):
             return folder

@@ -22,9 +22,11 @@ class ModelCard:
     dataset: str = ""
 
     def write(self, folder: Path) -> None:
-        """Writes ``model.json`` into a folder."""
+        """Writes ``model.json`` into a folder, whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / MODEL_FILE).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        scratch = folder / f"{MODEL_FILE}.new"
+        scratch.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        scratch.replace(folder / MODEL_FILE)
 
     @classmethod
     def read(cls, folder: Path) -> ModelCard | None:

@@ -7,18 +7,19 @@ from). With ``steps_per_execution`` above 1 they are called once for each execut
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import math
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.stopping import StopRequest
 from fgfi_tf.training.checkpoints import CheckpointKeeper, list_checkpoints
+
+# Who asks for a stop where another worker of the cluster was asked.
+ELSEWHERE = "a signal to another worker"
 
 
 class StepCallback(keras.callbacks.Callback):
@@ -138,31 +139,6 @@ class SaveCheckpoints(StepCallback):
         return path
 
 
-@dataclasses.dataclass
-class StopRequest:
-    """Set by a signal; read by :class:`StopOnSignal` after each step."""
-
-    name: str = ""
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[StopRequest]:
-    """While active, SIGTERM and the first Ctrl-C only ask for a stop; the second Ctrl-C interrupts."""
-    request = StopRequest()
-
-    def handle(number: int, _frame) -> None:
-        if request.name and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        request.name = signal.Signals(number).name
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield request
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 class StopOnSignal(StepCallback):
     """Ends training after the current step when a stop was asked for.
 
@@ -185,5 +161,5 @@ class StopOnSignal(StepCallback):
         if self._agree is not None:
             asked = self.due(previous, step, self._every) and self._agree(asked)
         if asked:
-            self._request.name = self._request.name or "a signal to another worker"
+            self._request.name = self._request.name or ELSEWHERE
             self.model.stop_training = True

@@ -23,6 +23,8 @@ from fgfi_tf.interop import weight_files
 from fgfi_tf.models.card import MODEL_FILE
 
 FOLDER = "checkpoints"
+# What the folders of workers that own no files begin with, and a file ends with before it is whole.
+WORKER, SCRATCH = "worker-", ".new"
 # What reading a truncated, overwritten or half-deleted checkpoint raises; its C++ reader reports a
 # file that ends too soon as IndexError.
 DAMAGE = (tf.errors.OpError, OSError, IndexError, RuntimeError, UnicodeDecodeError)
@@ -96,11 +98,11 @@ class CheckpointKeeper:
         Returns None, with a warning, where the disk is full or not writable: the older checkpoints
         stay. Every worker of a cluster has to call it at the same step.
         """
-        folder = self.folder if self.writes else self.folder / f"worker-{id(self)}"
+        folder = self.folder if self.writes else self.folder / f"{WORKER}{id(self)}"
         path = folder / f"ckpt-{int(self.step.numpy())}"
         try:
+            self.before_save()  # first: where it finds the run folder gone, that is not made again
             folder.mkdir(parents=True, exist_ok=True)
-            self.before_save()
             self.checkpoint.write(str(path))
         except DAMAGE as error:
             _remove(path)
@@ -145,16 +147,47 @@ def _remove(path: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def copy_checkpoint(path: Path, folder: Path) -> None:
-    """Copies one checkpoint and its ``model.json`` into a folder, in place of what that held."""
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    for file in path.parent.glob(path.name + ".*"):
-        shutil.copy2(file, fresh / file.name)
-    shutil.copy2(path.parent / MODEL_FILE, fresh / MODEL_FILE)
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+def copy_checkpoint(path: Path, folder: Path, copied: Callable[[], None] = lambda: None) -> None:
+    """Copies one checkpoint and its ``model.json`` into a folder, in place of the checkpoints that it held.
+
+    Whatever ends the process, the folder holds a whole checkpoint: the older ones go after ``copied``, which
+    is called once the new one is there. Raises UserError where it cannot be copied.
+    """
+    index = path.with_name(path.name + ".index")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in [path.parent / MODEL_FILE, *sorted(path.parent.glob(path.name + ".data-*")), index]:
+            scratch = folder / (file.name + SCRATCH)
+            shutil.copy2(file, scratch)
+            scratch.replace(folder / file.name)
+    except OSError as error:
+        raise UserError(f"{path} cannot be copied to {folder}: {error.strerror}") from error
+    copied()
+    keep_only(folder, path.name)
+
+
+def keep_only(folder: Path, name: str) -> None:
+    """Deletes every checkpoint of a folder but one, and what a copy that was cut short has left."""
+    for other in list_checkpoints(folder):
+        if other.name != name:
+            _remove(other)
+    remove_litter(folder)
+
+
+def remove_litter(folder: Path) -> None:
+    """Deletes what a kill leaves in a folder of checkpoints; nobody may be writing there.
+
+    That is TensorFlow's temporary folders, those of other workers, data without an index (which TensorFlow
+    writes last and ``CheckpointKeeper`` deletes first), and half copies.
+    """
+    whole = {path.name for path in list_checkpoints(folder)}
+    for path in folder.glob("*") if folder.is_dir() else ():
+        data = re.fullmatch(r"(ckpt-\d+)\.data-\d+-of-\d+", path.name)
+        if re.fullmatch(rf"ckpt-\d+_temp.*|{WORKER}\d+", path.name):
+            shutil.rmtree(path, ignore_errors=True)
+        elif (data and data.group(1) not in whole) or re.fullmatch(r"(ckpt-\d+|model)\..*\.new", path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def find_checkpoint(path: Path | str) -> Path:

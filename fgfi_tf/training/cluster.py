@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import os
 import re
+import reprlib
 import select
 import signal
 import socket
@@ -21,12 +23,15 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 
+from fgfi_tf import stopping
 from fgfi_tf.errors import UserError
 
 FORM = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
 PORT = 12345
 # Seconds before a worker that does not answer is told of, and between the lines about it.
 PATIENCE, PAUSE = 20.0, 60.0
+# More tasks than any job step has; what Slurm's variables may ask to list.
+MAX_TASKS = 100_000
 # Kinds of task that train, in the order in which they share out a batch.
 TRAINING = ("chief", "worker")
 
@@ -60,14 +65,19 @@ def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
         return None
     try:
         config = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"TF_CONFIG is malformed: it is not JSON ({error}); expected {FORM}") from error
     problem = _problem(config)
     if problem:
         raise UserError(f"TF_CONFIG is malformed: {problem}; expected {FORM}")
-    task = config.get("task", {})
-    cluster = Cluster(config["cluster"], task.get("type", "worker"), int(task.get("index", 0)))
-    return cluster if len(cluster.workers) > 1 else None
+    cluster = config["cluster"]
+    if _training_tasks(cluster) == 1:
+        return None
+    return Cluster(cluster, config["task"]["type"], int(config["task"]["index"]))
+
+
+def _training_tasks(cluster: dict[str, list[str]]) -> int:
+    return sum(len(cluster.get(kind, ())) for kind in TRAINING)
 
 
 def _problem(config: object) -> str:
@@ -75,21 +85,43 @@ def _problem(config: object) -> str:
         return 'it has no "cluster"'
     cluster, task = config["cluster"], config.get("task")
     for kind, addresses in cluster.items():
-        if not isinstance(addresses, list) or not all(isinstance(a, str) and ":" in a for a in addresses):
-            return f'"{kind}" is no list of host:port'
-    count = sum(len(cluster.get(kind, ())) for kind in TRAINING)
-    if not count:
+        if not isinstance(addresses, list) or not all(map(_is_address, addresses)):
+            return f'"{_short(kind)}" is no list of host:port'
+    if not _training_tasks(cluster):
         return 'the cluster has no "worker"'
-    if count == 1:
+    addresses = [address for kind in TRAINING for address in cluster.get(kind, ())]
+    if len(set(addresses)) < len(addresses):
+        twice = next(address for address in addresses if addresses.count(address) > 1)
+        return f"{_short(twice)} is the address of two workers"
+    return _task_problem(task, cluster, config)
+
+
+def _task_problem(task: object, cluster: dict[str, list[str]], config: dict) -> str:
+    """What is wrong with "task", which a single worker may leave out or half empty."""
+    alone = _training_tasks(cluster) == 1
+    if alone and "task" not in config:
         return ""
-    if not isinstance(task, dict) or "type" not in task or "index" not in task:
+    if not isinstance(task, dict) or not (alone or {"type", "index"} <= task.keys()):
         return 'it has no "task" with "type" and "index"'
-    if task["type"] not in TRAINING or task["type"] not in cluster:
-        return f"the task's type is {task['type']!r}, the cluster has {' and '.join(sorted(cluster))}"
-    last = len(cluster[task["type"]]) - 1
-    if not re.fullmatch(r"\d+", str(task["index"])) or int(task["index"]) > last:
-        return f"the task's index is {task['index']!r}, the cluster's go from 0 to {last}"
+    kind = task.get("type", next(kind for kind in TRAINING if cluster.get(kind)))
+    if kind not in TRAINING or not cluster.get(kind):
+        return f"the task's type is {reprlib.repr(kind)}, the cluster has {' and '.join(sorted(cluster))}"
+    index, last = task.get("index", 0), len(cluster[kind]) - 1
+    if _whole_number(index) is None or int(index) > last:
+        return f"the task's index is {reprlib.repr(index)}, the cluster's go from 0 to {last}"
     return ""
+
+
+def _is_address(address: object) -> bool:
+    match = re.fullmatch(r"\S+:([0-9]{1,5})", address) if isinstance(address, str) else None
+    return match is not None and int(match.group(1)) < 65536
+
+
+def _whole_number(value: object) -> int | None:
+    """A number as JSON or Slurm writes it; None for what is none."""
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,18}", str(value)):
+        return None
+    return int(value)
 
 
 @contextlib.contextmanager
@@ -97,18 +129,21 @@ def waiting(timeout: float) -> Iterator[None]:
     """While active, tells which workers of the cluster do not answer, and gives up after a time.
 
     TensorFlow waits for all of them without a word, in a call that holds Python's lock and that no thread
-    can end; so another process watches. Giving up prints one line and kills this process, which TensorFlow
-    makes deaf to SIGTERM.
+    can end; so another process watches. Giving up prints one line and kills this process. Ctrl-C and SIGHUP
+    kill it as well; to SIGTERM TensorFlow makes it deaf.
 
     Args:
         timeout: seconds; 0 waits for ever.
     """
     program = os.path.basename(sys.argv[0])
     watcher = subprocess.Popen(
-        [sys.executable, "-m", __name__, "watch", program, str(timeout)], stdin=subprocess.PIPE
+        [sys.executable, "-m", __name__, "watch", program, str(timeout)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the process that waits
     )
     try:
-        yield
+        with stopping.dying():
+            yield
     finally:
         watcher.stdin.close()
         watcher.wait()
@@ -155,35 +190,85 @@ def slurm_config(environment: Mapping[str, str] = os.environ, port: int = PORT) 
     Raises UserError outside a job step, or where tasks and nodes do not fit.
     """
     try:
-        nodes = list(expand_nodes(environment["SLURM_STEP_NODELIST"]))
-        tasks, rank = int(environment["SLURM_STEP_NUM_TASKS"]), int(environment["SLURM_PROCID"])
+        listed = environment["SLURM_STEP_NODELIST"]
+        tasks, rank = (_slurm_number(environment, name) for name in ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"))
     except KeyError as error:
         raise UserError(f"{error.args[0]} is not set: this is no task of a Slurm job step (srun)") from error
+    if not 1 <= tasks <= MAX_TASKS:
+        raise UserError(f"SLURM_STEP_NUM_TASKS={tasks}: 1 to {MAX_TASKS} tasks are expected")
+    if rank >= tasks:
+        raise UserError(f"SLURM_PROCID={rank}: the step's {tasks} tasks go from 0 to {tasks - 1}")
+    nodes = list(expand_nodes(listed))
     if tasks % len(nodes):
         raise UserError(f"{tasks} tasks on {len(nodes)} nodes: every node needs as many (--ntasks-per-node)")
     # Slurm numbers the tasks of a node in a row (block distribution, its default).
     here = tasks // len(nodes)
+    if not 1 <= port <= 65536 - here:
+        raise UserError(f"port {port}: {here} tasks a node need ports up to 65535")
     workers = [f"{node}:{port + i}" for node in nodes for i in range(here)]
     return json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}})
 
 
+def _slurm_number(environment: Mapping[str, str], name: str) -> int:
+    number = _whole_number(environment[name].strip())
+    if number is None:
+        raise UserError(f"{name}={_short(environment[name])}: a whole number is expected")
+    return number
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_RANGE = r"[0-9]{1,18}(?:-[0-9]{1,18})?"
+_RANGES = rf"\[{_RANGE}(?:,{_RANGE})*\]"
+_NODES = rf"(?:[^,\[\]\s]|{_RANGES})+"
+
+
 def expand_nodes(text: str) -> Iterator[str]:
-    """Slurm's list of nodes, such as ``gpu[01-03,07],login``, one by one."""
-    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
-        yield from _expand_node(part)
+    """Slurm's list of nodes, such as ``gpu[01-03,07],login``, one by one.
+
+    Raises UserError for what is no such list, or one of more than ``MAX_TASKS`` nodes.
+    """
+    text = text.strip()
+    if not re.fullmatch(f"{_NODES}(?:,{_NODES})*", text):
+        raise UserError(
+            f"SLURM_STEP_NODELIST={_short(text)}: a list of nodes is expected, like gpu[01-03],login"
+        )
+    # Each entry's parts, a text or a number's range in every place: counted before any is written out.
+    entries = [
+        [_choices(part) for part in re.findall(rf"{_RANGES}|[^\[\]]+", entry)]
+        for entry in re.findall(_NODES, text)
+    ]
+    counts = [math.prod(sum(map(len, ranges)) for ranges in entry) for entry in entries]
+    if 0 in counts:
+        raise UserError(f"SLURM_STEP_NODELIST={_short(text)}: a range ends before it begins")
+    if sum(counts) > MAX_TASKS:
+        raise UserError(f"SLURM_STEP_NODELIST={_short(text)} lists more than {MAX_TASKS} nodes")
+    for entry in entries:
+        for parts in itertools.product(*(itertools.chain(*ranges) for ranges in entry)):
+            yield "".join(parts)
 
 
-def _expand_node(text: str) -> Iterator[str]:
-    match = re.fullmatch(r"([^\[]*)\[([^\]]*)\](.*)", text)
-    if not match:
-        yield text
-        return
-    before, ranges, after = match.groups()
-    for part in ranges.split(","):
-        first, _, last = part.partition("-")
-        for number in range(int(first), int(last or first) + 1):
-            for rest in _expand_node(after):
-                yield f"{before}{number:0{len(first)}d}{rest}"
+class _Range:
+    """Numbers from ``first`` to ``last``, as long as ``first``; like a sequence, but never written out."""
+
+    def __init__(self, first: str, last: str):
+        self._numbers, self._width = range(int(first), int(last) + 1), len(first)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"{number:0{self._width}d}" for number in self._numbers)
+
+
+def _choices(part: str) -> list[_Range | tuple[str]]:
+    """What may stand in a part's place: ``[01-03,07]`` or plain text."""
+    if not part.startswith("["):
+        return [(part,)]
+    ranges = [text.partition("-") for text in part[1:-1].split(",")]
+    return [_Range(first, last or first) for first, _, last in ranges]
 
 
 def main(argv: list[str]) -> None:
@@ -191,7 +276,10 @@ def main(argv: list[str]) -> None:
     if argv[1:2] == ["watch"]:
         watch(argv[2], float(argv[3]))
     else:
-        print(slurm_config(port=int(argv[1]) if len(argv) > 1 else PORT))
+        port = _whole_number(argv[1]) if len(argv) > 1 else PORT
+        if port is None:
+            raise UserError(f"{_short(argv[1])}: a port is expected")
+        print(slurm_config(port=port))
 
 
 if __name__ == "__main__":

@@ -172,23 +172,24 @@ def _watch(config: EvaluateConfig) -> None:
     dataset, protocol = _open(config)
     run = evaluator.CheckpointEvaluator(dataset, protocol, config.batch_size, config.model)
     results, passed = evaluator.ResultLog(folder), set()
+    results.recover()
     for path in evaluator.new_checkpoints(
         folder, lambda: passed | set(results.results()), config.poll_seconds
     ):
         try:
             result, _ = run(path)
+            best = results.add(path, protocol.figures(result))
         except UserError as error:  # deleted meanwhile as one of the older ones, or damaged
             logging.warning("passed over: %s", error)
             passed.add(checkpoints.step_of(path))
             continue
-        best = results.add(path, protocol.figures(result))
         note = f"  (best so far, kept in {folder.best})" if best else ""
         print(
             f"\n{protocol.table({path.name: result}, config.published, config.val_split)}{note}", flush=True
         )
     done = results.results()
     if done:
-        ranking = next(iter(next(iter(done.values()))))
-        step = max(done, key=lambda s: done[s][ranking])
-        value = 100 * done[step][ranking]
+        step = evaluator.best_step(done)
+        ranking, value = next(iter(done[step].items()))
+        value *= 100
         print(f"\ntraining has ended; best: step {step}, {ranking} {value:.2f}, in {folder.best}")

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from fgfi_tf.data import transforms
 from fgfi_tf.data.records import PreparedDataset
+from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation.protocol import Protocol
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.prediction import Predictor, split_detections
@@ -22,10 +23,16 @@ from fgfi_tf.training.run_folder import RunFolder
 Frames = dict[str, dict[str, np.ndarray]]
 
 
-def batched_detector(detector: Detector) -> Callable[[PreparedDataset, int], Frames]:
+class Abandoned(Exception):
+    """An evaluation was given up, as whoever wants it was asked to stop."""
+
+
+def batched_detector(
+    detector: Detector, stop: Callable[[], bool] = lambda: False
+) -> Callable[[PreparedDataset, int], Frames]:
     """A function from (dataset, batch size) to each frame's detections; traced once, used often.
 
-    A batch size of 0 leaves it to the detector.
+    A batch size of 0 leaves it to the detector. Raises Abandoned once ``stop`` says so.
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -38,6 +45,8 @@ def batched_detector(detector: Detector) -> Callable[[PreparedDataset, int], Fra
         frames: Frames = {}
         with dataset.reading():
             for batch in batches.evaluation_batches(detector, dataset, batch_size, remainder="pad"):
+                if stop():
+                    raise Abandoned
                 results = {key: value.numpy() for key, value in detect(batch).items()}
                 frames.update(_by_frame(batch["image_id"].numpy(), results))
         return frames
@@ -68,20 +77,29 @@ class CheckpointEvaluator:
         protocol: its evaluation.
         batch_size: images at a time (0: as is usual for the detector).
         model: detector name, needed for files of other programs only.
+        stop: asked between batches whether to give up.
     """
 
-    def __init__(self, dataset: PreparedDataset, protocol: Protocol, batch_size: int = 0, model: str = ""):
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        protocol: Protocol,
+        batch_size: int = 0,
+        model: str = "",
+        stop: Callable[[], bool] = lambda: False,
+    ):
+        self._stop = stop
         self._dataset, self._protocol, self._batch_size, self._model = dataset, protocol, batch_size, model
         self._truths = protocol.truths(dataset.labels(), dataset.class_names)
         self._detector: Detector | None = None
         self._detect: Callable[[PreparedDataset, int], Frames] | None = None
 
     def __call__(self, path: Path | str) -> tuple[Any, Any]:
-        """(result, detections) of a checkpoint. Raises UserError where it cannot be loaded."""
+        """(result, detections) of a checkpoint. Raises UserError where it cannot be loaded, or Abandoned."""
         if self._detector is None:
             classes = self._dataset.class_names[: self._dataset.num_training_classes]
             self._detector = loading.load_detector(path, model=self._model, class_names=classes)
-            self._detect = batched_detector(self._detector)
+            self._detect = batched_detector(self._detector, self._stop)
         else:
             loading.load_weights(self._detector, path)
         frames = self._detect(self._dataset, self._batch_size)
@@ -92,35 +110,60 @@ class CheckpointEvaluator:
 class ResultLog:
     """The evaluations of a run: JSON by step, TensorBoard scalars, and the best checkpoint.
 
+    ``results.json`` says which checkpoint is the best, and ``best/`` holds it whatever ends the process: it
+    is copied there before, and the one before it is deleted after the file says so.
+
     Args:
         folder: the run.
     """
 
     def __init__(self, folder: RunFolder):
-        self._folder = folder
-        self._file = folder.evaluation / "results.json"
+        self._folder, self._scratch = folder, folder.results.with_suffix(checkpoints.SCRATCH)
         self._writer: tf.summary.SummaryWriter | None = None
 
     def results(self) -> dict[int, dict]:
-        """What has been evaluated, by step."""
-        if not self._file.is_file():
+        """What has been evaluated, by step. Raises UserError where the file is malformed."""
+        if not self._folder.results.is_file():
             return {}
-        return {int(step): value for step, value in json.loads(self._file.read_text()).items()}
+        try:
+            return {int(step): value for step, value in json.loads(self._folder.results.read_text()).items()}
+        except (ValueError, AttributeError) as error:
+            raise UserError(f"{self._folder.results} is malformed: {error}; move it away") from error
 
     def add(self, checkpoint: Path, figures: dict[str, float]) -> bool:
-        """Records ``Protocol.figures`` of a checkpoint; True where it is the best so far (and kept)."""
-        step, results, ranking = checkpoints.step_of(checkpoint), self.results(), next(iter(figures))
-        best = max((value[ranking] for s, value in results.items() if s != step), default=-1.0)
+        """Records ``Protocol.figures`` of a checkpoint; True where it is the best so far (and kept).
+
+        Raises UserError, and records nothing, where it should be kept and cannot be copied.
+        """
+        step, results = checkpoints.step_of(checkpoint), self.results()
         results[step] = figures
-        self._folder.evaluation.mkdir(parents=True, exist_ok=True)
-        scratch = self._file.with_suffix(".new")
-        scratch.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
-        scratch.replace(self._file)
         self._summarise(step, figures)
-        is_best = figures[ranking] > best
-        if is_best:
-            checkpoints.copy_checkpoint(checkpoint, self._folder.best)
-        return is_best
+        if best_step(results) != step:
+            self._write(results)
+            return False
+        checkpoints.copy_checkpoint(checkpoint, self._folder.best, lambda: self._write(results))
+        return True
+
+    def recover(self) -> None:
+        """Puts right what a kill left between the steps of :meth:`add`; deletes no only copy."""
+        self._scratch.unlink(missing_ok=True)
+        best, saved = self._folder.best, self._folder.checkpoints
+        held = {path.name for path in checkpoints.list_checkpoints(best)}
+        results = self.results()
+        name = f"ckpt-{best_step(results)}" if results else ""
+        if name in held:
+            checkpoints.keep_only(best, name)
+            return
+        if name and saved.joinpath(f"{name}.index").is_file():
+            checkpoints.copy_checkpoint(saved / name, best)
+        elif not name and held <= {path.name for path in checkpoints.list_checkpoints(saved)}:
+            checkpoints.keep_only(best, "")  # copied, but not yet recorded
+        checkpoints.remove_litter(best)
+
+    def _write(self, results: dict[int, dict]) -> None:
+        self._folder.evaluation.mkdir(parents=True, exist_ok=True)
+        self._scratch.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+        self._scratch.replace(self._folder.results)
 
     def _summarise(self, step: int, figures: dict[str, float]) -> None:
         if self._writer is None:
@@ -129,6 +172,11 @@ class ResultLog:
             for name, value in figures.items():
                 tf.summary.scalar(f"evaluation/{name}", value)
         self._writer.flush()
+
+
+def best_step(results: dict[int, dict]) -> int:
+    """The step of the best of several results, by their first figure; of equal ones, the earliest."""
+    return max(results, key=lambda step: (next(iter(results[step].values())), -step))
 
 
 def new_checkpoints(

@@ -16,7 +16,15 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.paths import user_path
 from fgfi_tf.training.config import ExperimentConfig, did_you_mean, validate
+
+# The first line of a run's flags.cfg; no other file has it.
+HEADER = "# Every flag of this run. Start it again with --flagfile=<this file>."
+# What the flagfiles of a command may amount to; a run has some 60 flags.
+_MAX_FILES, _MAX_ARGUMENTS = 100, 10_000
+# Characters of a name or an argument that an error shows, and of absl's own messages.
+_SHOWN, _SHOWN_MESSAGE = 60, 300
 
 
 class _NumberOrWord(absl_flags.ArgumentParser):
@@ -64,52 +72,88 @@ def parse(argv: Sequence[str], config_class: type = ExperimentConfig):
     flag, a bad value, a missing flag file or a stray argument. ``--help`` prints and exits 0.
     """
     values = define(config_class)
+    arguments = expand_flagfiles(argv[1:])
+    if any("\0" in argument for argument in arguments):
+        raise UserError("a flag holds a NUL character")
     try:
-        rest = values([argv[0], *expand_flagfiles(argv[1:])])[1:]
-    except absl_flags.UnrecognizedFlagError as error:
-        known = [field.name for field in dataclasses.fields(config_class)]
-        hint = did_you_mean(error.flagname, known)
-        hint = hint if hint.startswith("did") else "see --help"
-        raise UserError(f"unknown flag --{error.flagname}; {hint}") from error
-    except absl_flags.Error as error:
-        raise UserError(str(error)) from error
+        # known_only: absl's own hint for an unknown name takes seconds for 100 characters and recurses.
+        rest = values([argv[0], *arguments], known_only=True)[1:]
+    except (absl_flags.Error, ValueError) as error:  # ValueError: --noname=value
+        raise UserError(_shortened(str(error), _SHOWN_MESSAGE)) from error
     if values.help:
         print(help_text(argv[0], config_class))
         sys.exit(0)
-    if rest:
-        raise UserError(f"unexpected argument {rest[0]!r}: flags look like --name=value")
+    if rest and rest != ["--"]:
+        raise _unexpected(rest[0], config_class)
     return config_class(
-        **{field.name: values[field.name].value for field in dataclasses.fields(config_class)}
+        **{field.name: _value(field, values[field.name].value) for field in dataclasses.fields(config_class)}
     )
 
 
-def expand_flagfiles(
-    arguments: Sequence[str], folder: Path = Path(), within: tuple[Path, ...] = ()
-) -> list[str]:
+def _unexpected(argument: str, config_class: type) -> UserError:
+    """The error for an argument that is no flag, or none that is known."""
+    match = re.fullmatch(r"--?([^-=][^=]*)(=.*)?", argument, re.DOTALL)
+    if not match:
+        return UserError(f"unexpected argument {_shortened(argument)!r}: flags look like --name=value")
+    hint = did_you_mean(match.group(1), [field.name for field in dataclasses.fields(config_class)])
+    hint = hint if hint.startswith("did") else "see --help"
+    return UserError(f"unknown flag --{_shortened(match.group(1))}; {hint}")
+
+
+def _shortened(text: str, length: int = _SHOWN) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def _value(field: dataclasses.Field, value: object) -> object:
+    """A flag's value; of a path that begins with ~, which no shell expands after --name=, the path."""
+    if not (isinstance(value, str) and value.startswith("~")):
+        return value
+    try:
+        return str(user_path(value))
+    except UserError as error:
+        raise UserError(f"--{field.name}={error}") from error
+
+
+def expand_flagfiles(arguments: Sequence[str]) -> list[str]:
     """Each ``--flagfile=FILE`` replaced by the lines of that file, which may name further files.
 
     A file named in a file is looked for beside it first (absl's own reading knows the working
     directory alone). ``#`` starts a comment line. Raises UserError for a file that cannot be read
-    or that names itself.
+    or that names itself, and for files that amount to more than any run has flags.
     """
     expanded: list[str] = []
-    for argument in arguments:
-        match = re.fullmatch(r"--?flagfile=(.*)", argument)
+    pending = [(argument, Path(), ()) for argument in reversed(arguments)]
+    files = 0
+    while pending:
+        argument, folder, within = pending.pop()
+        match = re.fullmatch(r"--?flagfile=(.*)", argument, re.DOTALL)
         if not match:
             expanded.append(argument)
             continue
-        path = Path(match.group(1).strip()).expanduser()
-        path = folder / path if (folder / path).is_file() else path
+        path, lines = _read_lines(match.group(1).strip(), folder)
+        files += 1
         if path.resolve() in within:
             raise UserError(f"--flagfile={path} names itself")
-        try:
-            lines = [line.strip() for line in path.read_text().splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"--flagfile={path}: cannot read it: {reason}") from error
-        lines = [line for line in lines if line and not line.startswith("#")]
-        expanded += expand_flagfiles(lines, path.parent, (*within, path.resolve()))
+        if files > _MAX_FILES or len(lines) + len(pending) + len(expanded) > _MAX_ARGUMENTS:
+            raise UserError(
+                f"--flagfile={(*within, path)[0]} amounts to more than {_MAX_FILES} files or "
+                f"{_MAX_ARGUMENTS} flags: is it a flagfile?"
+            )
+        inside = (*within, path.resolve())
+        pending += [(line, path.parent, inside) for line in reversed(lines)]
     return expanded
+
+
+def _read_lines(name: str, folder: Path) -> tuple[Path, list[str]]:
+    """(path, lines that are no comments) of a flagfile named in another of ``folder``."""
+    try:
+        path = user_path(name)
+        path = folder / path if (folder / path).is_file() else path
+        lines = [line.strip() for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:  # a name with NUL, a file that is no text, no such user
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--flagfile={_shortened(name)}: cannot read it: {reason}") from error
+    return path, [line for line in lines if line and not line.startswith("#")]
 
 
 def parse_config(argv: Sequence[str]) -> ExperimentConfig:
@@ -149,7 +193,7 @@ def _flag_help(field: dataclasses.Field) -> list[str]:
 
 def to_flagfile(config: ExperimentConfig) -> str:
     """The resolved flags as a flag file that starts the same experiment again."""
-    lines = ["# Every flag of this run. Start it again with --flagfile=<this file>."]
+    lines = [HEADER]
     for group, fields in _grouped(type(config)).items():
         lines += ["", f"# {group}"]
         lines += [_flag_line(field, getattr(config, field.name)) for field in fields]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf import stopping
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError, first_line
@@ -19,10 +20,11 @@ from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.weight import RunningWeight
 from fgfi_tf.training import build, callbacks, progress, strategy
-from fgfi_tf.training.checkpoints import CheckpointKeeper, averaged_weights, list_checkpoints, step_of
+from fgfi_tf.training.checkpoints import CheckpointKeeper, averaged_weights, list_checkpoints
 from fgfi_tf.training.config import ExperimentConfig, validate
 from fgfi_tf.training.evaluator import CheckpointEvaluator, ResultLog
 from fgfi_tf.training.optimizers import inner_optimizer
+from fgfi_tf.training.run_evaluation import RunEvaluation
 from fgfi_tf.training.run_folder import RunFolder, open_run
 from fgfi_tf.training.schedules import build_schedule
 
@@ -42,6 +44,13 @@ class Result:
     step: int
     finished: bool
     stopped_by: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """0 where training is finished, else that of the signal (SIGTERM for another worker's)."""
+        if self.finished:
+            return 0
+        return stopping.exit_code("SIGTERM" if self.stopped_by == callbacks.ELSEWHERE else self.stopped_by)
 
 
 class WorkerLost(UserError):
@@ -69,6 +78,8 @@ def train(config: ExperimentConfig) -> Result:
     over = strategy.build_strategy(config.devices, config.virtual_cpus, config.worker_timeout)
     _check_batch(config, over)
     chief = strategy.is_chief(over)
+    with _worker_loss(over):
+        config = dataclasses.replace(config, overwrite=_overwrites(config, over))
     folder = open_run(config, writes=chief)
     dataset = datasets.open_split(
         config.dataset, config.data_dir, config.train_split, config.prepared_dir, config.max_megapixels
@@ -83,19 +94,26 @@ def train(config: ExperimentConfig) -> Result:
     if chief:
         distiller.student.card.write(folder.checkpoints)
         _announce(config, over, dataset, distiller, restored)
-    if start >= config.steps:
-        return _finish(folder, start, chief)
-    with callbacks.stop_signals() as request:
-        hooks = _callbacks(config, over, distiller, keeper, folder, start, request, dataset)
-        with _precision(config), _worker_loss(over), dataset.reading():
-            distiller.fit(
-                build.build_batches(config, dataset, distiller.student, over, start),
-                steps_per_epoch=config.steps - start,
-                verbose=0,
-                callbacks=hooks,
+    with stopping.asking() as request:
+        wanted = start < config.steps or config.evaluate_every
+        validation = _validation_split(config, dataset) if wanted else None
+        evaluation = _evaluation(config, folder, validation, start, request) if chief else None
+        if evaluation is not None:
+            evaluation.make_up(list_checkpoints(folder.checkpoints))
+        # A cluster's workers agree on stopping in training alone.
+        if start < config.steps and not (request.name and strategy.worker_index(over)[1] == 1):
+            hooks = _callbacks(
+                config, over, distiller, keeper, folder, start, request, validation or dataset, evaluation
             )
+            with _precision(config), _worker_loss(over), dataset.reading():
+                distiller.fit(
+                    build.build_batches(config, dataset, distiller.student, over, start),
+                    steps_per_epoch=config.steps - start,
+                    verbose=0,
+                    callbacks=hooks,
+                )
     step = int(keeper.step.numpy())
-    if step < config.steps:
+    if step < config.steps or (evaluation is not None and evaluation.abandoned):
         return Result(folder, step, False, request.name)
     return _finish(folder, step, chief)
 
@@ -115,7 +133,9 @@ def build_keeper(
     if copies:
         state["averages"] = copies
 
-    def update_copies() -> None:
+    def before_save() -> None:
+        if writes:
+            folder.check_there()
         for copy, average in zip(copies, averages, strict=True):
             copy.assign(average)
 
@@ -127,7 +147,7 @@ def build_keeper(
         keep=config.keep_checkpoints,
         writes=writes,
         fingerprint=config.model,
-        before_save=update_copies,
+        before_save=before_save,
     )
 
 
@@ -195,13 +215,16 @@ def _callbacks(
     keeper: CheckpointKeeper,
     folder: RunFolder,
     start: int,
-    request: callbacks.StopRequest,
-    dataset: PreparedDataset,
+    request: stopping.StopRequest,
+    drawn: PreparedDataset,
+    evaluation: RunEvaluation | None,
 ) -> list[keras.callbacks.Callback]:
-    """In the order in which they act: a bad loss stops before anything is written."""
+    """In the order in which they act: a bad loss stops before anything is written.
+
+    A signal stops after saving, or the step that an evaluation was given up at would be left behind.
+    """
     chief, workers = strategy.is_chief(over), strategy.worker_index(over)[1]
     schedule = build_schedule(config)
-    validation = _validation_split(config, dataset)
     bar = chief and progress.on_terminal()
     hooks = [
         callbacks.StepCounter(start, keeper.step),
@@ -215,22 +238,22 @@ def _callbacks(
             log=print_line if chief and not bar else None,
             total=config.steps,
         ),
-        callbacks.StopOnSignal(
-            start, request, agree=_agreement(over) if workers > 1 else None, every=config.summary_every
-        ),
     ]
     if bar:
         hooks.insert(2, progress.ProgressBar(start, config.steps))
     if config.picture_every:
-        draw = build.picture_drawer(distiller, validation or dataset)
+        draw = build.picture_drawer(distiller, drawn)
         hooks.append(
             progress.Pictures(
                 start, folder.summaries / "train" if chief else None, config.picture_every, draw
             )
         )
-    evaluate = _evaluation(config, folder, validation, start) if config.evaluate_every and chief else None
-    hooks.append(callbacks.SaveCheckpoints(start, keeper, config.checkpoint_every, saved=evaluate))
-    return hooks
+    agree = strategy.agreement(over) if workers > 1 else None
+    return [
+        *hooks,
+        callbacks.SaveCheckpoints(start, keeper, config.checkpoint_every, saved=evaluation),
+        callbacks.StopOnSignal(start, request, agree, every=config.summary_every),
+    ]
 
 
 def print_line(line: str) -> None:
@@ -249,47 +272,37 @@ def _validation_split(config: ExperimentConfig, dataset: PreparedDataset) -> Pre
 
 
 def _evaluation(
-    config: ExperimentConfig, folder: RunFolder, validation: PreparedDataset, start: int
-) -> Callable[[Path], None]:
-    """Evaluates each saved checkpoint that is due, on a network of its own: no other worker takes part."""
+    config: ExperimentConfig,
+    folder: RunFolder,
+    validation: PreparedDataset | None,
+    start: int,
+    request: stopping.StopRequest,
+) -> RunEvaluation | None:
+    if not config.evaluate_every:
+        return None
     protocol = protocols.get(datasets.entry(config.dataset).protocol)
-    evaluator, results = CheckpointEvaluator(validation, protocol), ResultLog(folder)
-    done = start
-
-    def evaluate(path: Path) -> None:
-        nonlocal done
-        step = step_of(path)
-        # With several steps an execution, a checkpoint comes at or after the step it is due at.
-        if not callbacks.StepCallback.due(done, step, config.evaluate_every) and step != config.steps:
-            return
-        done = step
-        # In a thread, out of the strategy's scope that Keras calls back in: there each variable is made by
-        # all workers together, and the others, which do not evaluate, would never come.
-        with ThreadPoolExecutor(1) as thread:
-            evaluation, _ = thread.submit(evaluator, path).result()
-        best = results.add(path, protocol.figures(evaluation))
-        table = protocol.table({f"step {step}": evaluation})
-        print(f"\n{table}{'  (best so far)' if best else ''}", flush=True)
-
-    return evaluate
+    evaluator = CheckpointEvaluator(validation, protocol, stop=lambda: bool(request.name))
+    return RunEvaluation(config, evaluator, protocol, ResultLog(folder), start, request, print_line)
 
 
-def _agreement(over: tf.distribute.Strategy) -> Callable[[bool], bool]:
-    """Whether any worker of the cluster asks for a stop; all of them must call it together."""
+def _overwrites(config: ExperimentConfig, over: tf.distribute.Strategy) -> bool:
+    """Whether the run in the folder is to be deleted, which starting this very run again does not mean.
 
-    @tf.function
-    def total(asked: tf.Tensor) -> tf.Tensor:
-        def replica(value):
-            value = tf.identity(value)  # on this replica's device
-            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
-
-        return over.experimental_local_results(over.run(replica, args=(asked,)))[0]
-
-    return lambda asked: float(total(tf.constant(float(asked)))) > 0
+    A worker that starts itself again does so with --nooverwrite, and one such worker decides for all: who is
+    started anew by a scheduler, chief or not, still has the flag. Slurm counts how often it requeued a job.
+    """
+    requeued = os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
+    asked = config.overwrite and not requeued
+    alone = strategy.worker_index(over)[1] == 1
+    overwrites = asked if alone else not strategy.agreement(over)(not asked)
+    if config.overwrite and not overwrites:
+        print_line("this run was started again and goes on: --overwrite was for its first start")
+    return overwrites
 
 
 def _finish(folder: RunFolder, step: int, chief: bool) -> Result:
     if chief:
+        folder.check_there()
         folder.finished.write_text(f"{step}\n{time.strftime('%Y-%m-%d %H:%M:%S')}\n")
     return Result(folder, step, True)
 

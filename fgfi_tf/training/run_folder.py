@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from pathlib import Path
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.models.card import MODEL_FILE
 from fgfi_tf.training import checkpoints, flags
 from fgfi_tf.training.config import RESUMABLE, ExperimentConfig
 
@@ -49,9 +51,22 @@ class RunFolder:
         return self.root / EVALUATION_FOLDER
 
     @property
+    def results(self) -> Path:
+        """The evaluations' figures by step, JSON."""
+        return self.evaluation / "results.json"
+
+    @property
     def finished(self) -> Path:
         """A file that exists once training has reached its last step."""
         return self.root / FINISHED_FILE
+
+    def check_there(self) -> None:
+        """Raises UserError where the folder is gone, in which a run then must not go on writing."""
+        if not self.flags.is_file():
+            raise UserError(
+                f"{self.root} is gone, or its {FLAGS_FILE}: the run folder was deleted or moved while it "
+                "trained, and nothing can be saved there"
+            )
 
 
 def open_run(config: ExperimentConfig, *, writes: bool = True) -> RunFolder:
@@ -62,24 +77,20 @@ def open_run(config: ExperimentConfig, *, writes: bool = True) -> RunFolder:
         writes: False for the workers that own no files: they only compare the flags.
 
     Raises:
-        UserError: the folder holds another run or something else, and nothing is touched; or it
-            cannot be written. ``overwrite`` deletes what a run has written there, only that.
+        UserError: the folder holds another run, what is left of one, or something else, and nothing is
+            touched; or it cannot be written. ``overwrite`` deletes what a run has written there, only that.
     """
     folder = RunFolder(Path(config.output_dir))
-    holds_run = folder.flags.is_file()
-    if not holds_run and folder.root.exists() and any(folder.root.iterdir()) and writes:
-        raise UserError(f"--output_dir={folder.root} is not empty and holds no run: choose another folder")
-    # A run that never came to a checkpoint, for a wrong flag perhaps, is no loss.
-    started = holds_run and bool(checkpoints.list_checkpoints(folder.checkpoints))
-    if started and not config.overwrite:
-        _check_same(folder, config)
-    if not writes:
-        return folder
     try:
-        if holds_run and (config.overwrite or not started):
-            _clear(folder)
+        if not _is_new(folder, writes) and not config.overwrite:
+            _check_same(folder, config, writes)
+        if not writes:
+            return folder
         folder.root.mkdir(parents=True, exist_ok=True)
-        scratch = folder.flags.with_suffix(".new")  # who watches must not read half a file
+        if config.overwrite:
+            _clear(folder)
+        _remove_litter(folder)
+        scratch = folder.flags.with_suffix(checkpoints.SCRATCH)  # who watches must not read half a file
         scratch.write_text(flags.to_flagfile(dataclasses.replace(config, overwrite=False)))
         scratch.replace(folder.flags)
         folder.finished.unlink(missing_ok=True)
@@ -88,7 +99,47 @@ def open_run(config: ExperimentConfig, *, writes: bool = True) -> RunFolder:
     return folder
 
 
-def _check_same(folder: RunFolder, config: ExperimentConfig) -> None:
+def _is_new(folder: RunFolder, writes: bool) -> bool:
+    """Whether the folder holds no run yet. Raises UserError where it holds something else."""
+    if folder.root.exists() and not folder.root.is_dir():
+        raise UserError(f"--output_dir={folder.root} is a file: choose a folder")
+    if folder.flags.is_file() and _first_line(folder.flags) == flags.HEADER:
+        return False
+    # A first start may have been killed between writing the flags and giving them their name.
+    litter = folder.flags.with_suffix(checkpoints.SCRATCH)
+    if writes and folder.root.exists() and any(path != litter for path in folder.root.iterdir()):
+        raise UserError(f"--output_dir={folder.root} is not empty and holds no run: choose another folder")
+    return True
+
+
+def _first_line(path: Path) -> str:
+    with path.open(errors="replace") as file:
+        return file.readline(len(flags.HEADER) + 1).rstrip("\n")
+
+
+def _check_same(folder: RunFolder, config: ExperimentConfig, writes: bool) -> None:
+    """Raises UserError where the folder is another run's, or this one's without its checkpoints.
+
+    Flags alone are no loss: a run that never came to a step, for a wrong flag perhaps, may start differently.
+    """
+    made = [path.relative_to(folder.root) for path in _written(folder) if path not in _described(folder)]
+    if not made:
+        return
+    _compare(folder, config)
+    started = [path for path in made if path.parts[0] in (BEST_FOLDER, EVALUATION_FOLDER, FINISHED_FILE)]
+    if writes and started and not checkpoints.list_checkpoints(folder.checkpoints):
+        raise UserError(
+            f"--output_dir={folder.root} holds {started[0]} of a run whose {checkpoints.FOLDER}/ is empty: "
+            "put the checkpoints back, choose another folder, or pass --overwrite to delete it and start anew"
+        )
+
+
+def _described(folder: RunFolder) -> tuple[Path, ...]:
+    """What every start writes, before it has computed anything."""
+    return folder.flags, folder.flags.with_suffix(checkpoints.SCRATCH), folder.checkpoints / MODEL_FILE
+
+
+def _compare(folder: RunFolder, config: ExperimentConfig) -> None:
     there = flags.read_flagfile(folder.flags)
     names = [field.name for field in dataclasses.fields(config) if field.name not in RESUMABLE]
     differing = [name for name in names if getattr(there, name) != getattr(config, name)]
@@ -100,8 +151,58 @@ def _check_same(folder: RunFolder, config: ExperimentConfig) -> None:
         )
 
 
+# What a run writes, by subfolder, as patterns; --overwrite deletes that and nothing else.
+_CHECKPOINT = ("ckpt-*.index*", "ckpt-*.data-*", f"{MODEL_FILE}*")
+_EVENTS = ("events.out.tfevents.*",)
+_WRITTEN = {
+    f"{SUMMARY_FOLDER}/train": _EVENTS,
+    f"{SUMMARY_FOLDER}/evaluation": _EVENTS,
+    SUMMARY_FOLDER: (),
+    EVALUATION_FOLDER: ("results.json", "results.new"),
+    BEST_FOLDER: _CHECKPOINT,
+    f"{BEST_FOLDER}.new": _CHECKPOINT,  # by older versions
+    checkpoints.FOLDER: (*_CHECKPOINT, "ckpt-*_temp*", f"{checkpoints.WORKER}[0-9]*"),
+    "": (FINISHED_FILE, "flags.new", FLAGS_FILE),
+}
+
+
+def _written(folder: RunFolder) -> list[Path]:
+    """What the run folder holds of what runs write."""
+    return [
+        path
+        for subfolder, patterns in _WRITTEN.items()
+        for pattern in patterns
+        for path in sorted((folder.root / subfolder).glob(pattern))
+    ]
+
+
 def _clear(folder: RunFolder) -> None:
-    for path in (folder.checkpoints, folder.best, folder.summaries, folder.evaluation):
-        shutil.rmtree(path, ignore_errors=True)
-    for file in (folder.finished, folder.flags):
-        file.unlink(missing_ok=True)
+    """Deletes what a run has written, the flags last: as long as anything is left, the folder holds a run."""
+    for path in _written(folder):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    for subfolder in _WRITTEN:
+        with contextlib.suppress(OSError):  # not there, or it holds something else
+            if subfolder:
+                (folder.root / subfolder).rmdir()
+
+
+def _remove_litter(folder: RunFolder) -> None:
+    """Deletes what kills have left; of older versions also ``best.new``, which may be the only best one.
+
+    What belongs to evaluations is left to ``ResultLog.recover``: another process may be at it.
+    """
+    checkpoints.remove_litter(folder.checkpoints)
+    fresh = folder.best.with_name(f"{BEST_FOLDER}.new")
+    if not fresh.is_dir():
+        return
+    if not folder.best.exists() and checkpoints.list_checkpoints(fresh) and (fresh / MODEL_FILE).is_file():
+        fresh.rename(folder.best)
+        return
+    for pattern in _CHECKPOINT:
+        for path in fresh.glob(pattern):
+            path.unlink()
+    with contextlib.suppress(OSError):
+        fresh.rmdir()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from fgfi_tf.errors import UserError, first_line
@@ -74,6 +76,20 @@ def worker_index(strategy: tf.distribute.Strategy) -> tuple[int, int]:
     jobs = resolver.cluster_spec().as_dict()
     order = [(job, i) for job in ("chief", "worker") for i in range(len(jobs.get(job, ())))]
     return order.index((resolver.task_type, resolver.task_id)), len(order)
+
+
+def agreement(strategy: tf.distribute.Strategy) -> Callable[[bool], bool]:
+    """Whether any worker of the cluster says yes; all of them must call it together."""
+
+    @tf.function
+    def total(asked: tf.Tensor) -> tf.Tensor:
+        def replica(value):
+            value = tf.identity(value)  # on this replica's device
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+        return strategy.experimental_local_results(strategy.run(replica, args=(asked,)))[0]
+
+    return lambda asked: float(total(tf.constant(float(asked)))) > 0
 
 
 def _split_cpu(count: int) -> None:

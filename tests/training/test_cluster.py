@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.training import cluster
@@ -80,6 +82,86 @@ def test_malformed(text, message):
     assert "\n" not in str(raised.value)
 
 
+ALONE = {"worker": ["a:1"]}
+
+
+@pytest.mark.parametrize("cluster_of", [TWO, ALONE], ids=["two", "alone"])
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("[]", 'it has no "task" with "type" and "index"'),
+        ("null", 'it has no "task" with "type" and "index"'),
+        ('"worker"', 'it has no "task" with "type" and "index"'),
+        ('{"type": "worker", "index": "x"}', "the task's index is 'x'"),
+        ('{"type": "worker", "index": {}}', "the task's index is {}"),
+        ('{"type": "worker", "index": []}', "the task's index is []"),
+        ('{"type": "worker", "index": null}', "the task's index is None"),
+        ('{"type": "worker", "index": true}', "the task's index is True"),
+        ('{"type": "worker", "index": 1e400}', "the task's index is inf"),
+        ('{"type": "worker", "index": NaN}', "the task's index is nan"),
+        ('{"type": "worker", "index": 0.0}', "the task's index is 0.0"),
+        ('{"type": "worker", "index": "\u0661"}', "the task's index is '\u0661'"),
+        ('{"type": "worker", "index": "3_8"}', "the task's index is '3_8'"),
+        ('{"type": "worker", "index": ' + "9" * 4000 + "}", "the task's index is 99999"),
+        ('{"type": "evaluator", "index": 0}', "the task's type is 'evaluator', the cluster has worker"),
+        ('{"type": [], "index": 0}', "the task's type is [], the cluster has worker"),
+        ('{"type": null, "index": 0}', "the task's type is None, the cluster has worker"),
+    ],
+)
+def test_malformed_tasks(cluster_of, task, message):
+    with pytest.raises(UserError) as raised:
+        cluster.read_cluster({"TF_CONFIG": f'{{"cluster": {json.dumps(cluster_of)}, "task": {task}}}'})
+    assert str(raised.value).startswith(f"TF_CONFIG is malformed: {message}")
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", 'it has no "cluster"'),
+        ("null", 'it has no "cluster"'),
+        ('{"cluster": []}', 'it has no "cluster"'),
+        ('{"cluster": {"worker": null}}', '"worker" is no list of host:port'),
+        ('{"cluster": {"worker": []}}', 'the cluster has no "worker"'),
+        ('{"cluster": {"worker": ["a:x", "b:1"]}}', '"worker" is no list of host:port'),
+        ('{"cluster": {"worker": ["a:1", "b:65536"]}}', '"worker" is no list of host:port'),
+        ('{"cluster": {"worker": ["a:1", "a:1"]}}', "a:1 is the address of two workers"),
+        ("[" * 100_000, "it is not JSON"),
+        ('{"cluster": ' * 100_000, "it is not JSON"),
+        ('{"cluster": {"worker": [' + "9" * 5000 + "]}}", ""),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_malformed_clusters(text, message):
+    with pytest.raises(UserError) as raised:
+        cluster.read_cluster({"TF_CONFIG": text})
+    assert str(raised.value).startswith(f"TF_CONFIG is malformed: {message}")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+tasks = json_values | st.fixed_dictionaries({"type": st.just("worker") | json_values, "index": json_values})
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {"cluster": st.sampled_from([TWO, ALONE]) | st.dictionaries(st.just("worker"), json_values)},
+        optional={"task": tasks},
+    )
+)
+def test_any_tf_config_is_refused_in_a_line_or_names_a_worker(found):
+    try:
+        read = cluster.read_cluster({"TF_CONFIG": json.dumps(found)})
+    except UserError as error:
+        assert "TF_CONFIG is malformed" in str(error)
+    else:
+        assert read is None or read.address in TWO["worker"]
+
+
 @pytest.mark.parametrize(
     ("text", "nodes"),
     [
@@ -106,6 +188,52 @@ def test_slurm_tasks_are_workers():
     assert [address for *_, address in found.workers] == ["gpu1:77", "gpu1:78", "gpu2:77", "gpu2:78"]
     assert found.address == "gpu2:77"
     assert cluster.read_cluster({"TF_CONFIG": cluster.slurm_config(slurm("gpu1", 1, 0))}) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"SLURM_STEP_NODELIST": ""},
+            "SLURM_STEP_NODELIST=: a list of nodes is expected, like gpu[01-03],login",
+        ),
+        ({"SLURM_STEP_NODELIST": "gpu[1-"}, "SLURM_STEP_NODELIST=gpu[1-: a list of nodes is expected"),
+        ({"SLURM_STEP_NODELIST": "gpu[]"}, "a list of nodes is expected"),
+        ({"SLURM_STEP_NODELIST": "gpu[a-b]"}, "a list of nodes is expected"),
+        ({"SLURM_STEP_NODELIST": "gpu[1-2]]"}, "a list of nodes is expected"),
+        ({"SLURM_STEP_NODELIST": "gpu[[1-2]]"}, "a list of nodes is expected"),
+        ({"SLURM_STEP_NODELIST": "gpu1,,gpu2"}, "a list of nodes is expected"),
+        ({"SLURM_STEP_NODELIST": "gpu1 gpu2"}, "a list of nodes is expected"),
+        ({"SLURM_STEP_NODELIST": "gpu[\u0661-\u0662]"}, "a list of nodes is expected"),
+        ({"SLURM_STEP_NODELIST": "gpu[3-1]"}, "SLURM_STEP_NODELIST=gpu[3-1]: a range ends before it begins"),
+        ({"SLURM_STEP_NODELIST": "a[1-999999999][3-1],b"}, "a range ends before it begins"),
+        ({"SLURM_STEP_NODELIST": "gpu[1-999999999]"}, "gpu[1-999999999] lists more than 100000 nodes"),
+        ({"SLURM_STEP_NODELIST": "a" + "[1-9]" * 2000}, "lists more than 100000 nodes"),
+        ({"SLURM_STEP_NODELIST": "a[1-" + "9" * 5000 + "]"}, "a list of nodes is expected"),
+        ({"SLURM_STEP_NUM_TASKS": ""}, "SLURM_STEP_NUM_TASKS=: a whole number is expected"),
+        ({"SLURM_STEP_NUM_TASKS": "two"}, "SLURM_STEP_NUM_TASKS=two: a whole number is expected"),
+        ({"SLURM_STEP_NUM_TASKS": "0"}, "SLURM_STEP_NUM_TASKS=0: 1 to 100000 tasks are expected"),
+        ({"SLURM_STEP_NUM_TASKS": "999999999"}, "SLURM_STEP_NUM_TASKS=999999999: 1 to 100000 tasks"),
+        ({"SLURM_PROCID": ""}, "SLURM_PROCID=: a whole number is expected"),
+        ({"SLURM_PROCID": "-1"}, "SLURM_PROCID=-1: a whole number is expected"),
+        ({"SLURM_PROCID": "0_1"}, "SLURM_PROCID=0_1: a whole number is expected"),
+        ({"SLURM_PROCID": "2"}, "SLURM_PROCID=2: the step's 2 tasks go from 0 to 1"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_slurm_variables_that_are_none(changes, message):
+    with pytest.raises(UserError) as raised:
+        cluster.slurm_config({**slurm("gpu[1-2]", 2, 1), **changes})
+    assert message in str(raised.value)
+    assert len(str(raised.value)) < 200
+
+
+@pytest.mark.parametrize("port", ["x", "", "-1", "0", "65536", "9" * 5000])
+def test_slurm_port(port, monkeypatch):
+    for name, value in slurm("gpu[1-2]", 2, 1).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="a port is expected|ports up to 65535"):
+        cluster.main(["cluster", port])
 
 
 def test_slurm_mistakes():
