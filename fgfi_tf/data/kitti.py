@@ -80,6 +80,7 @@ def prepare(
         paths=paths,
         parse=functools.partial(parse_record, builder.info.features, ATTRIBUTES),
         labels=functools.partial(_read_all_labels, frames),
+        files=[(frame.image_path, frame.label_path) for frame in frames],
     )
 
 

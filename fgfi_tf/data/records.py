@@ -83,6 +83,8 @@ class PreparedDataset:
         num_training_classes: how many are to learn.
         num_examples: images of the split.
         image_ids: their names, in the order of the split.
+        files: the raw files of each image, (image, labels or None); () where there are only records.
+        record_paths: the TFRecord files.
     """
 
     def __init__(
@@ -94,12 +96,15 @@ class PreparedDataset:
         paths: Sequence[str | os.PathLike],
         parse: Callable[[tf.Tensor], Sample],
         labels: Callable[[], list[dict[str, np.ndarray]]],
+        files: Sequence[tuple[Path | None, ...]] = (),
     ):
         self.name = name
         self.class_names = tuple(class_names)
         self.num_training_classes = num_training_classes
         self.image_ids = tuple(image_ids)
         self.num_examples = len(self.image_ids)
+        self.files = tuple(files)
+        self.record_paths = [os.fspath(path) for path in paths]
         self._records = RecordFile(paths)
         self._parse = parse
         self._read_labels = labels

@@ -89,6 +89,7 @@ def prepare(
         paths=paths,
         parse=functools.partial(parse_record, builder.info.features, ATTRIBUTES),
         labels=lambda: [_frame_labels(frame) for frame in frames],
+        files=[(frame.image_path, frame.annotation_path) for frame in frames],
     )
 
 

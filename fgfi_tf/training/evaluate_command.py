@@ -7,15 +7,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fgfi_tf.data import registry as datasets
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command
 from fgfi_tf.evaluation.protocol import Protocol
+from fgfi_tf.models import registry
+from fgfi_tf.training import early
 from fgfi_tf.training.config import option
 
 if TYPE_CHECKING:  # it imports TensorFlow, which result files do without
     from fgfi_tf.data.records import PreparedDataset
 
 _MODEL = "A trained model on a dataset"
+_TRAIN_FIRST = "python scripts/train.py --output_dir=RUN makes one, --checkpoint=RUN evaluates it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +33,9 @@ class EvaluateConfig(command.FilesConfig):
         "Evaluate every new checkpoint of the run folder --checkpoint while training goes on, keep the "
         "best, write TensorBoard scalars; ends when training has ended.",
     )
-    dataset: str = option("", _MODEL, "Dataset to evaluate on (empty: that of the training).")
+    dataset: str = option(
+        "", _MODEL, "Dataset to evaluate on (empty: that of the training).", names=datasets.names
+    )
     data_dir: str = option("", _MODEL, "Folder of the raw dataset.")
     prepared_dir: str = option("", _MODEL, "Folder for the TFRecords made once (empty: inside --data_dir).")
     val_split: str = option(
@@ -37,7 +43,9 @@ class EvaluateConfig(command.FilesConfig):
     )
     batch_size: int = option(0, _MODEL, "Images at a time (0: 8, or 1 where images keep their shape).")
     results_dir: str = option("", _MODEL, "Write the detections there, in the dataset's own format.")
-    model: str = option("", _MODEL, "Detector; needed for TF1 checkpoints and .pth files only.")
+    model: str = option(
+        "", _MODEL, "Detector; needed for TF1 checkpoints and .pth files only.", names=registry.names
+    )
     poll_seconds: float = option(10.0, _MODEL, "Seconds between looks for a new checkpoint.")
 
 
@@ -65,15 +73,15 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 def _evaluate_model(config: EvaluateConfig) -> None:
-    from fgfi_tf.data import registry as datasets
     from fgfi_tf.prediction import Predictor
     from fgfi_tf.training import checkpoints, evaluator
 
     path, predictor = Path(config.checkpoint), None
     if path.joinpath("saved_model.pb").is_file():
         predictor = Predictor.load(path)
-    else:
-        path = checkpoints.find_checkpoint(path)  # before the data is prepared
+    else:  # before the data is prepared
+        early.check_checkpoint("checkpoint", str(path), _TRAIN_FIRST)
+        path = checkpoints.find_checkpoint(path)
     config = _with_run_settings(config, predictor.dataset if predictor else _trained_on(path, config.model))
     dataset, protocol = _open(config)
     truths = protocol.truths(dataset.labels(), dataset.class_names)
@@ -98,7 +106,6 @@ def _evaluate_model(config: EvaluateConfig) -> None:
 
 
 def _open(config: EvaluateConfig) -> tuple[PreparedDataset, Protocol]:
-    from fgfi_tf.data import registry as datasets
     from fgfi_tf.evaluation import registry as protocols
 
     protocol = protocols.get(datasets.entry(config.dataset).protocol, config.protocol)
@@ -110,7 +117,6 @@ def _open(config: EvaluateConfig) -> tuple[PreparedDataset, Protocol]:
 
 def _trained_on(path: Path, model: str) -> str:
     """The dataset that a checkpoint was trained on, "" where nothing says."""
-    from fgfi_tf.models import registry
     from fgfi_tf.models.card import ModelCard
 
     card = ModelCard.read(path.parent)
@@ -142,7 +148,8 @@ def _watch(config: EvaluateConfig) -> None:
     from fgfi_tf.training.run_folder import RunFolder
 
     folder = RunFolder(Path(config.checkpoint))
-    print(f"watching {folder.root}; it ends with training", flush=True)
+    waiting = "" if folder.root.is_dir() else " (there is no such folder yet: waiting for a run to make it)"
+    print(f"watching {folder.root}; it ends with training{waiting}", flush=True)
     while not (config.dataset and config.val_split) and not folder.flags.is_file():
         time.sleep(config.poll_seconds)
     config = _with_run_settings(config, "")

@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.training.config import ExperimentConfig, did_you_mean, validate
+from fgfi_tf.training.config import ExperimentConfig, check_finite, did_you_mean, validate
 
 _DEFINE = {
     "str": absl_flags.DEFINE_string,
@@ -62,9 +62,11 @@ def parse(argv: Sequence[str], config_class: type = ExperimentConfig):
         sys.exit(0)
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}: flags look like --name=value")
-    return config_class(
+    config = config_class(
         **{field.name: values[field.name].value for field in dataclasses.fields(config_class)}
     )
+    check_finite(config)
+    return config
 
 
 def expand_flagfiles(
@@ -87,7 +89,8 @@ def expand_flagfiles(
         if path.resolve() in within:
             raise UserError(f"--flagfile={path} names itself")
         try:
-            lines = [line.strip() for line in path.read_text().splitlines()]
+            # utf-8-sig: editors on Windows begin a file with a byte order mark
+            lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"--flagfile={path}: cannot read it: {reason}") from error
@@ -128,7 +131,9 @@ def _flag_help(field: dataclasses.Field) -> list[str]:
         f"--[no]{field.name}" if field.type == "bool" else f"--{field.name}={choices or field.type.upper()}"
     )
     shown = ("on" if field.default else "off") if field.type == "bool" else field.default
-    text = f"{field.metadata['help']} Default: {'empty' if shown == '' else shown}."
+    listed = field.metadata.get("names")
+    known = f" Known: {', '.join(listed())}." if listed else ""
+    text = f"{field.metadata['help']}{known} Default: {'empty' if shown == '' else shown}."
     return [f"  {usage}", *textwrap.wrap(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)]
 
 

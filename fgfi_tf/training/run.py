@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +18,15 @@ from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.imitation.distiller import Distiller
-from fgfi_tf.training import build, callbacks, progress, strategy
+from fgfi_tf.training import announce, build, callbacks, data_state, early, progress, strategy, teacher
 from fgfi_tf.training.checkpoints import CheckpointKeeper, averaged_weights, list_checkpoints, step_of
 from fgfi_tf.training.config import ExperimentConfig, validate
 from fgfi_tf.training.evaluator import CheckpointEvaluator, ResultLog
+from fgfi_tf.training.health import Health, Imitating
 from fgfi_tf.training.optimizers import inner_optimizer
+from fgfi_tf.training.precision import precision
 from fgfi_tf.training.run_folder import RunFolder, open_run
+from fgfi_tf.training.run_log import LOG_FILE, METRICS_FILE, MetricsTable, RunLog
 from fgfi_tf.training.schedules import build_schedule
 
 
@@ -65,26 +69,33 @@ def train(config: ExperimentConfig) -> Result:
         UserError: whatever is wrong with flags, data, folder or checkpoints; a loss that is not finite.
     """
     validate(config)
+    early.check_files(config)
+    config = teacher.resolve(config)
     over = strategy.build_strategy(config.devices, config.virtual_cpus, config.worker_timeout)
     _check_batch(config, over)
     chief = strategy.is_chief(over)
     folder = open_run(config, writes=chief)
+    log = RunLog(folder.root / LOG_FILE if chief else None)
     dataset = datasets.open_split(config.dataset, config.data_dir, config.train_split, config.prepared_dir)
+    announce.check_objects(dataset)
+    log(announce.data_line(config.train_split, dataset))
+    _check_data(config, folder, dataset, log, chief)
     keras.utils.set_random_seed(config.seed)
     class_names = dataset.class_names[: dataset.num_training_classes]
-    with _precision(config), over.scope():
+    with precision(config.mixed_precision), over.scope():
         distiller = build.build_distiller(config, class_names)
         keeper = build_keeper(config, distiller, folder, writes=chief)
         restored = keeper.restore_latest()
     start = int(keeper.step.numpy())
     if chief:
         distiller.student.card.write(folder.checkpoints)
-        _announce(config, over, dataset, distiller, restored)
+        log.go_on_from(start)
+        _announce(config, over, dataset, distiller, restored, log)
     if start >= config.steps:
         return _finish(folder, start, chief)
     with callbacks.stop_signals() as request:
-        hooks = _callbacks(config, over, distiller, keeper, folder, start, request, dataset)
-        with _precision(config), _worker_loss(over):
+        hooks = _callbacks(config, over, distiller, keeper, folder, start, request, dataset, log)
+        with precision(config.mixed_precision), _worker_loss(over):
             distiller.fit(
                 build.build_batches(config, dataset, distiller.student, over, start),
                 steps_per_epoch=config.steps - start,
@@ -127,16 +138,6 @@ def build_keeper(
 
 
 @contextlib.contextmanager
-def _precision(config: ExperimentConfig) -> Iterator[None]:
-    before = keras.mixed_precision.global_policy()
-    build.set_precision(config)
-    try:
-        yield
-    finally:
-        keras.mixed_precision.set_global_policy(before)
-
-
-@contextlib.contextmanager
 def _worker_loss(over: tf.distribute.Strategy) -> Iterator[None]:
     try:
         yield
@@ -170,17 +171,20 @@ def _announce(
     dataset: PreparedDataset,
     distiller: Distiller,
     restored: Path | None,
+    log: RunLog,
 ) -> None:
     parameters = sum(int(tf.size(v)) for v in distiller.student.trainable_variables)
     devices = f"{over.num_replicas_in_sync} device{'s' if over.num_replicas_in_sync > 1 else ''}"
     imitating = f", imitating {config.teacher_model}" if config.imitation else ""
-    print(
+    log(
         f"{config.model}, {parameters:,} parameters{imitating}; "
         f"{dataset.name}, {dataset.num_examples} images; batch {config.batch_size} on {devices}; "
         f"run folder {config.output_dir}"
     )
+    if config.imitation:
+        log(teacher.describe(config))
     if restored is not None:
-        print(f"going on from {restored}")
+        log(f"going on from {restored}")
 
 
 def _callbacks(
@@ -192,23 +196,28 @@ def _callbacks(
     start: int,
     request: callbacks.StopRequest,
     dataset: PreparedDataset,
+    log: RunLog,
 ) -> list[keras.callbacks.Callback]:
     """In the order in which they act: a bad loss stops before anything is written."""
     chief, workers = strategy.is_chief(over), strategy.worker_index(over)[1]
     schedule = build_schedule(config)
     validation = _validation_split(config, dataset)
+    if validation not in (None, dataset):
+        log(announce.data_line(config.val_split, validation))
     bar = chief and progress.on_terminal()
     hooks = [
         callbacks.StepCounter(start, keeper.step),
-        callbacks.StopOnNonFinite(start, folder.checkpoints),
+        callbacks.StopOnNonFinite(start, folder.checkpoints, _written_at(config, start)),
         progress.Summaries(
             start,
             folder.summaries / "train" if chief else None,
             config.summary_every,
             lambda step: float(schedule(tf.constant(step))),
             config.batch_size,
-            log=print_line if chief and not bar else None,
+            log=functools.partial(log, show=not bar) if chief else None,
             total=config.steps,
+            table=MetricsTable(folder.root / METRICS_FILE, start).add if chief else None,
+            watch=_watch(config, distiller, log) if chief else None,
         ),
         callbacks.StopOnSignal(
             start, request, agree=_agreement(over) if workers > 1 else None, every=config.summary_every
@@ -223,14 +232,55 @@ def _callbacks(
                 start, folder.summaries / "train" if chief else None, config.picture_every, draw
             )
         )
-    evaluate = _evaluation(config, folder, validation, start) if config.evaluate_every and chief else None
+    evaluate = _evaluation(config, folder, validation, start, log) if config.evaluate_every and chief else None
     hooks.append(callbacks.SaveCheckpoints(start, keeper, config.checkpoint_every, saved=evaluate))
     return hooks
 
 
-def print_line(line: str) -> None:
-    """Prints a line at once, also into a file."""
-    print(line, flush=True)
+def _check_data(
+    config: ExperimentConfig, folder: RunFolder, dataset: PreparedDataset, log: RunLog, chief: bool
+) -> None:
+    """Stops a run that would go on over other data; says so where that is allowed."""
+    changed = data_state.check(
+        folder.root,
+        dataset,
+        started=bool(list_checkpoints(folder.checkpoints)),
+        allow_changed=config.allow_changed_data,
+        writes=chief,
+    )
+    if changed:
+        log.warn(f"going on with other data than before: {changed}")
+
+
+def _written_at(config: ExperimentConfig, start: int) -> Callable[[int, int], bool]:
+    """Whether something is written after a step: a line, a summary, pictures, a checkpoint."""
+    every = (config.summary_every, config.picture_every, config.checkpoint_every)
+
+    def written(previous: int, step: int) -> bool:
+        due = any(callbacks.StepCallback.due(previous, step, n) for n in every)
+        return due or progress.is_early(start, previous, step)
+
+    return written
+
+
+def _watch(
+    config: ExperimentConfig, distiller: Distiller, log: RunLog
+) -> Callable[[int, int, dict[str, float]], None]:
+    imitating = None
+    if config.imitation:
+        weight = config.imitation_weight
+        imitating = Imitating(
+            config.imitation_warmup_steps + 1,
+            config.imitation_end_step,
+            weight if isinstance(weight, float) else None,
+        )
+    health = Health(distiller.student.loss_names, imitating)
+
+    def watch(previous: int, step: int, values: dict[str, float]) -> None:
+        for warning in health(previous, step, values):
+            log.warn(warning)
+
+    return watch
 
 
 def _validation_split(config: ExperimentConfig, dataset: PreparedDataset) -> PreparedDataset | None:
@@ -242,7 +292,7 @@ def _validation_split(config: ExperimentConfig, dataset: PreparedDataset) -> Pre
 
 
 def _evaluation(
-    config: ExperimentConfig, folder: RunFolder, validation: PreparedDataset, start: int
+    config: ExperimentConfig, folder: RunFolder, validation: PreparedDataset, start: int, log: RunLog
 ) -> Callable[[Path], None]:
     """Evaluates each saved checkpoint that is due, on a network of its own: no other worker takes part."""
     protocol = protocols.get(datasets.entry(config.dataset).protocol)
@@ -262,7 +312,7 @@ def _evaluation(
             evaluation, _ = thread.submit(evaluator, path).result()
         best = results.add(path, protocol.figures(evaluation))
         table = protocol.table({f"step {step}": evaluation})
-        print(f"\n{table}{'  (best so far)' if best else ''}", flush=True)
+        log(f"\n{table}{'  (best so far)' if best else ''}")
 
     return evaluate
 

@@ -9,12 +9,16 @@ from pathlib import Path
 from fgfi_tf.errors import UserError
 from fgfi_tf.training import checkpoints, flags
 from fgfi_tf.training.config import RESUMABLE, ExperimentConfig
+from fgfi_tf.training.data_state import DATA_FILE
+from fgfi_tf.training.run_log import LOG_FILE, METRICS_FILE
+from fgfi_tf.training.schedules import check_schedule
 
 FLAGS_FILE = "flags.cfg"
 FINISHED_FILE = "finished"
 BEST_FOLDER = "best"
 SUMMARY_FOLDER = "tensorboard"
 EVALUATION_FOLDER = "evaluation"
+RECORDS = (LOG_FILE, METRICS_FILE, DATA_FILE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +84,7 @@ def open_run(config: ExperimentConfig, *, writes: bool = True) -> RunFolder:
             _clear(folder)
         folder.root.mkdir(parents=True, exist_ok=True)
         scratch = folder.flags.with_suffix(".new")  # who watches must not read half a file
-        scratch.write_text(flags.to_flagfile(dataclasses.replace(config, overwrite=False)))
+        scratch.write_text(flags.to_flagfile(dataclasses.replace(config, overwrite=False, allow_changed_data=False)))
         scratch.replace(folder.flags)
         folder.finished.unlink(missing_ok=True)
     except OSError as error:
@@ -90,6 +94,7 @@ def open_run(config: ExperimentConfig, *, writes: bool = True) -> RunFolder:
 
 def _check_same(folder: RunFolder, config: ExperimentConfig) -> None:
     there = flags.read_flagfile(folder.flags)
+    check_schedule(there, config)
     names = [field.name for field in dataclasses.fields(config) if field.name not in RESUMABLE]
     differing = [name for name in names if getattr(there, name) != getattr(config, name)]
     if differing:
@@ -103,5 +108,5 @@ def _check_same(folder: RunFolder, config: ExperimentConfig) -> None:
 def _clear(folder: RunFolder) -> None:
     for path in (folder.checkpoints, folder.best, folder.summaries, folder.evaluation):
         shutil.rmtree(path, ignore_errors=True)
-    for file in (folder.finished, folder.flags):
+    for file in (folder.finished, folder.flags, *(folder.root / name for name in RECORDS)):
         file.unlink(missing_ok=True)

@@ -158,7 +158,13 @@ def test_published_rows_differ_where_they_should():
     differing = {
         f.name for f in dataclasses.fields(plain) if getattr(plain, f.name) != getattr(imitating, f.name)
     }
-    assert differing == {"imitation", "teacher_checkpoint", "imitation_normalization", "output_dir"}
+    assert differing == {
+        "imitation",
+        "teacher_model",
+        "teacher_checkpoint",
+        "imitation_normalization",
+        "output_dir",
+    }
 
 
 def test_published_voc_rows():
