@@ -18,7 +18,7 @@ from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.imitation.distiller import Distiller
-from fgfi_tf.training import announce, build, callbacks, data_state, early, progress, strategy, teacher
+from fgfi_tf.training import announce, build, callbacks, data_state, early, memory, progress, strategy, teacher
 from fgfi_tf.training.checkpoints import CheckpointKeeper, averaged_weights, list_checkpoints, step_of
 from fgfi_tf.training.config import ExperimentConfig, validate
 from fgfi_tf.training.evaluator import CheckpointEvaluator, ResultLog
@@ -91,6 +91,7 @@ def train(config: ExperimentConfig) -> Result:
         distiller.student.card.write(folder.checkpoints)
         log.go_on_from(start)
         _announce(config, over, dataset, distiller, restored, log)
+        log.warn(memory.warning(config, distiller.student, over))
     if start >= config.steps:
         return _finish(folder, start, chief)
     with callbacks.stop_signals() as request:
@@ -248,8 +249,7 @@ def _check_data(
         allow_changed=config.allow_changed_data,
         writes=chief,
     )
-    if changed:
-        log.warn(f"going on with other data than before: {changed}")
+    log.warn(changed and f"going on with other data than before: {changed}")
 
 
 def _written_at(config: ExperimentConfig, start: int) -> Callable[[int, int], bool]:

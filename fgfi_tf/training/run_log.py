@@ -43,8 +43,8 @@ class RunLog:
         self._append(text)
 
     def warn(self, text: str) -> None:
-        """A warning, on standard error."""
-        if self._path is not None:
+        """A warning, on standard error; nothing for an empty text."""
+        if self._path is not None and text:
             logging.warning("%s", text)
             self._append(f"WARNING: {text}")
 

@@ -226,7 +226,7 @@ def test_wrong_input_is_one_clear_line(data, tmp_path):
     bad.write_bytes(b"nothing")
     for changes, message in (
         ({"init_checkpoint": str(bad), "width": 0.05}, "full width; --width=0.05 cannot start from it"),
-        ({"init_checkpoint": "/no/vgg11_caffe.pth"}, "/no/vgg11_caffe.pth: no such file"),
+        ({"init_checkpoint": "/no/vgg11_caffe.pth"}, "--init_checkpoint: no checkpoint at /no/vgg11_caffe.pth; README says"),
         ({"data_dir": str(tmp_path)}, "no VOC data; it must hold VOCdevkit"),
         ({"train_split": "2012_all"}, "has no all.txt; it has train, trainval, val"),
         ({"train_split": "train"}, "name the split 2007_train, 2012_train"),
