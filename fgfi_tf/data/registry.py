@@ -1,6 +1,7 @@
 """Every dataset by name. A new dataset is one entry here.
 
-An entry names its builder's module, so that the names are known without TensorFlow, which takes seconds to import.
+An entry names its builder's module, so that the names are known without TensorFlow, which takes seconds to
+import.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Entry:
     """A dataset.
 
     Attributes:
-        module: whose ``prepare(data_dir, split, prepared_dir)`` opens a split, its TFRecords written where needed.
+        module: whose ``prepare(data_dir, split, prepared_dir)`` opens a split, its TFRecords written where
+            needed.
         protocol: the name of its evaluation in ``fgfi_tf.evaluation.registry``.
         image_folder: (data_dir, split) to the folder of the image files, None where there is no such.
     """

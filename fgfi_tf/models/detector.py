@@ -6,6 +6,8 @@ is one subclass of :class:`Detector` and one entry in ``fgfi_tf.models.registry`
 
 from __future__ import annotations
 
+import dataclasses
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -50,6 +52,11 @@ class Detector(keras.Model):
     default_class_names: tuple[str, ...] = ()
     default_dataset: str = ""
     card: ModelCard | None = None
+
+    def get_config(self) -> dict:
+        """What ``registry.build`` made it of, for the metadata of a SavedModel."""
+        card = self.card or ModelCard("", tuple(self.input_size), tuple(self.class_names))
+        return dataclasses.asdict(card)
 
     @classmethod
     def check_input_size(cls, size: tuple[int, int]) -> None:

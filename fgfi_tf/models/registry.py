@@ -1,6 +1,7 @@
 """Every detector by name. A new detector is one entry here.
 
-An entry names its code by text, so that the names are known without TensorFlow, which takes seconds to import.
+An entry names its code by text, so that the names are known without TensorFlow, which takes seconds to
+import.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ _ENTRIES: dict[str, Entry] = {
         for width in ("1x", "0.5x", "0.25x")
     },
     **{
-        f"faster_rcnn_{backbone}": Entry(_FASTER_RCNN, "fgfi_tf.models.faster_rcnn:build", "faster_rcnn_vgg16")
+        f"faster_rcnn_{backbone}": Entry(
+            _FASTER_RCNN, "fgfi_tf.models.faster_rcnn:build", "faster_rcnn_vgg16"
+        )
         for backbone in ("vgg11", "vgg16")
     },
 }

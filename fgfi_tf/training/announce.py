@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import tensorflow as tf
 
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError
+from fgfi_tf.imitation.distiller import Distiller
+from fgfi_tf.training import memory, teacher
+from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.run_log import RunLog
+
+
+def start(
+    config: ExperimentConfig,
+    over: tf.distribute.Strategy,
+    dataset: PreparedDataset,
+    distiller: Distiller,
+    restored: Path | None,
+    log: RunLog,
+) -> None:
+    """What is trained on what, by which teacher, from which checkpoint on, and whether memory will do."""
+    parameters = sum(int(tf.size(v)) for v in distiller.student.trainable_variables)
+    devices = f"{over.num_replicas_in_sync} device{'s' if over.num_replicas_in_sync > 1 else ''}"
+    imitating = f", imitating {config.teacher_model}" if config.imitation else ""
+    log(
+        f"{config.model}, {parameters:,} parameters{imitating}; "
+        f"{dataset.name}, {dataset.num_examples} images; batch {config.batch_size} on {devices}; "
+        f"run folder {config.output_dir}"
+    )
+    if config.imitation:
+        log(teacher.describe(config))
+    if restored is not None:
+        log(f"going on from {restored}")
+    log.warn(memory.warning(config, distiller.student, over))
 
 
 def data_line(split: str, dataset: PreparedDataset) -> str:

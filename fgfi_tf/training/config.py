@@ -215,11 +215,11 @@ class ExperimentConfig:
 
 
 # Options that may differ when a run is taken up again: none of them changes what a step computes, or what
-# they change is checked on its own (``resume``; a teacher's name has to fit its checkpoint).
+# they change is checked on its own (``schedules.check_schedule``; a teacher's name has to fit its file).
 RESUMABLE = frozenset(
-    "steps schedule_steps teacher_model data_dir prepared_dir val_split output_dir overwrite allow_changed_data "
-    "summary_every checkpoint_every keep_checkpoints picture_every evaluate_every devices virtual_cpus "
-    "worker_timeout jit_compile steps_per_execution".split()
+    "steps schedule_steps teacher_model data_dir prepared_dir val_split output_dir overwrite "
+    "allow_changed_data summary_every checkpoint_every keep_checkpoints picture_every evaluate_every devices "
+    "virtual_cpus worker_timeout jit_compile steps_per_execution".split()
 )
 
 
@@ -328,7 +328,9 @@ def _validate_shapes(config: ExperimentConfig) -> None:
     for name in ("brightness", "contrast", "saturation", "drift"):
         default = ExperimentConfig.__dataclass_fields__[name].default
         if getattr(config, name) != default:
-            raise UserError(f"--{name}: training images of {config.model} are mirrored, nothing else but a crop to 2:1")
+            raise UserError(
+                f"--{name}: training images of {config.model} are mirrored, nothing else but a crop to 2:1"
+            )
     if config.flip not in (0.0, 0.5):
         raise UserError(
             f"--flip={config.flip}: {config.model} takes 0.5 (each image and its mirror image) or 0"

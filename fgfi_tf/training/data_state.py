@@ -15,6 +15,9 @@ import tensorflow as tf
 
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError
+from fgfi_tf.training.checkpoints import FOLDER, list_checkpoints
+from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.run_log import RunLog
 
 DATA_FILE = "data.tsv"
 #: What the digests of an image id are of, in order.
@@ -37,33 +40,33 @@ def digests(dataset: PreparedDataset) -> Digests:
         return dict(zip(dataset.image_ids, found, strict=True))
 
 
-def check(folder: Path, dataset: PreparedDataset, *, started: bool, allow_changed: bool, writes: bool) -> str:
+def check(
+    config: ExperimentConfig, folder: Path, dataset: PreparedDataset, log: RunLog, *, writes: bool
+) -> None:
     """Compares the data of a run that goes on with what its folder says, and keeps the present state there.
 
     Args:
-        folder: of the run.
+        config: whose ``allow_changed_data`` makes a warning of the error.
+        folder: of the run. One without checkpoints is new and has nothing to compare.
         dataset: its training split.
-        started: whether the run goes on; a new one has nothing to compare.
-        allow_changed: a difference is no error.
+        log: of the run.
         writes: False for the workers that own no files.
-
-    Returns:
-        What differs, "" for nothing.
 
     Raises:
         UserError: the data is not what the run was trained on, naming what differs.
     """
     present, path = digests(dataset), folder / DATA_FILE
-    changed = differences(read(path), present) if started and path.is_file() else ""
-    if changed and not allow_changed:
+    started = bool(list_checkpoints(folder / FOLDER)) and path.is_file()
+    changed = differences(read(path), present) if started else ""
+    if changed and not config.allow_changed_data:
         raise UserError(
-            f"{dataset.name} is not what the run in {folder} was trained on: {changed}. Restore it, start anew "
-            "with --overwrite or in another --output_dir, or pass --allow_changed_data to go on with what is "
-            "there now"
+            f"{dataset.name} is not what the run in {folder} was trained on: {changed}. Restore it, "
+            "start anew with --overwrite or in another --output_dir, or pass --allow_changed_data to go on "
+            "with what is there now"
         )
     if writes:
         _write(path, present)
-    return changed
+    log.warn(changed and f"going on with other data than before: {changed}")
 
 
 def differences(before: Digests, now: Digests) -> str:

@@ -18,7 +18,9 @@ def check_start(config: ExperimentConfig) -> None:
     if not config.data_dir:
         raise UserError(f"--data_dir is missing: the folder of the raw {config.dataset} data")
     if not Path(config.data_dir).expanduser().is_dir():
-        raise UserError(f"--data_dir={config.data_dir}: no such folder; it is to hold the raw {config.dataset} data")
+        raise UserError(
+            f"--data_dir={config.data_dir}: no such folder; it is to hold the raw {config.dataset} data"
+        )
     check_files(config)
 
 
@@ -34,7 +36,7 @@ def check_files(config: ExperimentConfig) -> None:
         check_checkpoint(
             "init_checkpoint",
             config.init_checkpoint,
-            "README says which files of published weights it reads; without the flag training starts from scratch",
+            "README says which published weights it reads; without the flag training starts from scratch",
         )
 
 

@@ -4,7 +4,10 @@ drowns the other."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.run_log import RunLog
 
 # So many steps in a row must show it: a few batches without an object are no fault.
 STEPS = 10
@@ -24,6 +27,27 @@ class Imitating:
     first: int = 1
     last: int = 0
     weight: float | None = 1.0
+
+
+def watcher(
+    config: ExperimentConfig, losses: Sequence[str], log: RunLog
+) -> Callable[[int, int, Mapping[str, float]], None]:
+    """A function of a summary, see :class:`Health`, that writes its warnings to the log."""
+    imitating = None
+    if config.imitation:
+        weight = config.imitation_weight
+        imitating = Imitating(
+            config.imitation_warmup_steps + 1,
+            config.imitation_end_step,
+            weight if isinstance(weight, float) else None,
+        )
+    health = Health(losses, imitating)
+
+    def watch(previous: int, step: int, values: Mapping[str, float]) -> None:
+        for warning in health(previous, step, values):
+            log.warn(warning)
+
+    return watch
 
 
 class Health:
@@ -51,10 +75,10 @@ class Health:
         return warnings
 
     def _zero(self, names: Sequence[str]) -> str:
+        verb = "was" if len(names) == 1 else "were"
         return (
-            f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} exactly 0 in {STEPS} steps and more: nothing is "
-            "learnt from it. No anchor may fit into the network input (a larger --input_size), or the images "
-            "hold no object"
+            f"{', '.join(names)} {verb} exactly 0 in {STEPS} steps and more: nothing is learnt from it. "
+            "No anchor may fit into the network input (a larger --input_size), or the images hold no object"
         )
 
     def _dead(self, values: Mapping[str, float], steps: int) -> str:
@@ -62,9 +86,9 @@ class Health:
         if not self._lasts("dead", active == 0.0 and masked != 0.0, steps):
             return ""
         return (
-            f"every output of the imitation's adaptation was 0 in {STEPS} steps and more: it is dead, and the "
-            "student learns nothing from its teacher. A lower --learning_rate, --lr_warmup_steps or another "
-            "start of the adaptation helps; start anew"
+            f"every output of the imitation's adaptation was 0 in {STEPS} steps and more: it is dead, and "
+            "the student learns nothing from its teacher. A lower --learning_rate, --lr_warmup_steps or "
+            "another start of the adaptation helps; start anew"
         )
 
     def _size(self, values: Mapping[str, float], steps: int) -> str:
@@ -77,7 +101,8 @@ class Health:
         ratio = max(imitation, detection) / min(imitation, detection)
         hint = ""
         if self._imitating.weight:
-            hint = f"; --imitation_weight={self._imitating.weight * detection / imitation:.2g} would make them equal"
+            equal = self._imitating.weight * detection / imitation
+            hint = f"; --imitation_weight={equal:.2g} would make them equal"
         return (
             f"the imitation loss ({imitation:.3g}) is {ratio:.0f} times {which} than the detection losses "
             f"({detection:.3g}){hint}"

@@ -1,8 +1,8 @@
 """Whether a training step fits into memory, estimated before the first one.
 
-A step keeps what the student computes for each image until its gradient is taken. On a CPU, steps of ShuffleDet
-0.25x and 0.5x (192 x 624, with and without a teacher) and of VGG11 at half width (300 x 600) took 0.87 to 1.17
-times what :func:`activation_bytes` says, and a gradient for each weight.
+A step keeps what the student computes for each image until its gradient is taken. On a CPU, steps of
+ShuffleDet 0.25x and 0.5x (192 x 624, with and without a teacher) and of VGG11 at half width (300 x 600) took
+0.87 to 1.17 times what :func:`activation_bytes` says, and a gradient for each weight.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from fgfi_tf.training.config import ExperimentConfig
 GB = 1e9
 # Outputs of these are no memory of their own.
 _VIEWS = frozenset(
-    "Reshape Identity IdentityN Squeeze ExpandDims EnsureShape StopGradient Placeholder Const ReadVariableOp".split()
+    "Reshape Identity IdentityN Squeeze ExpandDims EnsureShape StopGradient Placeholder Const "
+    "ReadVariableOp".split()
 )
 # No detector keeps more bytes than this for a byte of its input: where these would fit, nothing is traced.
 _AT_MOST = 1000
@@ -27,7 +28,7 @@ _LONGEST = 2
 
 
 def warning(config: ExperimentConfig, student: Detector, over: tf.distribute.Strategy) -> str:
-    """A line for a batch that will not fit, with what would; "" where it fits or the free memory is not known.
+    """A line for a batch that will not fit, with what would; "" where it fits, or free memory is not known.
 
     Of a cluster each worker would have to trace alike; there nothing is said.
     """
@@ -45,15 +46,16 @@ def warning(config: ExperimentConfig, student: Detector, over: tf.distribute.Str
     fixed = sum(variable.shape.num_elements() * 4 for variable in student.trainable_variables) * sharing
     if fixed + images * each <= free:
         return ""
+    needed, device = (fixed + images * each) / GB, devices[0].split("device:")[-1]
     return (
-        f"a step on {images} images of {height} x {width} takes about {(fixed + images * each) / GB:.1f} GB, and "
-        f"{free / GB:.1f} GB of {devices[0].split('device:')[-1]} are free: it will hardly fit. "
+        f"a step on {images} images of {height} x {width} takes about {needed:.1f} GB, and {free / GB:.1f} "
+        f"GB of {device} are free: it will hardly fit. "
         + _remedy(config, int((free - fixed) // each), len(devices), sharing)
     )
 
 
 def _remedy(config: ExperimentConfig, fitting: int, devices: int, sharing: int) -> str:
-    """``fitting``: images that fit into the memory of one device, or of the CPU that ``sharing`` replicas share."""
+    """``fitting``: images that a device has room for, or a CPU that ``sharing`` replicas share."""
     each = fitting // sharing  # of a replica
     for parts in range(config.gradient_accumulation + 1, config.batch_size // devices + 1):
         if config.batch_size % (devices * parts) == 0 and config.batch_size // (devices * parts) <= each:
@@ -70,7 +72,11 @@ def activation_bytes(network: Callable[[tf.Tensor], object], height: int, width:
         if operation.type not in _VIEWS
         for output in operation.outputs
     ]
-    sizes = [o.shape.num_elements() * o.dtype.size for o in outputs if o.shape.is_fully_defined() and o.dtype.is_floating]
+    sizes = [
+        o.shape.num_elements() * o.dtype.size
+        for o in outputs
+        if o.shape.is_fully_defined() and o.dtype.is_floating
+    ]
     return sum(sizes)
 
 
@@ -91,7 +97,9 @@ def _free_of_gpu(device: str) -> int | None:
     from tensorflow.python.client import device_lib  # nothing public tells a GPU's memory
 
     name = "GPU:" + device.rsplit(":", 1)[-1]
-    limits = {found.name.rsplit("device:", 1)[-1]: found.memory_limit for found in device_lib.list_local_devices()}
+    limits = {
+        found.name.rsplit("device:", 1)[-1]: found.memory_limit for found in device_lib.list_local_devices()
+    }
     if name not in limits:
         return None
     return limits[name] - tf.config.experimental.get_memory_info(name)["current"]

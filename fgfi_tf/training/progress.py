@@ -14,6 +14,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.training.callbacks import StepCallback
+from fgfi_tf.training.config import ExperimentConfig
 
 # Columns of Keras's bar without values, for up to 99,999 steps and 9 hours, and of " - name: 1.2345e-06".
 BAR_WIDTH, VALUE_WIDTH = 60, 15
@@ -116,6 +117,17 @@ class Summaries(StepCallback):
 def is_early(start: int, previous: int, step: int) -> bool:
     """Whether one of the ``EARLY`` steps of a run that began at ``start`` lies in (previous, step]."""
     return any(previous < start + n <= step for n in EARLY)
+
+
+def written_at(config: ExperimentConfig, start: int) -> Callable[[int, int], bool]:
+    """Tells whether a run writes something in (previous, step]: a line, a summary, pictures, a checkpoint."""
+    every = (config.summary_every, config.picture_every, config.checkpoint_every)
+
+    def written(previous: int, step: int) -> bool:
+        due = any(StepCallback.due(previous, step, n) for n in every)
+        return due or is_early(start, previous, step)
+
+    return written
 
 
 def duration(seconds: float) -> str:

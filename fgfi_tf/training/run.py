@@ -18,11 +18,20 @@ from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.imitation.distiller import Distiller
-from fgfi_tf.training import announce, build, callbacks, data_state, early, memory, progress, strategy, teacher
+from fgfi_tf.training import (
+    announce,
+    build,
+    callbacks,
+    data_state,
+    early,
+    progress,
+    strategy,
+    teacher,
+)
 from fgfi_tf.training.checkpoints import CheckpointKeeper, averaged_weights, list_checkpoints, step_of
 from fgfi_tf.training.config import ExperimentConfig, validate
 from fgfi_tf.training.evaluator import CheckpointEvaluator, ResultLog
-from fgfi_tf.training.health import Health, Imitating
+from fgfi_tf.training.health import watcher
 from fgfi_tf.training.optimizers import inner_optimizer
 from fgfi_tf.training.precision import precision
 from fgfi_tf.training.run_folder import RunFolder, open_run
@@ -79,7 +88,7 @@ def train(config: ExperimentConfig) -> Result:
     dataset = datasets.open_split(config.dataset, config.data_dir, config.train_split, config.prepared_dir)
     announce.check_objects(dataset)
     log(announce.data_line(config.train_split, dataset))
-    _check_data(config, folder, dataset, log, chief)
+    data_state.check(config, folder.root, dataset, log, writes=chief)
     keras.utils.set_random_seed(config.seed)
     class_names = dataset.class_names[: dataset.num_training_classes]
     with precision(config.mixed_precision), over.scope():
@@ -90,8 +99,7 @@ def train(config: ExperimentConfig) -> Result:
     if chief:
         distiller.student.card.write(folder.checkpoints)
         log.go_on_from(start)
-        _announce(config, over, dataset, distiller, restored, log)
-        log.warn(memory.warning(config, distiller.student, over))
+        announce.start(config, over, dataset, distiller, restored, log)
     if start >= config.steps:
         return _finish(folder, start, chief)
     with callbacks.stop_signals() as request:
@@ -166,28 +174,6 @@ def _check_batch(config: ExperimentConfig, over: tf.distribute.Strategy) -> None
         )
 
 
-def _announce(
-    config: ExperimentConfig,
-    over: tf.distribute.Strategy,
-    dataset: PreparedDataset,
-    distiller: Distiller,
-    restored: Path | None,
-    log: RunLog,
-) -> None:
-    parameters = sum(int(tf.size(v)) for v in distiller.student.trainable_variables)
-    devices = f"{over.num_replicas_in_sync} device{'s' if over.num_replicas_in_sync > 1 else ''}"
-    imitating = f", imitating {config.teacher_model}" if config.imitation else ""
-    log(
-        f"{config.model}, {parameters:,} parameters{imitating}; "
-        f"{dataset.name}, {dataset.num_examples} images; batch {config.batch_size} on {devices}; "
-        f"run folder {config.output_dir}"
-    )
-    if config.imitation:
-        log(teacher.describe(config))
-    if restored is not None:
-        log(f"going on from {restored}")
-
-
 def _callbacks(
     config: ExperimentConfig,
     over: tf.distribute.Strategy,
@@ -208,7 +194,7 @@ def _callbacks(
     bar = chief and progress.on_terminal()
     hooks = [
         callbacks.StepCounter(start, keeper.step),
-        callbacks.StopOnNonFinite(start, folder.checkpoints, _written_at(config, start)),
+        callbacks.StopOnNonFinite(start, folder.checkpoints, progress.written_at(config, start)),
         progress.Summaries(
             start,
             folder.summaries / "train" if chief else None,
@@ -218,7 +204,7 @@ def _callbacks(
             log=functools.partial(log, show=not bar) if chief else None,
             total=config.steps,
             table=MetricsTable(folder.root / METRICS_FILE, start).add if chief else None,
-            watch=_watch(config, distiller, log) if chief else None,
+            watch=watcher(config, distiller.student.loss_names, log) if chief else None,
         ),
         callbacks.StopOnSignal(
             start, request, agree=_agreement(over) if workers > 1 else None, every=config.summary_every
@@ -233,54 +219,11 @@ def _callbacks(
                 start, folder.summaries / "train" if chief else None, config.picture_every, draw
             )
         )
-    evaluate = _evaluation(config, folder, validation, start, log) if config.evaluate_every and chief else None
+    evaluate = (
+        _evaluation(config, folder, validation, start, log) if config.evaluate_every and chief else None
+    )
     hooks.append(callbacks.SaveCheckpoints(start, keeper, config.checkpoint_every, saved=evaluate))
     return hooks
-
-
-def _check_data(
-    config: ExperimentConfig, folder: RunFolder, dataset: PreparedDataset, log: RunLog, chief: bool
-) -> None:
-    """Stops a run that would go on over other data; says so where that is allowed."""
-    changed = data_state.check(
-        folder.root,
-        dataset,
-        started=bool(list_checkpoints(folder.checkpoints)),
-        allow_changed=config.allow_changed_data,
-        writes=chief,
-    )
-    log.warn(changed and f"going on with other data than before: {changed}")
-
-
-def _written_at(config: ExperimentConfig, start: int) -> Callable[[int, int], bool]:
-    """Whether something is written after a step: a line, a summary, pictures, a checkpoint."""
-    every = (config.summary_every, config.picture_every, config.checkpoint_every)
-
-    def written(previous: int, step: int) -> bool:
-        due = any(callbacks.StepCallback.due(previous, step, n) for n in every)
-        return due or progress.is_early(start, previous, step)
-
-    return written
-
-
-def _watch(
-    config: ExperimentConfig, distiller: Distiller, log: RunLog
-) -> Callable[[int, int, dict[str, float]], None]:
-    imitating = None
-    if config.imitation:
-        weight = config.imitation_weight
-        imitating = Imitating(
-            config.imitation_warmup_steps + 1,
-            config.imitation_end_step,
-            weight if isinstance(weight, float) else None,
-        )
-    health = Health(distiller.student.loss_names, imitating)
-
-    def watch(previous: int, step: int, values: dict[str, float]) -> None:
-        for warning in health(previous, step, values):
-            log.warn(warning)
-
-    return watch
 
 
 def _validation_split(config: ExperimentConfig, dataset: PreparedDataset) -> PreparedDataset | None:

@@ -84,7 +84,9 @@ def open_run(config: ExperimentConfig, *, writes: bool = True) -> RunFolder:
             _clear(folder)
         folder.root.mkdir(parents=True, exist_ok=True)
         scratch = folder.flags.with_suffix(".new")  # who watches must not read half a file
-        scratch.write_text(flags.to_flagfile(dataclasses.replace(config, overwrite=False, allow_changed_data=False)))
+        scratch.write_text(
+            flags.to_flagfile(dataclasses.replace(config, overwrite=False, allow_changed_data=False))
+        )
         scratch.replace(folder.flags)
         folder.finished.unlink(missing_ok=True)
     except OSError as error:

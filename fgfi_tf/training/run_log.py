@@ -54,7 +54,9 @@ class RunLog:
             return
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
         matches = [_STEP.match(line) for line in lines]
-        kept = [line for line, match in zip(lines, matches, strict=True) if not match or int(match[1]) <= step]
+        kept = [
+            line for line, match in zip(lines, matches, strict=True) if not match or int(match[1]) <= step
+        ]
         if len(kept) < len(lines):
             _replace(self._path, "".join(kept))
 
@@ -79,7 +81,9 @@ class MetricsTable:
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
-                rows = [row for row in reader if (row.get("step") or "").isdigit() and None not in row.values()]
+                rows = [
+                    row for row in reader if (row.get("step") or "").isdigit() and None not in row.values()
+                ]
                 self._columns = list(reader.fieldnames or self._columns)
             self._rows = [row for row in rows if int(row["step"]) <= start]
             self._write()

@@ -58,14 +58,14 @@ def cosine_steps(config: ExperimentConfig) -> int:
 def check_schedule(before: ExperimentConfig, now: ExperimentConfig) -> None:
     """Raises UserError where a run would go on with a cosine of another span without having been told to.
 
-    The learning rate would jump: after the last step of a finished run, from its final rate half-way up again.
+    The learning rate would jump: after the last step of a finished run, from its final rate up again.
     """
     old, new = cosine_steps(before), cosine_steps(now)
     if now.schedule == "cosine" and old != new and not now.schedule_steps:
         raise UserError(
-            f"--steps={now.steps}: the learning rate of the run in {now.output_dir} follows a cosine over {old} "
-            f"steps; over {new} it would jump. --schedule_steps={old} keeps the schedule, --schedule_steps={new} "
-            "changes it"
+            f"--steps={now.steps}: the learning rate of the run in {now.output_dir} follows a cosine over "
+            f"{old} steps; over {new} it would jump. --schedule_steps={old} keeps the schedule, "
+            f"--schedule_steps={new} changes it"
         )
 
 

@@ -124,5 +124,7 @@ def test_many_differences_are_cut_short():
 
 def test_malformed_state_is_one_clear_line(tmp_path):
     (tmp_path / "data.tsv").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match=r"data.tsv cannot be read: .*; delete it to go on without a comparison"):
+    with pytest.raises(
+        UserError, match=r"data.tsv cannot be read: .*; delete it to go on without a comparison"
+    ):
         data_state.read(tmp_path / "data.tsv")

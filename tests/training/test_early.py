@@ -41,18 +41,24 @@ def script(name: str, *arguments: str, code: int = 1) -> str:
         (["--output_dir=x"], "--data_dir is missing: the folder of the raw kitti data"),
         (["--output_dir=x", "--dataset=kiti"], "--dataset=kiti: no such dataset; did you mean kitti?"),
         (["--output_dir=x", "--dataset=mnist"], "--dataset=mnist: no such dataset; known are kitti, voc"),
-        (["--output_dir=x", "--model=shuffledet"], "--model=shuffledet: no such detector; did you mean shuffledet_"),
-        (["--output_dir=x", "--data_dir=/no/data"], "--data_dir=/no/data: no such folder; it is to hold the raw kitti"),
+        (
+            ["--output_dir=x", "--model=shuffledet"],
+            "--model=shuffledet: no such detector; did you mean shuffledet_",
+        ),
+        (
+            ["--output_dir=x", "--data_dir=/no/data"],
+            "--data_dir=/no/data: no such folder; it is to hold the raw kitti",
+        ),
         (["--output_dir=x", "--learning_rate=inf"], "--learning_rate=inf: a finite number is expected"),
         (
             ["--output_dir=x", "--data_dir=.", "--imitation", "--teacher_checkpoint=/no/teacher"],
-            "--teacher_checkpoint: no checkpoint at /no/teacher; train the teacher first: python scripts/train.py "
-            "--model=shuffledet_1x --data_dir=. --output_dir=/no/teacher",
+            "--teacher_checkpoint: no checkpoint at /no/teacher; train the teacher first: python "
+            "scripts/train.py --model=shuffledet_1x --data_dir=. --output_dir=/no/teacher",
         ),
         (
             ["--flagfile=configs/kitti/shuffledet_0.5x_imitation.cfg", "--data_dir=."],
-            "--teacher_checkpoint: no checkpoint at runs/kitti/shuffledet_1x; train the teacher first: python "
-            "scripts/train.py --flagfile=configs/kitti/shuffledet_1x.cfg --data_dir=.",
+            "--teacher_checkpoint: no checkpoint at runs/kitti/shuffledet_1x; train the teacher first: "
+            "python scripts/train.py --flagfile=configs/kitti/shuffledet_1x.cfg --data_dir=.",
         ),
         (
             ["--output_dir=x", "--data_dir=.", "--init_checkpoint=/no/vgg.pth"],
@@ -99,7 +105,9 @@ def test_a_folder_needs_a_checkpoint(tmp_path, made, found):
         early.check_checkpoint("checkpoint", str(tmp_path / "run"), "make one")
         early.check_checkpoint("checkpoint", str(path.with_suffix("")), "make one")
     else:
-        with pytest.raises(UserError, match=r"--checkpoint: no checkpoint in .*run: it holds no .*; make one$"):
+        with pytest.raises(
+            UserError, match=r"--checkpoint: no checkpoint in .*run: it holds no .*; make one$"
+        ):
             early.check_checkpoint("checkpoint", str(tmp_path / "run"), "make one")
 
 

@@ -50,8 +50,8 @@ def test_a_training_set_without_an_object_to_learn_is_an_error(experiment, van_d
     with pytest.raises(UserError) as raised:
         run.train(experiment(data_dir=str(van_data)))
     assert str(raised.value).startswith(
-        "kitti/train: none of its 5 images has an object to learn (Car, Pedestrian, Cyclist); they hold Van 2, "
-        "DontCare 3. Are these the right images and labels (--data_dir, --train_split)?"
+        "kitti/train: none of its 5 images has an object to learn (Car, Pedestrian, Cyclist); they hold Van "
+        "2, DontCare 3. Are these the right images and labels (--data_dir, --train_split)?"
     )
 
 
@@ -65,9 +65,8 @@ def test_a_run_says_what_its_data_and_its_teacher_are(experiment, tmp_path, caps
     assert re.search(r"^train: 9 images; Car \d+, Pedestrian \d+, Cyclist \d+$", out, re.M)
     assert re.search(r"^val: 3 images; Car \d+, Pedestrian \d+, Cyclist \d+$", out, re.M)
     ap = 100 * evaluator.ResultLog(RunFolder(folder)).results()[3]["mAP11"]
-    assert (
-        f"teacher: tiny_teacher, trained on kitti at 64x96, {folder}/checkpoints/ckpt-3; mAP11 {ap:.1f} on val\n" in out
-    )
+    path = f"{folder}/checkpoints/ckpt-3"
+    assert f"teacher: tiny_teacher, trained on kitti at 64x96, {path}; mAP11 {ap:.1f} on val\n" in out
     assert "imitating tiny_teacher; kitti/train, 9 images" in out
     assert "--teacher_model=tiny_teacher\n" in result.folder.flags.read_text()
 
@@ -92,14 +91,18 @@ def test_a_checkpoint_without_model_json_needs_the_teachers_name(experiment, tmp
     run.train(experiment(model="tiny_teacher", output_dir=str(folder), steps=1))
     (folder / "checkpoints" / "model.json").unlink()
     ask = experiment(model="shuffledet_0.5x", imitation=True, teacher_checkpoint=str(folder))
-    with pytest.raises(UserError, match=r"--teacher_model is missing: .*ckpt-1 does not say .*0.5x is shuffledet_1x\)"):
+    with pytest.raises(
+        UserError, match=r"--teacher_model is missing: .*ckpt-1 does not say .*0.5x is shuffledet_1x\)"
+    ):
         run.train(ask)
     assert teacher.resolve(experiment()) == experiment()
 
 
 def test_a_teacher_whose_weights_did_not_all_load_is_refused(experiment, tmp_path):
     folder = tmp_path / "teacher" / "checkpoints"
-    half = registry.build("tiny_teacher", input_size=(64, 96), class_names=tiny_detector.CLASSES, dataset="kitti")
+    half = registry.build(
+        "tiny_teacher", input_size=(64, 96), class_names=tiny_detector.CLASSES, dataset="kitti"
+    )
     card = half.card
     half.head = tf.Module()  # a checkpoint that lacks the head's kernel and bias
     tf.train.Checkpoint(student=half, step=tf.Variable(7)).write(str(folder / "ckpt-7"))
@@ -191,7 +194,8 @@ IMITATING = {
 def test_line_of_an_imitating_run():
     line = progress.Summaries(0, None, 50, lambda step: 0.1, 8, total=100)._line(50, IMITATING)
     assert line == (
-        "step 50/100: loss 5, class_loss 1, imitation_loss 4 (8 x 0.5), mask 4.56 %, active 98.7 %, weight_decay 0.25"
+        "step 50/100: loss 5, class_loss 1, imitation_loss 4 (8 x 0.5), mask 4.56 %, active 98.7 %, "
+        "weight_decay 0.25"
     )
 
 
@@ -202,7 +206,6 @@ def test_pictures_have_the_truth_beside_the_detections(experiment, kitti):
         distiller = build.build_distiller(options, tiny_detector.CLASSES)
     images = next(iter(build.batches.evaluation_batches(distiller.student, dataset, 4)))["image"].numpy()
     drawn = build.picture_drawer(distiller, dataset)()["detections"]
-    # two columns, four rows; only the left one can have the sky blue, orange or green of a true box everywhere
     # a gap of 4 pixels around each of 2 x 4 pictures, captions of 17 below
     assert drawn.shape == (4 + 4 * (64 + 17 + 4), 4 + 2 * (96 + 4), 3)
     for row, (image, frame) in enumerate(zip(images, dataset.labels(), strict=False)):
@@ -234,8 +237,9 @@ def test_a_cosine_of_another_span_is_refused_and_both_ways_out_work(experiment, 
     with pytest.raises(UserError) as raised:
         run.train(experiment(steps=steps))
     assert str(raised.value) == (
-        f"--steps={steps}: the learning rate of the run in {experiment().output_dir} follows a cosine over 6 steps; "
-        f"over {steps} it would jump. --schedule_steps=6 keeps the schedule, --schedule_steps={steps} changes it"
+        f"--steps={steps}: the learning rate of the run in {experiment().output_dir} follows a cosine over 6 "
+        f"steps; over {steps} it would jump. --schedule_steps=6 keeps the schedule, --schedule_steps={steps} "
+        "changes it"
     )
     assert run.train(experiment(steps=steps, schedule_steps=6)).finished
     assert run.train(experiment(steps=steps, schedule_steps=steps)).finished
@@ -254,10 +258,15 @@ def test_watching_a_folder_that_is_not_there_says_so(monkeypatch, capsys):
     monkeypatch.setattr(evaluate_command.time, "sleep", stop)
     with pytest.raises(KeyboardInterrupt):
         evaluate_command.evaluate(evaluate_command.EvaluateConfig(checkpoint="/no/run", watch=True))
-    assert "watching /no/run; it ends with training (there is no such folder yet: waiting" in capsys.readouterr().out
+    assert (
+        "watching /no/run; it ends with training (there is no such folder yet: waiting"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_checkpoint_to_evaluate_that_is_not_there(kitti):
     ask = evaluate_command.EvaluateConfig(checkpoint="/no/run", data_dir=str(kitti))
-    with pytest.raises(UserError, match="--checkpoint: no checkpoint at /no/run; python scripts/train.py --output_dir"):
+    with pytest.raises(
+        UserError, match="--checkpoint: no checkpoint at /no/run; python scripts/train.py --output_dir"
+    ):
         evaluate_command.evaluate(ask)

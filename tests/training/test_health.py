@@ -6,7 +6,13 @@ import pytest
 
 from fgfi_tf.training.health import Health, Imitating
 
-FINE = {"class": 1.0, "box": 2.0, "imitation_loss": 3.0, "imitation_mask_share": 0.1, "imitation_active_share": 0.5}
+FINE = {
+    "class": 1.0,
+    "box": 2.0,
+    "imitation_loss": 3.0,
+    "imitation_mask_share": 0.1,
+    "imitation_active_share": 0.5,
+}
 
 
 def told(health: Health, *summaries: tuple[int, dict]) -> list[list[str]]:
@@ -23,13 +29,19 @@ def health(**imitating) -> Health:
 
 
 def test_nothing_is_said_of_what_is_fine():
-    assert told(health(), (50, {}), (100, {"imitation_loss": 29.9}), (150, {"imitation_loss": 0.31})) == [[], [], []]
+    assert told(health(), (50, {}), (100, {"imitation_loss": 29.9}), (150, {"imitation_loss": 0.31})) == [
+        [],
+        [],
+        [],
+    ]
 
 
 def test_losses_of_exactly_0_are_told_once_after_ten_steps():
     found = told(health(), (6, {"box": 0.0}), (9, {"box": 0.0}), (12, {"box": 0.0}), (50, {"box": 0.0}))
     assert [len(warnings) for warnings in found] == [0, 0, 1, 0]
-    assert found[2][0].startswith("box was exactly 0 in 10 steps and more: nothing is learnt from it. No anchor")
+    assert found[2][0].startswith(
+        "box was exactly 0 in 10 steps and more: nothing is learnt from it. No anchor"
+    )
     both = told(health(), (50, {"class": 0.0, "box": 0.0}))
     assert both[0][0].startswith("class, box were exactly 0 in 10 steps")
 
@@ -55,14 +67,20 @@ def test_a_dead_adaptation():
         (
             {"imitation_loss": 60.0},
             4.0,
-            "the imitation loss (60) is 20 times larger than the detection losses (3); --imitation_weight=0.2 would",
+            "the imitation loss (60) is 20 times larger than the detection losses (3); "
+            "--imitation_weight=0.2 would",
         ),
         (
             {"imitation_loss": 0.15},
             4.0,
-            "the imitation loss (0.15) is 20 times smaller than the detection losses (3); --imitation_weight=80 would",
+            "the imitation loss (0.15) is 20 times smaller than the detection losses (3); "
+            "--imitation_weight=80 would",
         ),
-        ({"imitation_loss": 60.0}, None, "the imitation loss (60) is 20 times larger than the detection losses (3)"),
+        (
+            {"imitation_loss": 60.0},
+            None,
+            "the imitation loss (60) is 20 times larger than the detection losses (3)",
+        ),
     ],
 )
 def test_losses_of_another_order(changes, weight, message):

@@ -25,7 +25,7 @@ def test_bytes_of_what_a_network_computes():
 
 @pytest.mark.parametrize(
     ("name", "size", "measured"),
-    # bytes an image that steps took on a CPU: peak less what was there before, less a gradient for each weight
+    # bytes an image that steps took on a CPU: the peak less what was there before and a gradient a weight
     [("shuffledet_0.5x", (192, 624), 198e6), ("shuffledet_0.25x", (192, 624), 158e6)],
 )
 def test_estimate_is_near_what_was_measured(name, size, measured):
@@ -62,8 +62,8 @@ def test_a_batch_that_does_not_fit_is_told_with_what_would(monkeypatch):
     monkeypatch.setattr(memory, "GB", 1e6)
     text = told(monkeypatch, 5 * EACH)
     assert text == (
-        "a step on 12 images of 64 x 96 takes about 1.8 GB, and 0.7 GB of CPU:0 are free: it will hardly fit. "
-        "--gradient_accumulation=3 would, or --batch_size=5"
+        "a step on 12 images of 64 x 96 takes about 1.8 GB, and 0.7 GB of CPU:0 are free: it will hardly "
+        "fit. --gradient_accumulation=3 would, or --batch_size=5"
     )
     assert "--gradient_accumulation=12 would, or --batch_size=1" in told(
         monkeypatch, 1.5 * EACH, gradient_accumulation=4
@@ -82,7 +82,9 @@ def test_parts_of_a_cpu_share_its_memory(monkeypatch):
 
     assert told(monkeypatch, 12 * EACH, over=Two()) == ""
     assert "a step on 12 images" in told(monkeypatch, 7 * EACH, over=Two())
-    assert told(monkeypatch, 7 * EACH, over=Two()).endswith("--gradient_accumulation=2 would, or --batch_size=6")
+    assert told(monkeypatch, 7 * EACH, over=Two()).endswith(
+        "--gradient_accumulation=2 would, or --batch_size=6"
+    )
 
 
 def test_images_that_keep_their_shape_are_at_most_2_to_1(monkeypatch):
