@@ -30,10 +30,9 @@ class StepCallback(keras.callbacks.Callback):
         start: steps done before this ``fit``.
     """
 
-    _supports_tf_logs = True  # what Keras asks; else it makes numbers of all logs after every step
-
     def __init__(self, start: int):
         super().__init__()
+        self._supports_tf_logs = True  # what Keras asks: else it makes numbers of all logs after every step
         self.step = start
         self._start = start
 

@@ -10,6 +10,7 @@ from fgfi_tf.models import registry
 from fgfi_tf.training.config import ExperimentConfig, validate_values
 
 CHECKPOINTS = ("ckpt-*.index", "checkpoints/ckpt-*.index")
+TRAIN_FIRST = "python scripts/train.py --output_dir=RUN makes one, to be given as --checkpoint=RUN"
 
 
 def check_start(config: ExperimentConfig) -> None:
@@ -40,7 +41,7 @@ def check_files(config: ExperimentConfig) -> None:
         )
 
 
-def check_checkpoint(flag: str, path: str, remedy: str) -> None:
+def check_checkpoint(flag: str, path: str, remedy: str = TRAIN_FIRST) -> None:
     """Raises UserError where there is neither a checkpoint, a folder that holds one, nor a weight file."""
     place = Path(path)
     if place.is_dir():

@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # it imports TensorFlow, which result files do without
     from fgfi_tf.data.records import PreparedDataset
 
 _MODEL = "A trained model on a dataset"
-_TRAIN_FIRST = "python scripts/train.py --output_dir=RUN makes one, --checkpoint=RUN evaluates it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +79,7 @@ def _evaluate_model(config: EvaluateConfig) -> None:
     if path.joinpath("saved_model.pb").is_file():
         predictor = Predictor.load(path)
     else:  # before the data is prepared
-        early.check_checkpoint("checkpoint", str(path), _TRAIN_FIRST)
+        early.check_checkpoint("checkpoint", str(path))
         path = checkpoints.find_checkpoint(path)
     config = _with_run_settings(config, predictor.dataset if predictor else _trained_on(path, config.model))
     dataset, protocol = _open(config)

@@ -87,8 +87,8 @@ class Health:
             return ""
         return (
             f"every output of the imitation's adaptation was 0 in {STEPS} steps and more: it is dead, and "
-            "the student learns nothing from its teacher. A lower --learning_rate, --lr_warmup_steps or "
-            "another start of the adaptation helps; start anew"
+            "the student learns nothing from its teacher. Start anew with a lower --learning_rate or "
+            "--lr_warmup_steps, or with --imitation_adaptation=linear, which cannot die"
         )
 
     def _size(self, values: Mapping[str, float], steps: int) -> str:
@@ -102,7 +102,7 @@ class Health:
         hint = ""
         if self._imitating.weight:
             equal = self._imitating.weight * detection / imitation
-            hint = f"; --imitation_weight={equal:.2g} would make them equal"
+            hint = f"; --imitation_weight={equal:.3g} would make them equal"
         return (
             f"the imitation loss ({imitation:.3g}) is {ratio:.0f} times {which} than the detection losses "
             f"({detection:.3g}){hint}"

@@ -175,7 +175,9 @@ CONFIGS = sorted(
 def test_shipped_flag_files_are_valid_experiments(path):
     config = parse(f"--flagfile={path}", "--output_dir=runs/x", "--teacher_checkpoint=runs/y")
     assert validate(config) == config
-    assert 3 <= config.steps / config.evaluate_every <= 20  # a curve of AP in TensorBoard
+    assert config.evaluate_every > 0  # a curve of AP in TensorBoard
+    if path.parent.name != "quickstart":  # whose commands say how many steps
+        assert 3 <= config.steps / config.evaluate_every <= 20
 
 
 def test_published_rows_differ_where_they_should():

@@ -70,6 +70,13 @@ def test_train_says_what_is_missing_without_tensorflow(arguments, message):
     assert script("train.py", *arguments).startswith(f"train.py: error: {message}")
 
 
+def test_export_says_what_is_missing_without_tensorflow():
+    assert script("export.py", "--checkpoint=/no/run", "--output_dir=x") == (
+        "export.py: error: --checkpoint: no checkpoint at /no/run; python scripts/train.py --output_dir=RUN "
+        "makes one, to be given as --checkpoint=RUN"
+    )
+
+
 def test_help_lists_models_and_datasets_without_tensorflow():
     for name in ("train.py", "evaluate.py"):
         text = " ".join(script(name, "--help", code=0).split())
