@@ -21,7 +21,7 @@ class Imitating:
     Attributes:
         first: the first step with imitation, counted from 1.
         last: the last one, 0 for no end.
-        weight: lambda; None where the run finds it itself.
+        weight: lambda; None where the run sets it itself (auto).
     """
 
     first: int = 1
@@ -39,7 +39,7 @@ def watcher(
         imitating = Imitating(
             config.imitation_warmup_steps + 1,
             config.imitation_end_step,
-            weight if isinstance(weight, float) else None,
+            None if isinstance(weight, str) else float(weight),
         )
     health = Health(losses, imitating)
 

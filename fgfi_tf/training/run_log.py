@@ -20,6 +20,7 @@ from fgfi_tf.errors import UserError
 LOG_FILE = "train.log"
 METRICS_FILE = "metrics.csv"
 _STEP = re.compile(r"step (\d+)/")
+_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
 class RunLog:
@@ -50,9 +51,9 @@ class RunLog:
 
     def go_on_from(self, step: int) -> None:
         """Drops the lines of later steps."""
-        if self._path is None:
+        if self._path is None or not self._path.is_file():
             return
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = self._path.read_text(**_TEXT).splitlines(keepends=True)
         matches = [_STEP.match(line) for line in lines]
         kept = [
             line for line, match in zip(lines, matches, strict=True) if not match or int(match[1]) <= step
@@ -79,12 +80,7 @@ class MetricsTable:
     def __init__(self, path: Path, start: int):
         self._path, self._columns, self._rows = path, ["step"], []
         if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                rows = [
-                    row for row in reader if (row.get("step") or "").isdigit() and None not in row.values()
-                ]
-                self._columns = list(reader.fieldnames or self._columns)
+            self._columns, rows = _read(path)
             self._rows = [row for row in rows if int(row["step"]) <= start]
             self._write()
 
@@ -115,10 +111,21 @@ class MetricsTable:
             _cannot_write(self._path, error)
 
 
+def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and whole rows; a kill may have left half a row."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if (row.get("step") or "").isdecimal() and None not in row.values()]
+            return list(reader.fieldnames or ["step"]), rows
+    except (csv.Error, ValueError) as error:
+        raise UserError(f"{path} is malformed: {error}; move it away") from error
+
+
 def _replace(path: Path, text: str) -> None:
     scratch = path.with_suffix(".new")
     try:
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_text(text, **_TEXT)
         scratch.replace(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error

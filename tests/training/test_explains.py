@@ -172,6 +172,19 @@ def test_new_columns_of_a_table_and_a_damaged_row(tmp_path):
     assert (tmp_path / "metrics.csv").read_text() == "step,loss,images_per_second\n2,1.5,\n4,1.25,8\n6,1,\n"
 
 
+def test_files_that_are_not_what_a_run_wrote(tmp_path):
+    (tmp_path / "metrics.csv").write_bytes(b"step,loss\n\xff\xfe\n")
+    with pytest.raises(UserError, match="metrics.csv is malformed: .*; move it away"):
+        MetricsTable(tmp_path / "metrics.csv", 4)
+    (tmp_path / "train.log").write_bytes(b"mine \xff\nstep 3/9: a\nstep 5/9: b\n")
+    log = RunLog(tmp_path / "train.log")
+    log.go_on_from(3)
+    kept = (tmp_path / "train.log").read_bytes().splitlines()
+    assert kept[:2] == [b"mine \xff", b"step 3/9: a"] and len(kept) == 3
+    (tmp_path / "train.log").unlink()
+    log.go_on_from(3)
+
+
 def test_a_full_disk_costs_lines_and_not_the_run(tmp_path, caplog):
     log = RunLog(tmp_path / "gone" / "train.log")
     log("a line")

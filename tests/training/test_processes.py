@@ -145,9 +145,9 @@ def test_killed_at_25_random_moments_ends_with_the_right_weights(kitti, tmp_path
 @pytest.mark.slow
 def test_disk_too_small_for_a_checkpoint_keeps_the_older_ones(kitti, tmp_path):
     resource = pytest.importorskip("resource")
-    run = Run(kitti, tmp_path / "run", steps=2, checkpoint_every=2)
+    run = Run(kitti, tmp_path / "run", steps=2, schedule_steps=4, checkpoint_every=2)
     run.finish()
-    run = Run(kitti, tmp_path / "run", steps=4, checkpoint_every=2)
+    run = Run(kitti, tmp_path / "run", steps=4, schedule_steps=4, checkpoint_every=2)
 
     def limit() -> None:  # writing beyond 20 kB fails, as on a full disk
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
