@@ -103,12 +103,12 @@ class PreparedDataset:
         self.num_training_classes = num_training_classes
         self.image_ids = tuple(image_ids)
         self.num_examples = len(self.image_ids)
-        self.files = tuple(files)
-        self.record_paths = [os.fspath(path) for path in paths]
         self._records = RecordFile(paths)
         self._parse = parse
         self._read_labels = labels
         self._labels: list[dict[str, np.ndarray]] | None = None
+        self.files = tuple(files)
+        self.record_paths = [os.fspath(path) for path in paths]
         if self._records.num_records != self.num_examples:
             raise UserError(
                 f"{name}: {self._records.num_records} prepared records for {self.num_examples} frames; "

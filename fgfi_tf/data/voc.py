@@ -84,12 +84,12 @@ def prepare(
     return PreparedDataset(
         name=f"voc/{split}",
         class_names=voc_raw.CLASS_NAMES,
+        files=[(frame.image_path, frame.annotation_path) for frame in frames],
         num_training_classes=len(voc_raw.CLASS_NAMES),
         image_ids=[frame.image_id for frame in frames],
         paths=paths,
         parse=functools.partial(parse_record, builder.info.features, ATTRIBUTES),
         labels=lambda: [_frame_labels(frame) for frame in frames],
-        files=[(frame.image_path, frame.annotation_path) for frame in frames],
     )
 
 

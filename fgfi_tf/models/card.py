@@ -21,10 +21,14 @@ class ModelCard:
     options: dict[str, object] = dataclasses.field(default_factory=dict)
     dataset: str = ""
 
+    def as_dict(self) -> dict[str, object]:
+        """The fields by name."""
+        return dataclasses.asdict(self)
+
     def write(self, folder: Path) -> None:
         """Writes ``model.json`` into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / MODEL_FILE).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        (folder / MODEL_FILE).write_text(json.dumps(self.as_dict(), indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> ModelCard | None:

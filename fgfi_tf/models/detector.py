@@ -6,8 +6,6 @@ is one subclass of :class:`Detector` and one entry in ``fgfi_tf.models.registry`
 
 from __future__ import annotations
 
-import dataclasses
-
 import tensorflow as tf
 import tf_keras as keras
 
@@ -56,7 +54,7 @@ class Detector(keras.Model):
     def get_config(self) -> dict:
         """What ``registry.build`` made it of, for the metadata of a SavedModel."""
         card = self.card or ModelCard("", tuple(self.input_size), tuple(self.class_names))
-        return dataclasses.asdict(card)
+        return card.as_dict()
 
     @classmethod
     def check_input_size(cls, size: tuple[int, int]) -> None:

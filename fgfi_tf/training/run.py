@@ -84,12 +84,12 @@ def train(config: ExperimentConfig) -> Result:
     _check_batch(config, over)
     chief = strategy.is_chief(over)
     folder = open_run(config, writes=chief)
-    log = RunLog(folder.root / LOG_FILE if chief else None)
     dataset = datasets.open_split(config.dataset, config.data_dir, config.train_split, config.prepared_dir)
+    keras.utils.set_random_seed(config.seed)
+    log = RunLog(folder.root / LOG_FILE if chief else None)
     announce.check_objects(dataset)
     log(announce.data_line(config.train_split, dataset))
     data_state.check(config, folder.root, dataset, log, writes=chief)
-    keras.utils.set_random_seed(config.seed)
     class_names = dataset.class_names[: dataset.num_training_classes]
     with precision(config.mixed_precision), over.scope():
         distiller = build.build_distiller(config, class_names)
