@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from fgfi_tf.errors import UserError
+from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.interop import weight_files
 from fgfi_tf.models import registry
 from fgfi_tf.models.card import ModelCard
@@ -43,7 +43,11 @@ def describe(config: ExperimentConfig) -> str:
     if card is not None:
         size = "x".join(map(str, card.input_size))
         trained = f", trained on {card.dataset or 'unknown data'} at {size}"
-    return f"teacher: {config.teacher_model}{trained}, {prefix}; {_precision(prefix)}"
+    try:
+        known = _precision(prefix)
+    except ValueError as error:  # files that somebody has edited; UserError is one
+        known = f"its AP cannot be read: {first_line(error)}"
+    return f"teacher: {config.teacher_model}{trained}, {prefix}; {known}"
 
 
 def _precision(prefix: Path) -> str:

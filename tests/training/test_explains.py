@@ -84,6 +84,8 @@ def test_what_is_known_of_a_teacher(experiment, tmp_path):
             shutil.copy(file, file.with_name(file.name.replace("-3", f"-{step}")))
         log.add(folder / "checkpoints" / f"ckpt-{step}", {"mAP11": value, "mAP40": 0.5})
     assert teacher.describe(ask).endswith("ckpt-3; mAP11 25.0 on val at step 1")
+    (folder / "evaluation" / "results.json").write_text("{")
+    assert "ckpt-3; its AP cannot be read: " in teacher.describe(ask)
 
 
 def test_a_checkpoint_without_model_json_needs_the_teachers_name(experiment, tmp_path):
