@@ -96,7 +96,6 @@ def open_run(config: ExperimentConfig, *, writes: bool = True) -> RunFolder:
 
 def _check_same(folder: RunFolder, config: ExperimentConfig) -> None:
     there = flags.read_flagfile(folder.flags)
-    check_schedule(there, config)
     names = [field.name for field in dataclasses.fields(config) if field.name not in RESUMABLE]
     differing = [name for name in names if getattr(there, name) != getattr(config, name)]
     if differing:
@@ -105,6 +104,7 @@ def _check_same(folder: RunFolder, config: ExperimentConfig) -> None:
             f"--output_dir={folder.root} already holds another run, started with {listed}: choose another "
             "folder, give the same flags to go on with it, or pass --overwrite to delete it"
         )
+    check_schedule(there, config)
 
 
 def _clear(folder: RunFolder) -> None:

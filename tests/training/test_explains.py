@@ -256,6 +256,8 @@ def test_a_cosine_of_another_span_is_refused_and_both_ways_out_work(experiment, 
         f"steps; over {steps} it would jump. --schedule_steps=6 keeps the schedule, --schedule_steps={steps} "
         "changes it"
     )
+    with pytest.raises(UserError, match="already holds another run, started with --seed=0"):
+        run.train(experiment(steps=steps, seed=1))
     assert run.train(experiment(steps=steps, schedule_steps=6)).finished
     assert run.train(experiment(steps=steps, schedule_steps=steps)).finished
     assert run.train(experiment(steps=steps, schedule_steps=steps)).finished
