@@ -266,7 +266,7 @@ def check_finite(config: Any) -> None:
     """Raises UserError for an option of a dataclass of options that is infinite or not a number."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if isinstance(value, float) and not math.isfinite(value):
+        if field.type == "float" and not math.isfinite(value):
             raise UserError(f"--{field.name}={value}: a finite number is expected")
 
 
