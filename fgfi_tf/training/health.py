@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.run_log import RunLog
 
-# So many steps in a row must show it: a few batches without an object are no fault.
+# So many steps in a row must show it: a few batches without an object are no fault, and both losses fall fast
+# at the start.
 STEPS = 10
+SIZE_STEPS = 100
 FACTOR = 10.0
 
 
@@ -95,7 +97,7 @@ class Health:
         imitation = values.get("imitation_loss", 0.0)
         detection = sum(values.get(name, 0.0) for name in self._losses)
         apart = imitation > 0 and detection > 0 and not 1 / FACTOR <= imitation / detection <= FACTOR
-        if not self._lasts("size", apart, steps):
+        if not self._lasts("size", apart, steps, SIZE_STEPS):
             return ""
         which = "larger" if imitation > detection else "smaller"
         ratio = max(imitation, detection) / min(imitation, detection)
@@ -114,9 +116,9 @@ class Health:
             when is not None and when.weight != 0 and previous + 1 >= when.first and not 0 < when.last < step
         )
 
-    def _lasts(self, key: str, found: bool, steps: int) -> bool:
+    def _lasts(self, key: str, found: bool, steps: int, least: int = STEPS) -> bool:
         self._lasting[key] = self._lasting.get(key, 0) + steps if found else 0
-        return self._lasting[key] >= STEPS
+        return self._lasting[key] >= least
 
     def _once(self, key: str, text: str) -> list[str]:
         if key in self._told:

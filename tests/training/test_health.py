@@ -84,17 +84,18 @@ def test_a_dead_adaptation():
     ],
 )
 def test_losses_of_another_order(changes, weight, message):
-    found = told(health(weight=weight), (50, changes), (100, changes))
-    assert [len(warnings) for warnings in found] == [1, 0]
-    assert found[0][0].startswith(message)
-    assert ("--imitation_weight" in found[0][0]) == (weight is not None)
+    found = told(health(weight=weight), (50, changes), (99, changes), (150, changes), (200, changes))
+    assert [len(warnings) for warnings in found] == [0, 0, 1, 0]
+    assert found[2][0].startswith(message)
+    assert ("--imitation_weight" in found[2][0]) == (weight is not None)
+    assert told(health(weight=weight), (90, changes), (99, {}), (150, changes)) == [[], [], []]
 
 
 def test_steps_without_imitation_are_not_judged():
     bad = {"imitation_loss": 0.001, "imitation_active_share": 0.0}
     # the first summary that holds only steps of imitation is that of 101 to 150; the last one ends at 200
-    found = told(health(first=80, last=200), (50, bad), (100, bad), (150, bad), (250, bad))
-    assert [len(warnings) for warnings in found] == [0, 0, 2, 0]
+    found = told(health(first=80, last=200), (50, bad), (100, bad), (150, bad), (200, bad), (300, bad))
+    assert [len(warnings) for warnings in found] == [0, 0, 1, 1, 0]
     assert told(health(first=80, last=120), (50, bad), (100, bad), (150, bad)) == [[], [], []]
     assert told(health(weight=0.0), (50, bad)) == [[]]
     assert told(Health(["class", "box"]), (50, bad)) == [[]]
