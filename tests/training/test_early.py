@@ -62,7 +62,7 @@ def script(name: str, *arguments: str, code: int = 1) -> str:
         ),
         (
             ["--output_dir=x", "--data_dir=.", "--init_checkpoint=/no/vgg.pth"],
-            "--init_checkpoint: no checkpoint at /no/vgg.pth; README says which files",
+            "--init_checkpoint: no checkpoint at /no/vgg.pth; README says which published weights",
         ),
     ],
 )
