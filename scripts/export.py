@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError
-from fgfi_tf.training import flags
+from fgfi_tf.training import early, flags
 from fgfi_tf.training.config import option, parse_size
 
 
@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> None:
     for name in ("checkpoint", "output_dir"):
         if not getattr(config, name):
             raise UserError(f"--{name} is missing")
+    early.check_checkpoint("checkpoint", config.checkpoint)
     cli.start_tensorflow()
     from fgfi_tf.interop import export
     from fgfi_tf.training import loading

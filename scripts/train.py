@@ -13,12 +13,13 @@ from collections.abc import Sequence
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from fgfi_tf import cli
-from fgfi_tf.training import flags
+from fgfi_tf.training import early, flags
 
 
 def main(argv: Sequence[str]) -> int:
     """Parses the flags and trains; the same command again goes on where it stopped."""
     config = flags.parse(argv)  # before TensorFlow starts: a wrong flag is told at once
+    early.check_start(config)
     cli.start_tensorflow()
     from fgfi_tf.training import run
 

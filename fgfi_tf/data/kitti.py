@@ -87,6 +87,7 @@ def prepare(
     return PreparedDataset(
         name=f"kitti/{split}",
         class_names=kitti_raw.CLASS_NAMES,
+        files=[(frame.image_path, frame.label_path) for frame in frames],
         num_training_classes=kitti_raw.NUM_TRAINING_CLASSES,
         image_ids=[frame.image_id for frame in frames],
         paths=paths,

@@ -84,6 +84,8 @@ class PreparedDataset:
         num_training_classes: how many are to learn.
         num_examples: images of the split.
         image_ids: their names, in the order of the split.
+        files: the raw files of each image, (image, labels or None); () where there are only records.
+        record_paths: the TFRecord files.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class PreparedDataset:
         paths: Sequence[str | os.PathLike],
         parse: Callable[[tf.Tensor], Sample],
         labels: Callable[[], list[dict[str, np.ndarray]]],
+        files: Sequence[tuple[Path | None, ...]] = (),
     ):
         self.name = name
         self.class_names = tuple(class_names)
@@ -106,6 +109,8 @@ class PreparedDataset:
         self._parse = parse
         self._read_labels = labels
         self._labels: list[dict[str, np.ndarray]] | None = None
+        self.files = tuple(files)
+        self.record_paths = [os.fspath(path) for path in paths]
         if self._records.num_records != self.num_examples:
             raise UserError(
                 f"{name}: {self._records.num_records} prepared records for {self.num_examples} frames; "

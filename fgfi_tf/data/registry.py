@@ -1,15 +1,23 @@
-"""Every dataset by name. A new dataset is one entry here."""
+"""Every dataset by name. A new dataset is one entry here.
+
+An entry names its builder's module, so that the names are known without TensorFlow, which takes seconds to
+import.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fgfi_tf.data import kitti, kitti_raw, voc, voc_raw
+from fgfi_tf.data import kitti_raw, voc_raw
 from fgfi_tf.data.images import MAX_MEGAPIXELS
-from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from fgfi_tf.data.records import PreparedDataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,20 +25,20 @@ class Entry:
     """A dataset.
 
     Attributes:
-        prepare: (data_dir, split, prepared_dir, max_megapixels=...) to the split, its TFRecords written where
-            needed.
+        module: whose ``prepare(data_dir, split, prepared_dir, max_megapixels=...)`` opens a split, its
+            TFRecords written where needed.
         protocol: the name of its evaluation in ``fgfi_tf.evaluation.registry``.
         image_folder: (data_dir, split) to the folder of the image files, None where there is no such.
     """
 
-    prepare: Callable[..., PreparedDataset]
+    module: str
     protocol: str
     image_folder: Callable[[str | Path, str], Path | None]
 
 
 _ENTRIES: dict[str, Entry] = {
-    "kitti": Entry(kitti.prepare, "kitti", kitti_raw.image_folder),
-    "voc": Entry(voc.prepare, "voc", voc_raw.image_folder),
+    "kitti": Entry("fgfi_tf.data.kitti", "kitti", kitti_raw.image_folder),
+    "voc": Entry("fgfi_tf.data.voc", "voc", voc_raw.image_folder),
 }
 
 
@@ -63,4 +71,5 @@ def open_split(
     known = entry(name)
     if not data_dir:
         raise UserError(f"--data_dir is missing: the folder of the raw {name} data")
-    return known.prepare(data_dir, split, prepared_dir or None, max_megapixels=max_megapixels)
+    prepare = importlib.import_module(known.module).prepare
+    return prepare(data_dir, split, prepared_dir or None, max_megapixels=max_megapixels)

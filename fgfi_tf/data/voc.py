@@ -105,6 +105,7 @@ def prepare(
     return PreparedDataset(
         name=f"voc/{split}",
         class_names=voc_raw.CLASS_NAMES,
+        files=[(frame.image_path, frame.annotation_path) for frame in frames],
         num_training_classes=len(voc_raw.CLASS_NAMES),
         image_ids=[frame.image_id for frame in frames],
         paths=paths,

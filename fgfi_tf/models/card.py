@@ -21,11 +21,15 @@ class ModelCard:
     options: dict[str, object] = dataclasses.field(default_factory=dict)
     dataset: str = ""
 
+    def as_dict(self) -> dict[str, object]:
+        """The fields by name."""
+        return dataclasses.asdict(self)
+
     def write(self, folder: Path) -> None:
         """Writes ``model.json`` into a folder, whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         scratch = folder / f"{MODEL_FILE}.new"
-        scratch.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        scratch.write_text(json.dumps(self.as_dict(), indent=1) + "\n")
         scratch.replace(folder / MODEL_FILE)
 
     @classmethod

@@ -53,6 +53,11 @@ class Detector(keras.Model):
     default_dataset: str = ""
     card: ModelCard | None = None
 
+    def get_config(self) -> dict:
+        """What ``registry.build`` made it of, for the metadata of a SavedModel."""
+        card = self.card or ModelCard("", tuple(self.input_size), tuple(self.class_names))
+        return card.as_dict()
+
     @classmethod
     def check_input_size(cls, size: tuple[int, int]) -> None:
         """Raises UserError, starting with the size, where this kind of detector cannot take it."""

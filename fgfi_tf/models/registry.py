@@ -1,35 +1,61 @@
-"""Every detector by name. A new detector is one entry here."""
+"""Every detector by name. A new detector is one entry here.
+
+An entry names its code by text, so that the names are known without TensorFlow, which takes seconds to
+import.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.models import faster_rcnn
 from fgfi_tf.models.card import ModelCard
-from fgfi_tf.models.detector import Detector
-from fgfi_tf.models.shuffledet import BackboneShuffleDet, ShuffleDet, network, pretrained
+
+if TYPE_CHECKING:
+    from fgfi_tf.models.detector import Detector
+
+#: In place of a weight file: the ImageNet weights of a detector's own backbone.
+IMAGENET = "imagenet"
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A detector: its class, whose attributes are known before it is built, and what builds it."""
+    """A detector: its class, whose attributes are known before it is built, and what builds it.
 
-    detector: type[Detector]
-    build: Callable[..., Detector]
+    Attributes:
+        detector: the class, or where it is: ``"module:name"``.
+        build: a function of ``input_size``, ``class_names`` and the options, or where it is; such a one is
+            given the detector's name first.
+        teacher: the published teacher of this detector, "" where there is none.
+    """
+
+    detector: type[Detector] | str
+    build: Callable[..., Detector] | str
+    teacher: str = ""
 
 
+_SHUFFLEDET = "fgfi_tf.models.shuffledet:ShuffleDet"
+_BACKBONE = "fgfi_tf.models.shuffledet:BackboneShuffleDet"
+_FASTER_RCNN = "fgfi_tf.models.faster_rcnn:FasterRCNN"
 _ENTRIES: dict[str, Entry] = {
-    **{name: Entry(ShuffleDet, functools.partial(ShuffleDet, name)) for name in network.VARIANTS},
+    # on each of models/backbones
     **{
-        name: Entry(BackboneShuffleDet, functools.partial(BackboneShuffleDet, name))
-        for name in pretrained.VARIANTS
+        f"{backbone}_shuffledet": Entry(_BACKBONE, _BACKBONE)
+        for backbone in ("efficientnet_lite0", "efficientnet_b0", "mobilenet_v2", "resnet50")
     },
     **{
-        name: Entry(faster_rcnn.FasterRCNN, functools.partial(faster_rcnn.build, name))
-        for name in faster_rcnn.VARIANTS
+        f"shuffledet_{width}": Entry(_SHUFFLEDET, _SHUFFLEDET, "shuffledet_1x")
+        for width in ("1x", "0.5x", "0.25x")
+    },
+    **{
+        f"faster_rcnn_{backbone}": Entry(
+            _FASTER_RCNN, "fgfi_tf.models.faster_rcnn:build", "faster_rcnn_vgg16"
+        )
+        for backbone in ("vgg11", "vgg16")
     },
 }
 
@@ -43,7 +69,12 @@ def detector_class(name: str) -> type[Detector]:
     """The class of a detector. Raises UserError for an unknown name."""
     if name not in _ENTRIES:
         raise UserError(f"unknown model {name!r}; known are {', '.join(names())}")
-    return _ENTRIES[name].detector
+    return _resolved(_ENTRIES[name].detector)
+
+
+def published_teacher(name: str) -> str:
+    """The detector that teaches ``name`` in the published runs, "" where there is none."""
+    return _ENTRIES[name].teacher if name in _ENTRIES else ""
 
 
 def check_options(name: str, options: Mapping[str, object]) -> None:
@@ -72,7 +103,17 @@ def build(
     """
     kind = detector_class(name)
     input_size, class_names = tuple(input_size), tuple(class_names)
-    detector = _ENTRIES[name].build(input_size=input_size, class_names=class_names, **options)
+    make = _ENTRIES[name].build
+    make = functools.partial(_resolved(make), name) if isinstance(make, str) else make
+    detector = make(input_size=input_size, class_names=class_names, **options)
     chosen = {key: options[key] for key in kind.user_options if key in options}
     detector.card = ModelCard(name, input_size, class_names, chosen, dataset)
     return detector
+
+
+def _resolved(code: Any) -> Any:
+    """What ``"module:name"`` names; anything else as it is."""
+    if not isinstance(code, str):
+        return code
+    module, _, name = code.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
-import tf_keras as keras
 
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.drawing import draw_boxes, montage, overlay_mask
@@ -14,7 +13,7 @@ from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.imitation.weight import RunningWeight
 from fgfi_tf.models import registry
-from fgfi_tf.models.detector import Detector
+from fgfi_tf.models.detector import Batch, Detector
 from fgfi_tf.prediction import split_detections
 from fgfi_tf.training import batches, loading, strategy
 from fgfi_tf.training.config import AUTO, ExperimentConfig
@@ -109,7 +108,10 @@ def build_batches(
 
 
 def picture_drawer(distiller: Distiller, dataset: PreparedDataset) -> Callable[[], dict[str, np.ndarray]]:
-    """A function that draws a split's first images: the student's detections, and the imitation mask."""
+    """A function that draws a split's first images, with the imitation mask where there is one.
+
+    ``detections`` has the ground truth of each image on the left and what the student detects on the right.
+    """
     student = distiller.student
     batch = next(iter(batches.evaluation_batches(student, dataset, min(PICTURES, dataset.num_examples))))
     batch["scale"] = tf.ones_like(batch["scale"])  # draw in pixels of the network input
@@ -120,6 +122,8 @@ def picture_drawer(distiller: Distiller, dataset: PreparedDataset) -> Callable[[
     def detect():
         return student.detect(student(student.preprocess(batch["image"]), training=False), batch)
 
+    names = [name.decode() for name in batch["image_id"].numpy()]
+    truths = [_with_truth(image, i, batch, student) for i, image in enumerate(images)]
     pictures = {}
     if distiller.imitation is not None:
         size = images.shape[1:3]
@@ -135,19 +139,20 @@ def picture_drawer(distiller: Distiller, dataset: PreparedDataset) -> Callable[[
     def draw() -> dict[str, np.ndarray]:
         found = split_detections({key: value.numpy() for key, value in detect().items()})
         drawn = [_drawn(image, f, student) for image, f in zip(images, found, strict=True)]
-        return {"detections": montage(drawn), **pictures}
+        pairs = [picture for pair in zip(truths, drawn, strict=True) for picture in pair]
+        captions = [f"{name}: {what}" for name in names for what in ("ground truth", "detections")]
+        return {"detections": montage(pairs, captions), **pictures}
 
     return draw
+
+
+def _with_truth(image: np.ndarray, row: int, batch: Batch, student: Detector) -> np.ndarray:
+    valid = batch["valid"][row].numpy()
+    labels = [student.class_names[int(i)] for i in batch["classes"][row].numpy()[valid]]
+    return draw_boxes(image, batch["boxes"][row].numpy()[valid], labels)
 
 
 def _drawn(image: np.ndarray, found: dict[str, np.ndarray], student: Detector) -> np.ndarray:
     shown = found["scores"] >= MIN_SCORE
     labels = [student.class_names[int(i)] for i in found["classes"][shown]]
     return draw_boxes(image, found["boxes"][shown], labels, found["scores"][shown])
-
-
-def set_precision(config: ExperimentConfig) -> None:
-    """Sets Keras's global dtype policy."""
-    keras.mixed_precision.set_global_policy(
-        "float32" if config.mixed_precision == "none" else f"mixed_{config.mixed_precision}"
-    )

@@ -25,12 +25,15 @@ ELSEWHERE = "a signal to another worker"
 class StepCallback(keras.callbacks.Callback):
     """Base: turns Keras's batch index into the run's step.
 
+    The logs are tensors: to read one waits for the step, which would leave a GPU idle between the steps.
+
     Args:
         start: steps done before this ``fit``.
     """
 
     def __init__(self, start: int):
         super().__init__()
+        self._supports_tf_logs = True  # what Keras asks: else it makes numbers of all logs after every step
         self.step = start
         self._start = start
 
@@ -39,8 +42,8 @@ class StepCallback(keras.callbacks.Callback):
         previous, self.step = self.step, self._start + batch + 1
         self.on_step(previous, self.step, logs or {})
 
-    def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
-        """After the updates ``previous + 1`` to ``step``."""
+    def on_step(self, previous: int, step: int, logs: dict[str, tf.Tensor]) -> None:
+        """After the updates ``previous + 1`` to ``step``; ``logs``: the model's metrics, float32 scalars."""
 
     @staticmethod
     def due(previous: int, step: int, every: int) -> bool:
@@ -60,7 +63,7 @@ class StepCounter(StepCallback):
         super().__init__(start)
         self._counter = counter
 
-    def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
+    def on_step(self, previous: int, step: int, logs: dict[str, tf.Tensor]) -> None:
         """Sets the counter."""
         self._counter.assign(step)
 
@@ -72,20 +75,45 @@ class StopOnNonFinite(StepCallback):
     run, it passes over the update and is halved. Where that does not help, at scale 1, the gradients
     themselves are not finite, and the run ends instead of passing over every update that is left.
 
+    A step's losses are read when the next one is on its way already, but for steps after which
+    something is written.
+
     Args:
         start: steps done before.
         folder: of the checkpoints, to name the last good one.
+        at_once: (previous step, step) to whether something is written then.
     """
 
-    def __init__(self, start: int, folder: Path):
+    def __init__(
+        self, start: int, folder: Path, at_once: Callable[[int, int], bool] = lambda previous, step: True
+    ):
         super().__init__(start)
-        self._folder = folder
+        self._folder, self._at_once = folder, at_once
         self._scale = math.inf
+        self._waiting: tuple | None = None
 
-    def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
+    def on_step(self, previous: int, step: int, logs: dict[str, tf.Tensor]) -> None:
         """Raises UserError naming the terms, the step and the last good checkpoint."""
+        scaled = "loss_scale" in logs
+        counter = tf.identity(self.model.optimizer.dynamic_counter) if scaled else None
+        self._check_waiting()
+        self._waiting = (previous, step, logs, counter)
+        if self._at_once(previous, step):
+            self._check_waiting()
+
+    def on_train_end(self, logs=None) -> None:
+        """Checks the last step, before it is saved."""
+        self._check_waiting()
+
+    def _check_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            previous, step, logs, counter = waiting
+            self._check(previous, step, {name: float(value) for name, value in logs.items()}, counter)
+
+    def _check(self, previous: int, step: int, logs: dict[str, float], counter: tf.Tensor | None) -> None:
         bad = [f"{name} is {value}" for name, value in logs.items() if not math.isfinite(value)]
-        if self._passed_over_at_scale_1(logs):
+        if self._passed_over_at_scale_1(logs, counter):
             bad.append("the gradient is not finite, whatever the loss scale")
         if not bad:
             return
@@ -97,10 +125,10 @@ class StopOnNonFinite(StepCallback):
             + ". A lower --learning_rate, --lr_warmup_steps or --clip_norm may help"
         )
 
-    def _passed_over_at_scale_1(self, logs: dict[str, float]) -> bool:
+    def _passed_over_at_scale_1(self, logs: dict[str, float], counter: tf.Tensor | None) -> bool:
         """Whether the scale was 1, is 1, and an update was passed over (that sets the counter to 0)."""
-        before, self._scale = self._scale, float(logs.get("loss_scale", math.inf))
-        return before == self._scale == 1.0 and int(self.model.optimizer.dynamic_counter) == 0
+        before, self._scale = self._scale, logs.get("loss_scale", math.inf)
+        return before == self._scale == 1.0 and int(counter) == 0
 
 
 class SaveCheckpoints(StepCallback):
@@ -120,7 +148,7 @@ class SaveCheckpoints(StepCallback):
         self._keeper, self._every, self._saved = keeper, every, saved
         self._last = start
 
-    def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
+    def on_step(self, previous: int, step: int, logs: dict[str, tf.Tensor]) -> None:
         """Saves where a checkpoint is due."""
         if self.due(previous, step, self._every):
             self._save()
@@ -155,7 +183,7 @@ class StopOnSignal(StepCallback):
         super().__init__(start)
         self._request, self._agree, self._every = request, agree, every
 
-    def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
+    def on_step(self, previous: int, step: int, logs: dict[str, tf.Tensor]) -> None:
         """Stops the fit."""
         asked = bool(self._request.name)
         if self._agree is not None:

@@ -10,25 +10,36 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.errors import UserError
+from fgfi_tf.models import registry
 
 _GROUP = "group"
 AUTO = "auto"  # of imitation_weight
 
 
-def option(default: Any, group: str, text: str, choices: Iterable[str] = ()) -> Any:
-    """A dataclass field that ``fgfi_tf.training.flags`` makes a flag of."""
+def option(
+    default: Any,
+    group: str,
+    text: str,
+    choices: Iterable[str] = (),
+    names: Callable[[], Iterable[str]] | None = None,
+) -> Any:
+    """A dataclass field that ``fgfi_tf.training.flags`` makes a flag of.
+
+    ``choices`` are all values there are. ``names`` gives those that the help lists, of a registry that grows.
+    """
     return dataclasses.field(
-        default=default, metadata={_GROUP: group, "help": text, "choices": tuple(choices)}
+        default=default, metadata={_GROUP: group, "help": text, "choices": tuple(choices), "names": names}
     )
 
 
 def _group(name: str):
-    return lambda default, text, choices=(): option(default, name, text, choices)
+    return lambda default, text, choices=(), names=None: option(default, name, text, choices, names)
 
 
 _model, _data, _optimization = _group("Model"), _group("Data"), _group("Optimization")
@@ -40,7 +51,7 @@ _run, _hardware = _group("Run folder and logging"), _group("Devices and speed")
 class ExperimentConfig:
     """All options of a training run. Build it with ``fgfi_tf.training.flags.parse`` or by keyword."""
 
-    model: str = _model("shuffledet_0.5x", "Detector to train.")
+    model: str = _model("shuffledet_0.5x", "Detector to train.", names=registry.names)
     input_size: str = _model(
         "384x1248",
         "ShuffleDet, alone or on a backbone: height x width of the network input, each divisible by 16. "
@@ -76,7 +87,7 @@ class ExperimentConfig:
         "R-CNN: rate * W added to the clipped gradient of every kernel.",
     )
 
-    dataset: str = _data("kitti", "Dataset to train on.")
+    dataset: str = _data("kitti", "Dataset to train on.", names=datasets.names)
     data_dir: str = _data("", "Folder of the raw dataset.")
     prepared_dir: str = _data("", "Folder for the TFRecords made once (empty: inside --data_dir).")
     max_megapixels: float = _data(MAX_MEGAPIXELS, "Largest picture prepared; a larger one is an error.")
@@ -116,7 +127,12 @@ class ExperimentConfig:
     seed: int = _optimization(0, "Seed of weights, data order, augmentation and dropout.")
 
     imitation: bool = _imitation(False, "Learn from a teacher by fine-grained feature imitation.")
-    teacher_model: str = _imitation("shuffledet_1x", "Detector that teaches.")
+    teacher_model: str = _imitation(
+        "",
+        "Detector that teaches (empty: what the model.json of --teacher_checkpoint says; files of other "
+        "programs have none).",
+        names=registry.names,
+    )
     teacher_checkpoint: str = _imitation(
         "", "The teacher's run folder or checkpoint, or the published faster_rcnn_*.pth."
     )
@@ -160,6 +176,9 @@ class ExperimentConfig:
 
     output_dir: str = _run("", "Run folder: flags, checkpoints, TensorBoard files.")
     overwrite: bool = _run(False, "Delete the run that --output_dir holds and start anew.")
+    allow_changed_data: bool = _run(
+        False, "Go on with a run although the images or labels that it was trained on have changed."
+    )
     summary_every: int = _run(50, "Steps between TensorBoard scalars (and lines of the log).")
     checkpoint_every: int = _run(500, "Steps between checkpoints.")
     keep_checkpoints: int = _run(5, "Newest checkpoints to keep.")
@@ -213,11 +232,12 @@ class ExperimentConfig:
         return parse_size("drift", self.drift)
 
 
-# Options that may differ when a run is taken up again: none of them changes what a step computes.
+# Options that may differ when a run is taken up again: none of them changes what a step computes, or what
+# they change is checked on its own (``schedules.check_schedule``; a teacher's name has to fit its file).
 RESUMABLE = frozenset(
-    "steps data_dir prepared_dir max_megapixels val_split output_dir overwrite summary_every "
-    "checkpoint_every keep_checkpoints picture_every evaluate_every devices virtual_cpus worker_timeout "
-    "jit_compile steps_per_execution".split()
+    "steps schedule_steps teacher_model data_dir prepared_dir max_megapixels val_split output_dir overwrite "
+    "allow_changed_data summary_every checkpoint_every keep_checkpoints picture_every evaluate_every devices "
+    "virtual_cpus worker_timeout jit_compile steps_per_execution".split()
 )
 
 
@@ -239,7 +259,7 @@ def parse_numbers(flag: str, text: str, kind: type = float) -> tuple:
 
 def _range(flag: str, text: str) -> tuple[float, float]:
     values = parse_numbers(flag, text)
-    if len(values) != 2 or not 0 <= values[0] <= values[1]:
+    if len(values) != 2 or not 0 <= values[0] <= values[1] < math.inf:
         raise UserError(f"--{flag}={text}: two numbers are expected, lowest and highest, not negative")
     return values
 
@@ -260,45 +280,65 @@ _AT_LEAST = {
 }
 
 
+def check_finite(config: Any) -> None:
+    """Raises UserError for an option of a dataclass of options that is infinite or not a number."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.type == "float" and not math.isfinite(value):
+            raise UserError(f"--{field.name}={value}: a finite number is expected")
+
+
 def validate(config: ExperimentConfig) -> ExperimentConfig:
     """Returns the config; raises UserError, one line naming the flag, where it cannot work."""
+    validate_values(config)
+    _validate_model(config)
+    return config
+
+
+def validate_values(config: ExperimentConfig) -> None:
+    """What of :func:`validate` needs no detector, and so no TensorFlow."""
+    if not config.output_dir:
+        raise UserError("--output_dir is missing: the folder to write the run to")
+    _validate_names(config)
+    check_finite(config)
     for least, names in _AT_LEAST.items():
         for name in names.split():
-            if not getattr(config, name) >= least:  # also refuses NaN
+            if getattr(config, name) < least:
                 raise UserError(f"--{name}={getattr(config, name)}: must be at least {least}")
     for field in dataclasses.fields(config):
         choices, value = field.metadata["choices"], getattr(config, field.name)
         if choices and value not in choices:
             raise UserError(f"--{field.name}={value}: {did_you_mean(value, choices)}")
-    _validate_model(config)
     _validate_optimization(config)
     _validate_imitation(config)
     for name in ("contrast_range", "saturation_range", "drift_xy"):
         getattr(config, name)
     if config.flip > 1:
         raise UserError(f"--flip={config.flip}: a probability is expected")
-    return config
+    if config.dropout != -1 and not 0 <= config.dropout < 1:
+        raise UserError(f"--dropout={config.dropout}: must be at least 0 and below 1")
+    config.size  # noqa: B018  raises where it is malformed
+
+
+def _validate_names(config: ExperimentConfig) -> None:
+    for flag, asked in (("model", True), ("teacher_model", config.imitation and config.teacher_model)):
+        name = getattr(config, flag)
+        if asked and name not in registry.names():
+            raise UserError(f"--{flag}={name}: no such detector; {did_you_mean(name, registry.names())}")
+    if config.dataset not in datasets.names():
+        known = did_you_mean(config.dataset, datasets.names())
+        raise UserError(f"--dataset={config.dataset}: no such dataset; {known}")
 
 
 def _validate_model(config: ExperimentConfig) -> None:
-    from fgfi_tf.models import registry  # here, since it imports tensorflow
-
-    for flag in ("model", "teacher_model"):
-        name = getattr(config, flag)
-        if (flag == "model" or config.imitation) and name not in registry.names():
-            raise UserError(f"--{flag}={name}: no such detector; {did_you_mean(name, registry.names())}")
     kind = registry.detector_class(config.model)
     try:
         kind.check_input_size(config.size)
     except UserError as error:
         raise UserError(f"--input_size={error} ({config.model})") from error
     registry.check_options(config.model, config.model_options)
-    if config.dropout != -1 and not 0 <= config.dropout < 1:
-        raise UserError(f"--dropout={config.dropout}: must be at least 0 and below 1")
     if kind.keeps_shape:
         _validate_shapes(config)
-    if not config.output_dir:
-        raise UserError("--output_dir is missing: the folder to write the run to")
 
 
 def _validate_shapes(config: ExperimentConfig) -> None:
@@ -306,7 +346,9 @@ def _validate_shapes(config: ExperimentConfig) -> None:
     for name in ("brightness", "contrast", "saturation", "drift"):
         default = ExperimentConfig.__dataclass_fields__[name].default
         if getattr(config, name) != default:
-            raise UserError(f"--{name}: training images of {config.model} are mirrored, nothing else")
+            raise UserError(
+                f"--{name}: training images of {config.model} are mirrored, nothing else but a crop to 2:1"
+            )
     if config.flip not in (0.0, 0.5):
         raise UserError(
             f"--flip={config.flip}: {config.model} takes 0.5 (each image and its mirror image) or 0"
@@ -316,8 +358,9 @@ def _validate_shapes(config: ExperimentConfig) -> None:
 
 
 def _validate_optimization(config: ExperimentConfig) -> None:
-    if not config.learning_rate > 0:
-        raise UserError(f"--learning_rate={config.learning_rate}: must be above 0")
+    for name in ("learning_rate", "lr_decay_factor"):
+        if not getattr(config, name) > 0:
+            raise UserError(f"--{name}={getattr(config, name)}: must be above 0")
     if config.ema >= 1 or config.momentum >= 1:
         raise UserError("--ema and --momentum must be below 1")
     if config.batch_size % config.gradient_accumulation:

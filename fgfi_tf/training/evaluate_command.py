@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command
 from fgfi_tf.evaluation.protocol import Protocol
+from fgfi_tf.models import registry
 from fgfi_tf.outputs import OutputFolder
+from fgfi_tf.training import early
 from fgfi_tf.training.config import option
 
 if TYPE_CHECKING:  # it imports TensorFlow, which result files do without
@@ -33,7 +36,9 @@ class EvaluateConfig(command.FilesConfig):
         "Evaluate every new checkpoint of the run folder --checkpoint while training goes on, keep the "
         "best, write TensorBoard scalars; ends when training has ended.",
     )
-    dataset: str = option("", _MODEL, "Dataset to evaluate on (empty: that of the training).")
+    dataset: str = option(
+        "", _MODEL, "Dataset to evaluate on (empty: that of the training).", names=datasets.names
+    )
     data_dir: str = option("", _MODEL, "Folder of the raw dataset.")
     prepared_dir: str = option("", _MODEL, "Folder for the TFRecords made once (empty: inside --data_dir).")
     max_megapixels: float = option(
@@ -48,7 +53,9 @@ class EvaluateConfig(command.FilesConfig):
         _MODEL,
         "Write the detections there, in the dataset's own format (see --overwrite).",
     )
-    model: str = option("", _MODEL, "Detector; needed for TF1 checkpoints and .pth files only.")
+    model: str = option(
+        "", _MODEL, "Detector; needed for TF1 checkpoints and .pth files only.", names=registry.names
+    )
     poll_seconds: float = option(10.0, _MODEL, "Seconds between looks for a new checkpoint.")
 
 
@@ -76,7 +83,6 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 def _evaluate_model(config: EvaluateConfig) -> None:
-    from fgfi_tf.data import registry as datasets
     from fgfi_tf.prediction import Predictor
     from fgfi_tf.training import checkpoints, evaluator
 
@@ -84,8 +90,9 @@ def _evaluate_model(config: EvaluateConfig) -> None:
     path, predictor = Path(config.checkpoint), None
     if path.joinpath("saved_model.pb").is_file():
         predictor = Predictor.load(path)
-    else:
-        path = checkpoints.find_checkpoint(path)  # before the data is prepared
+    else:  # before the data is prepared
+        early.check_checkpoint("checkpoint", str(path))
+        path = checkpoints.find_checkpoint(path)
     config = _with_run_settings(config, predictor.dataset if predictor else _trained_on(path, config.model))
     dataset, protocol = _open(config)
     truths = protocol.truths(dataset.labels(), dataset.class_names)
@@ -113,7 +120,6 @@ def _evaluate_model(config: EvaluateConfig) -> None:
 
 
 def _open(config: EvaluateConfig) -> tuple[PreparedDataset, Protocol]:
-    from fgfi_tf.data import registry as datasets
     from fgfi_tf.evaluation import registry as protocols
 
     protocol = protocols.get(datasets.entry(config.dataset).protocol, config.protocol)
@@ -133,7 +139,6 @@ def _result_names(protocol: Protocol, dataset: PreparedDataset, split: str) -> l
 
 def _trained_on(path: Path, model: str) -> str:
     """The dataset that a checkpoint was trained on, "" where nothing says."""
-    from fgfi_tf.models import registry
     from fgfi_tf.models.card import ModelCard
 
     card = ModelCard.read(path.parent)
@@ -165,7 +170,8 @@ def _watch(config: EvaluateConfig) -> None:
     from fgfi_tf.training.run_folder import RunFolder
 
     folder = RunFolder(Path(config.checkpoint))
-    print(f"watching {folder.root}; it ends with training", flush=True)
+    waiting = "" if folder.root.is_dir() else " (there is no such folder yet: waiting for a run to make it)"
+    print(f"watching {folder.root}; it ends with training{waiting}", flush=True)
     while not (config.dataset and config.val_split) and not folder.flags.is_file():
         time.sleep(config.poll_seconds)
     config = _with_run_settings(config, "")

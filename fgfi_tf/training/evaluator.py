@@ -18,6 +18,7 @@ from fgfi_tf.evaluation.protocol import Protocol
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.prediction import Predictor, split_detections
 from fgfi_tf.training import batches, checkpoints, loading
+from fgfi_tf.training.precision import precision
 from fgfi_tf.training.run_folder import RunFolder
 
 Frames = dict[str, dict[str, np.ndarray]]
@@ -72,6 +73,9 @@ def predict_split(predictor: Predictor, dataset: PreparedDataset) -> Frames:
 class CheckpointEvaluator:
     """Evaluates checkpoints of one run, one after the other, with one graph.
 
+    In float32, whatever precision the caller trains in: ``best/`` is chosen by the numbers that an evaluation
+    of its own gives.
+
     Args:
         dataset: the split.
         protocol: its evaluation.
@@ -96,13 +100,14 @@ class CheckpointEvaluator:
 
     def __call__(self, path: Path | str) -> tuple[Any, Any]:
         """(result, detections) of a checkpoint. Raises UserError where it cannot be loaded, or Abandoned."""
-        if self._detector is None:
-            classes = self._dataset.class_names[: self._dataset.num_training_classes]
-            self._detector = loading.load_detector(path, model=self._model, class_names=classes)
-            self._detect = batched_detector(self._detector, self._stop)
-        else:
-            loading.load_weights(self._detector, path)
-        frames = self._detect(self._dataset, self._batch_size)
+        with precision("none"):
+            if self._detector is None:
+                classes = self._dataset.class_names[: self._dataset.num_training_classes]
+                self._detector = loading.load_detector(path, model=self._model, class_names=classes)
+                self._detect = batched_detector(self._detector, self._stop)
+            else:
+                loading.load_weights(self._detector, path)
+            frames = self._detect(self._dataset, self._batch_size)
         detections = self._protocol.detections(frames, self._detector.class_names)
         return self._protocol.evaluate(detections, self._truths), detections
 

@@ -17,7 +17,7 @@ from absl import flags as absl_flags
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.paths import user_path
-from fgfi_tf.training.config import ExperimentConfig, did_you_mean, validate
+from fgfi_tf.training.config import ExperimentConfig, check_finite, did_you_mean, validate
 
 # The first line of a run's flags.cfg; no other file has it.
 HEADER = "# Every flag of this run. Start it again with --flagfile=<this file>."
@@ -85,9 +85,11 @@ def parse(argv: Sequence[str], config_class: type = ExperimentConfig):
         sys.exit(0)
     if rest and rest != ["--"]:
         raise _unexpected(rest[0], config_class)
-    return config_class(
+    config = config_class(
         **{field.name: _value(field, values[field.name].value) for field in dataclasses.fields(config_class)}
     )
+    check_finite(config)
+    return config
 
 
 def _unexpected(argument: str, config_class: type) -> UserError:
@@ -149,7 +151,8 @@ def _read_lines(name: str, folder: Path) -> tuple[Path, list[str]]:
     try:
         path = user_path(name)
         path = folder / path if (folder / path).is_file() else path
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        # utf-8-sig: editors on Windows begin a file with a byte order mark
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, ValueError) as error:  # a name with NUL, a file that is no text, no such user
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--flagfile={_shortened(name)}: cannot read it: {reason}") from error
@@ -187,7 +190,9 @@ def _flag_help(field: dataclasses.Field) -> list[str]:
     kind = choices or ("FLOAT|auto" if field.type == "float | str" else field.type.upper())
     usage = f"--[no]{field.name}" if field.type == "bool" else f"--{field.name}={kind}"
     shown = ("on" if field.default else "off") if field.type == "bool" else field.default
-    text = f"{field.metadata['help']} Default: {'empty' if shown == '' else shown}."
+    listed = field.metadata.get("names")
+    known = f" Known: {', '.join(listed())}." if listed else ""
+    text = f"{field.metadata['help']}{known} Default: {'empty' if shown == '' else shown}."
     return [f"  {usage}", *textwrap.wrap(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)]
 
 

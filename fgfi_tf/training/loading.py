@@ -100,7 +100,7 @@ def load_initial_weights(detector: Detector, path: Path | str, pixels: str = "au
     ``path`` may be ``"imagenet"``: the weights of the detector's own backbone. ``pixels`` is for ImageNet
     files, see ``weight_files.load_initial_weights``. Raises UserError.
     """
-    if str(path) == imagenet.NAME:
+    if str(path) == registry.IMAGENET:
         imagenet.load(detector)
         return
     prefix = find_checkpoint(path)

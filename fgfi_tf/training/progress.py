@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
@@ -13,9 +14,17 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.training.callbacks import StepCallback
+from fgfi_tf.training.config import ExperimentConfig
 
 # Columns of Keras's bar without values, for up to 99,999 steps and 9 hours, and of " - name: 1.2345e-06".
 BAR_WIDTH, VALUE_WIDTH = 60, 15
+BAR_SECONDS = 0.2
+
+
+# Lines of the log come after so many steps too: a newcomer need not wait for the first summary.
+EARLY = (1, 10)
+# Shown as shares of a hundred, behind the imitation loss.
+SHARES = {"imitation_mask_share": "mask", "imitation_active_share": "active"}
 
 
 class Summaries(StepCallback):
@@ -29,8 +38,10 @@ class Summaries(StepCallback):
         every: steps between summaries.
         learning_rate: step to rate.
         batch_size: global, for images/s.
-        log: called with one line a summary (None: nothing is printed).
+        log: called with one line a summary, and one after the first steps (None: nothing is logged).
         total: steps of the whole run, for the line.
+        table: called with the step and the values of each summary.
+        watch: called with (step of the summary before, step, values) at each one; see ``health.Health``.
     """
 
     def __init__(
@@ -42,9 +53,12 @@ class Summaries(StepCallback):
         batch_size: int,
         log: Callable[[str], None] | None = None,
         total: int = 0,
+        table: Callable[[int, dict[str, float]], None] | None = None,
+        watch: Callable[[int, int, dict[str, float]], None] | None = None,
     ):
         super().__init__(start)
         self._writer = tf.summary.create_file_writer(str(folder)) if folder else None
+        self._table, self._watch, self._summarised = table, watch, start
         self._every, self._learning_rate, self._batch_size = every, learning_rate, batch_size
         self._log, self._total = log, total
         self._seconds, self._timed_steps = 0.0, 0
@@ -54,34 +68,66 @@ class Summaries(StepCallback):
         """Starts the clock: what callbacks do between steps is not timed."""
         self._begin = time.monotonic()
 
-    def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
+    def on_step(self, previous: int, step: int, logs: dict[str, tf.Tensor]) -> None:
         """Writes the scalars where they are due."""
         if previous > self._start:  # the first step traces the graph
             self._seconds += time.monotonic() - self._begin
             self._timed_steps += step - previous
-        if not self.due(previous, step, self._every):
+        due = self.due(previous, step, self._every)
+        if not (due or is_early(self._start, previous, step)):
             return
         values = {name: float(value) for name, value in logs.items()}
         values["learning_rate"] = self._learning_rate(step - 1)
         if self._seconds > 0:
             values["images_per_second"] = self._timed_steps * self._batch_size / self._seconds
-            self._seconds, self._timed_steps = 0.0, 0
+        if self._log is not None:
+            self._log(self._line(step, values))
+        if not due:
+            return
+        self._summarise(step, values)
+        self._summarised, self._seconds, self._timed_steps = step, 0.0, 0
+        self.model.reset_metrics()
+
+    def _summarise(self, step: int, values: dict[str, float]) -> None:
         if self._writer is not None:
             with self._writer.as_default(step=step):
                 for name, value in values.items():
                     tf.summary.scalar(f"train/{name}", value)
             self._writer.flush()
-        if self._log is not None:
-            self._log(self._line(step, values))
-        self.model.reset_metrics()
+        if self._table is not None:
+            self._table(step, values)
+        if self._watch is not None:
+            self._watch(self._summarised, step, values)
 
     def _line(self, step: int, values: dict[str, float]) -> str:
-        parts = [f"{name} {value:.4g}" for name, value in values.items() if name != "images_per_second"]
+        passed = ("images_per_second", "imitation_loss_unweighted", "imitation_weight", *SHARES)
+        parts = [f"{name} {value:.4g}" for name, value in values.items() if name not in passed]
+        if "imitation_loss_unweighted" in values:
+            at = next(i for i, part in enumerate(parts) if part.startswith("imitation_loss "))
+            parts[at] += f" ({values['imitation_loss_unweighted']:.4g} x {values['imitation_weight']:.4g})"
+            shares = [f"{text} {100 * values[name]:.3g} %" for name, text in SHARES.items() if name in values]
+            parts[at + 1 : at + 1] = shares
         speed = values.get("images_per_second")
         if speed:
             left = (self._total - step) * self._batch_size / speed
             parts += [f"{speed:.1f} images/s", f"left {duration(left)}"]
         return f"step {step}/{self._total}: " + ", ".join(parts)
+
+
+def is_early(start: int, previous: int, step: int) -> bool:
+    """Whether one of the ``EARLY`` steps of a run that began at ``start`` lies in (previous, step]."""
+    return any(previous < start + n <= step for n in EARLY)
+
+
+def written_at(config: ExperimentConfig, start: int) -> Callable[[int, int], bool]:
+    """Tells whether a run writes something in (previous, step]: a line, a summary, pictures, a checkpoint."""
+    every = (config.summary_every, config.picture_every, config.checkpoint_every)
+
+    def written(previous: int, step: int) -> bool:
+        due = any(StepCallback.due(previous, step, n) for n in every)
+        return due or is_early(start, previous, step)
+
+    return written
 
 
 def duration(seconds: float) -> str:
@@ -113,18 +159,24 @@ class ProgressBar(StepCallback):
         super().__init__(start)
         self._bar = _RunBar(start, total)
         self._total = total
+        self._shown = -math.inf
 
-    def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
+    def on_step(self, previous: int, step: int, logs: dict[str, tf.Tensor]) -> None:
         """Moves the bar; the values are those of the model's metrics, as many as the line has room for.
 
-        A bar that is longer than the line cannot be drawn over: each step would leave one.
+        A bar that is longer than the line cannot be drawn over: each step would leave one. It moves a few
+        times a second at most, since its values wait for the step.
         """
+        now = time.monotonic()
+        if now - self._shown < BAR_SECONDS and step < self._total:
+            return
+        self._shown = now
         room, shown = shutil.get_terminal_size().columns - BAR_WIDTH, []
         for name, value in logs.items():
             room -= len(name) + VALUE_WIDTH
             if room < 0:
                 break
-            shown.append((name, value))
+            shown.append((name, float(value)))
         self._bar.stateful_metrics = set(logs)
         self._bar.update(step, shown, finalize=step >= self._total)
 
@@ -152,7 +204,7 @@ class Pictures(StepCallback):
         self._writer = tf.summary.create_file_writer(str(folder)) if folder else None
         self._every, self._draw = every, draw
 
-    def on_step(self, previous: int, step: int, logs: dict[str, float]) -> None:
+    def on_step(self, previous: int, step: int, logs: dict[str, tf.Tensor]) -> None:
         """Draws where it is due."""
         if not self.due(previous, step, self._every):
             return

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import tensorflow as tf
 import tf_keras as keras
@@ -19,13 +19,25 @@ from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.weight import RunningWeight
-from fgfi_tf.training import build, callbacks, progress, strategy
+from fgfi_tf.training import (
+    announce,
+    build,
+    callbacks,
+    data_state,
+    early,
+    progress,
+    strategy,
+    teacher,
+)
 from fgfi_tf.training.checkpoints import CheckpointKeeper, averaged_weights, list_checkpoints
 from fgfi_tf.training.config import ExperimentConfig, validate
 from fgfi_tf.training.evaluator import CheckpointEvaluator, ResultLog
+from fgfi_tf.training.health import watcher
 from fgfi_tf.training.optimizers import inner_optimizer
+from fgfi_tf.training.precision import precision
 from fgfi_tf.training.run_evaluation import RunEvaluation
 from fgfi_tf.training.run_folder import RunFolder, open_run
+from fgfi_tf.training.run_log import LOG_FILE, METRICS_FILE, MetricsTable, RunLog
 from fgfi_tf.training.schedules import build_schedule
 
 
@@ -75,6 +87,8 @@ def train(config: ExperimentConfig) -> Result:
         UserError: whatever is wrong with flags, data, folder or checkpoints; a loss that is not finite.
     """
     validate(config)
+    early.check_files(config)
+    config = teacher.resolve(config)
     over = strategy.build_strategy(config.devices, config.virtual_cpus, config.worker_timeout)
     _check_batch(config, over)
     chief = strategy.is_chief(over)
@@ -85,27 +99,43 @@ def train(config: ExperimentConfig) -> Result:
         config.dataset, config.data_dir, config.train_split, config.prepared_dir, config.max_megapixels
     )
     keras.utils.set_random_seed(config.seed)
+    log = RunLog(folder.root / LOG_FILE if chief else None)
+    announce.check_objects(dataset)
+    log(announce.data_line(config.train_split, dataset))
+    data_state.check(config, folder.root, dataset, log, writes=chief)
     class_names = dataset.class_names[: dataset.num_training_classes]
-    with _precision(config), over.scope():
+    with precision(config.mixed_precision), over.scope():
         distiller = build.build_distiller(config, class_names)
         keeper = build_keeper(config, distiller, folder, writes=chief)
         restored = keeper.restore_latest()
     start = int(keeper.step.numpy())
     if chief:
         distiller.student.card.write(folder.checkpoints)
-        _announce(config, over, dataset, distiller, restored)
+        log.go_on_from(start)
+        announce.start(config, over, dataset, distiller, restored, log)
     with stopping.asking() as request:
         wanted = start < config.steps or config.evaluate_every
         validation = _validation_split(config, dataset) if wanted else None
-        evaluation = _evaluation(config, folder, validation, start, request) if chief else None
+        if validation not in (None, dataset):
+            log(announce.data_line(config.val_split, validation))
+        evaluation = _evaluation(config, folder, validation, start, request, log) if chief else None
         if evaluation is not None:
             evaluation.make_up(list_checkpoints(folder.checkpoints))
         # A cluster's workers agree on stopping in training alone.
         if start < config.steps and not (request.name and strategy.worker_index(over)[1] == 1):
             hooks = _callbacks(
-                config, over, distiller, keeper, folder, start, request, validation or dataset, evaluation
+                config,
+                over,
+                distiller,
+                keeper,
+                folder,
+                start,
+                request,
+                validation or dataset,
+                evaluation,
+                log,
             )
-            with _precision(config), _worker_loss(over), dataset.reading():
+            with precision(config.mixed_precision), _worker_loss(over), dataset.reading():
                 distiller.fit(
                     build.build_batches(config, dataset, distiller.student, over, start),
                     steps_per_epoch=config.steps - start,
@@ -152,16 +182,6 @@ def build_keeper(
 
 
 @contextlib.contextmanager
-def _precision(config: ExperimentConfig) -> Iterator[None]:
-    before = keras.mixed_precision.global_policy()
-    build.set_precision(config)
-    try:
-        yield
-    finally:
-        keras.mixed_precision.set_global_policy(before)
-
-
-@contextlib.contextmanager
 def _worker_loss(over: tf.distribute.Strategy) -> Iterator[None]:
     try:
         yield
@@ -189,25 +209,6 @@ def _check_batch(config: ExperimentConfig, over: tf.distribute.Strategy) -> None
         )
 
 
-def _announce(
-    config: ExperimentConfig,
-    over: tf.distribute.Strategy,
-    dataset: PreparedDataset,
-    distiller: Distiller,
-    restored: Path | None,
-) -> None:
-    parameters = sum(int(tf.size(v)) for v in distiller.student.trainable_variables)
-    devices = f"{over.num_replicas_in_sync} device{'s' if over.num_replicas_in_sync > 1 else ''}"
-    imitating = f", imitating {config.teacher_model}" if config.imitation else ""
-    print(
-        f"{config.model}, {parameters:,} parameters{imitating}; "
-        f"{dataset.name}, {dataset.num_examples} images; batch {config.batch_size} on {devices}; "
-        f"run folder {config.output_dir}"
-    )
-    if restored is not None:
-        print(f"going on from {restored}")
-
-
 def _callbacks(
     config: ExperimentConfig,
     over: tf.distribute.Strategy,
@@ -218,6 +219,7 @@ def _callbacks(
     request: stopping.StopRequest,
     drawn: PreparedDataset,
     evaluation: RunEvaluation | None,
+    log: RunLog,
 ) -> list[keras.callbacks.Callback]:
     """In the order in which they act: a bad loss stops before anything is written.
 
@@ -228,15 +230,17 @@ def _callbacks(
     bar = chief and progress.on_terminal()
     hooks = [
         callbacks.StepCounter(start, keeper.step),
-        callbacks.StopOnNonFinite(start, folder.checkpoints),
+        callbacks.StopOnNonFinite(start, folder.checkpoints, progress.written_at(config, start)),
         progress.Summaries(
             start,
             folder.summaries / "train" if chief else None,
             config.summary_every,
             lambda step: float(schedule(tf.constant(step))),
             config.batch_size,
-            log=print_line if chief and not bar else None,
+            log=functools.partial(log, show=not bar) if chief else None,
             total=config.steps,
+            table=MetricsTable(folder.root / METRICS_FILE, start).add if chief else None,
+            watch=watcher(config, distiller.student.loss_names, log) if chief else None,
         ),
     ]
     if bar:
@@ -256,11 +260,6 @@ def _callbacks(
     ]
 
 
-def print_line(line: str) -> None:
-    """Prints a line at once, also into a file."""
-    print(line, flush=True)
-
-
 def _validation_split(config: ExperimentConfig, dataset: PreparedDataset) -> PreparedDataset | None:
     if not (config.evaluate_every or config.picture_every):
         return None
@@ -277,12 +276,13 @@ def _evaluation(
     validation: PreparedDataset | None,
     start: int,
     request: stopping.StopRequest,
+    log: RunLog,
 ) -> RunEvaluation | None:
     if not config.evaluate_every:
         return None
     protocol = protocols.get(datasets.entry(config.dataset).protocol)
     evaluator = CheckpointEvaluator(validation, protocol, stop=lambda: bool(request.name))
-    return RunEvaluation(config, evaluator, protocol, ResultLog(folder), start, request, print_line)
+    return RunEvaluation(config, evaluator, protocol, ResultLog(folder), start, request, log)
 
 
 def _overwrites(config: ExperimentConfig, over: tf.distribute.Strategy) -> bool:
@@ -296,7 +296,7 @@ def _overwrites(config: ExperimentConfig, over: tf.distribute.Strategy) -> bool:
     alone = strategy.worker_index(over)[1] == 1
     overwrites = asked if alone else not strategy.agreement(over)(not asked)
     if config.overwrite and not overwrites:
-        print_line("this run was started again and goes on: --overwrite was for its first start")
+        print("this run was started again and goes on: --overwrite was for its first start", flush=True)
     return overwrites
 
 

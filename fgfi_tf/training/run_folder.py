@@ -11,12 +11,16 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.models.card import MODEL_FILE
 from fgfi_tf.training import checkpoints, flags
 from fgfi_tf.training.config import RESUMABLE, ExperimentConfig
+from fgfi_tf.training.data_state import DATA_FILE
+from fgfi_tf.training.run_log import LOG_FILE, METRICS_FILE
+from fgfi_tf.training.schedules import check_schedule
 
 FLAGS_FILE = "flags.cfg"
 FINISHED_FILE = "finished"
 BEST_FOLDER = "best"
 SUMMARY_FOLDER = "tensorboard"
 EVALUATION_FOLDER = "evaluation"
+RECORDS = (LOG_FILE, METRICS_FILE, DATA_FILE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +95,9 @@ def open_run(config: ExperimentConfig, *, writes: bool = True) -> RunFolder:
             _clear(folder)
         _remove_litter(folder)
         scratch = folder.flags.with_suffix(checkpoints.SCRATCH)  # who watches must not read half a file
-        scratch.write_text(flags.to_flagfile(dataclasses.replace(config, overwrite=False)))
+        scratch.write_text(
+            flags.to_flagfile(dataclasses.replace(config, overwrite=False, allow_changed_data=False))
+        )
         scratch.replace(folder.flags)
         folder.finished.unlink(missing_ok=True)
     except OSError as error:
@@ -136,7 +142,8 @@ def _check_same(folder: RunFolder, config: ExperimentConfig, writes: bool) -> No
 
 def _described(folder: RunFolder) -> tuple[Path, ...]:
     """What every start writes, before it has computed anything."""
-    return folder.flags, folder.flags.with_suffix(checkpoints.SCRATCH), folder.checkpoints / MODEL_FILE
+    said = (folder.root / name for name in (LOG_FILE, DATA_FILE))
+    return folder.flags, folder.flags.with_suffix(checkpoints.SCRATCH), folder.checkpoints / MODEL_FILE, *said
 
 
 def _compare(folder: RunFolder, config: ExperimentConfig) -> None:
@@ -149,6 +156,7 @@ def _compare(folder: RunFolder, config: ExperimentConfig) -> None:
             f"--output_dir={folder.root} already holds another run, started with {listed}: choose another "
             "folder, give the same flags to go on with it, or pass --overwrite to delete it"
         )
+    check_schedule(there, config)
 
 
 # What a run writes, by subfolder, as patterns; --overwrite deletes that and nothing else.
@@ -162,7 +170,7 @@ _WRITTEN = {
     BEST_FOLDER: _CHECKPOINT,
     f"{BEST_FOLDER}.new": _CHECKPOINT,  # by older versions
     checkpoints.FOLDER: (*_CHECKPOINT, "ckpt-*_temp*", f"{checkpoints.WORKER}[0-9]*"),
-    "": (FINISHED_FILE, "flags.new", FLAGS_FILE),
+    "": (*RECORDS, FINISHED_FILE, "flags.new", FLAGS_FILE),
 }
 
 

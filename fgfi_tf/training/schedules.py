@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf.errors import UserError
 from fgfi_tf.training.config import ExperimentConfig
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
@@ -49,13 +50,32 @@ class Constant(Schedule):
         return {"rate": self.rate}
 
 
+def cosine_steps(config: ExperimentConfig) -> int:
+    """Steps that the cosine schedule of an experiment spans."""
+    return config.schedule_steps or config.steps
+
+
+def check_schedule(before: ExperimentConfig, now: ExperimentConfig) -> None:
+    """Raises UserError where a run would go on with a cosine of another span without having been told to.
+
+    The learning rate would jump: after the last step of a finished run, from its final rate up again.
+    """
+    old, new = cosine_steps(before), cosine_steps(now)
+    if now.schedule == "cosine" and old != new and not now.schedule_steps:
+        raise UserError(
+            f"--steps={now.steps}: the learning rate of the run in {now.output_dir} follows a cosine over "
+            f"{old} steps; over {new} it would jump. --schedule_steps={old} keeps the schedule, "
+            f"--schedule_steps={new} changes it"
+        )
+
+
 def build_schedule(config: ExperimentConfig, start: float | None = None) -> Schedule:
     """The schedule of an experiment, from ``start`` (None: the learning rate) and with its shape."""
     rate = config.learning_rate if start is None else start
     if config.schedule == "cosine":
         schedule = keras.optimizers.schedules.CosineDecay(
             rate,
-            config.schedule_steps or config.steps,
+            cosine_steps(config),
             alpha=config.final_learning_rate / config.learning_rate,
         )
     elif config.schedule == "step":

@@ -1,14 +1,17 @@
-"""The progress bar: one line, whatever the terminal's width and the number of losses."""
+"""The progress bar, which is one line however many losses there are, and when losses are read."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
-from fgfi_tf.training import progress
+from fgfi_tf.errors import UserError
+from fgfi_tf.training import callbacks, progress, run
 
 
 @pytest.mark.parametrize(
@@ -27,3 +30,73 @@ def test_bar_keeps_to_its_line(monkeypatch, capsys, columns, shown):
 def test_duration():
     assert progress.duration(3661.9) == "1:01:01"
     assert progress.duration(-1) == "0:00:00"
+
+
+def test_bar_waits_between_two_looks(monkeypatch, capsys):
+    seconds = iter([1.0, 1.05, 1.1, 1.3, 1.31])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
+    bar = progress.ProgressBar(0, 5)
+    bar._bar.update = lambda step, values, finalize: print(step, finalize)
+    for batch in range(5):
+        bar.on_train_batch_end(batch, {"loss": 1.0})
+    assert capsys.readouterr().out.split() == ["1", "False", "4", "False", "5", "True"]
+
+
+class Logs(dict):
+    """Logs that note when they are read."""
+
+    def __init__(self, value, read):
+        super().__init__(loss=value)
+        self._read = read
+
+    def items(self):
+        self._read.append(self["loss"])
+        return super().items()
+
+
+def watched(at_once=lambda previous, step: False):
+    stop = callbacks.StopOnNonFinite(0, Path("/none"), at_once)
+    return stop, []
+
+
+def test_losses_are_read_a_step_later_and_at_the_end():
+    stop, read = watched()
+    for batch, value in enumerate((1.0, 2.0, 3.0)):
+        stop.on_train_batch_end(batch, Logs(value, read))
+        assert read == [1.0, 2.0][:batch]
+    stop.on_train_end()
+    assert read == [1.0, 2.0, 3.0]
+
+
+def test_a_loss_that_is_not_finite_is_named_by_its_own_step():
+    stop, read = watched()
+    stop.on_train_batch_end(0, Logs(1.0, read))
+    stop.on_train_batch_end(1, Logs(float("nan"), read))
+    with pytest.raises(UserError, match="stopped at step 2: loss is nan"):
+        stop.on_train_batch_end(2, Logs(1.0, read))
+    stop, read = watched()
+    stop.on_train_batch_end(0, Logs(float("inf"), read))
+    with pytest.raises(UserError, match="stopped at step 1: loss is inf"):
+        stop.on_train_end()  # before the last step is saved
+
+
+def test_losses_are_read_at_once_where_something_is_written():
+    stop, read = watched(lambda previous, step: step == 2)
+    stop.on_train_batch_end(0, Logs(1.0, read))
+    with pytest.raises(UserError, match="stopped at step 2: loss is nan"):
+        stop.on_train_batch_end(1, Logs(float("nan"), read))
+
+
+def test_what_a_run_writes_is_checked_before(experiment):
+    written = progress.written_at(experiment(summary_every=50, checkpoint_every=70, picture_every=0), 20)
+    steps = [step for step in range(21, 141) if written(step - 1, step)]
+    assert steps == [21, 30, 50, 70, 100, 140]
+
+
+def test_keras_hands_over_tensors(experiment, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        callbacks.StepCounter, "on_step", lambda self, previous, step, logs: seen.append(type(logs["loss"]))
+    )
+    run.train(experiment(steps=2, picture_every=2, evaluate_every=3))
+    assert all(issubclass(kind, tf.Tensor) for kind in seen) and len(seen) == 2

@@ -49,6 +49,30 @@ def test_flag_files_name_each_other_by_their_own_folder(tmp_path):
     assert (config.steps, config.seed, config.augment) == (8, 5, False)
 
 
+def test_flag_file_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "bom.cfg").write_bytes(b"\xef\xbb\xbf--model=shuffledet_0.25x\r\n--steps=7\r\n")
+    config = parse(f"--flagfile={tmp_path}/bom.cfg")
+    assert (config.model, config.steps) == ("shuffledet_0.25x", 7)
+    (tmp_path / "utf16.cfg").write_text("--steps=7\n", encoding="utf-16")
+    with pytest.raises(UserError, match="utf16.cfg: cannot read it"):
+        parse(f"--flagfile={tmp_path}/utf16.cfg")
+
+
+FLOATS = [field.name for field in dataclasses.fields(ExperimentConfig) if field.type == "float"]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_number_that_is_not_finite(value):
+    assert {"learning_rate", "clip_norm", "final_learning_rate", "lr_decay_factor"} < set(FLOATS)
+    for name in FLOATS:
+        with pytest.raises(UserError, match=f"^--{name}={value}: a finite number is expected$"):
+            parse(f"--{name}={value}")
+        with pytest.raises(UserError, match=f"^--{name}={value}: a finite number is expected$"):
+            validate(dataclasses.replace(ExperimentConfig(output_dir="runs/x"), **{name: float(value)}))
+    with pytest.raises(UserError, match=f"--contrast=0.5,{value}: two numbers"):
+        validate(ExperimentConfig(output_dir="runs/x", contrast=f"0.5,{value}"))
+
+
 def test_flag_file_that_names_itself(tmp_path):
     (tmp_path / "a.cfg").write_text("--flagfile=b.cfg\n")
     (tmp_path / "b.cfg").write_text("--flagfile=a.cfg\n")
@@ -96,6 +120,8 @@ VOC = {"model": "faster_rcnn_vgg11", "input_size": "600x0"}
         ),
         ({"batch_size": 0}, "--batch_size=0: must be at least 1"),
         ({"learning_rate": 0.0}, "--learning_rate=0.0"),
+        ({"lr_decay_factor": 0.0}, "--lr_decay_factor=0.0: must be above 0"),
+        ({"dataset": "kiti"}, "--dataset=kiti: no such dataset; did you mean kitti?"),
         ({"learning_rate": float("nan")}, "--learning_rate=nan"),
         ({"momentum": float("nan")}, "--momentum=nan"),
         ({"psi": 1.5}, "--psi=1.5"),
@@ -158,6 +184,9 @@ CONFIGS = sorted(
 def test_shipped_flag_files_are_valid_experiments(path):
     config = parse(f"--flagfile={path}", "--output_dir=runs/x", "--teacher_checkpoint=runs/y")
     assert validate(config) == config
+    assert config.evaluate_every > 0  # a curve of AP in TensorBoard
+    if path.parent.name != "quickstart":  # whose commands say how many steps
+        assert 3 <= config.steps / config.evaluate_every <= 20
 
 
 def test_published_rows_differ_where_they_should():
@@ -167,7 +196,7 @@ def test_published_rows_differ_where_they_should():
     differing = {
         f.name for f in dataclasses.fields(plain) if getattr(plain, f.name) != getattr(imitating, f.name)
     }
-    assert differing == {"imitation", "teacher_checkpoint", "output_dir", *ADAPTATION}
+    assert differing == {"imitation", "teacher_model", "teacher_checkpoint", "output_dir", *ADAPTATION}
 
 
 def test_published_voc_rows():

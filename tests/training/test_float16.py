@@ -34,7 +34,7 @@ def test_a_run_learns_keeps_float32_weights_and_ends_at_its_last_step(experiment
     assert iterations == 30 == int(saved["step/.ATTRIBUTES/VARIABLE_VALUE"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
     losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines]
-    assert len(losses) == 3 and losses[-1] < losses[0]
+    assert len(losses) == 4 and losses[-1] < losses[0]
     assert all(", loss_scale " in line for line in lines)
 
 

@@ -165,9 +165,9 @@ def test_killed_at_random_moments_ends_as_if_it_had_not_been(kitti, tmp_path, ki
 @pytest.mark.slow
 def test_disk_too_small_for_a_checkpoint_keeps_the_older_ones(kitti, tmp_path):
     resource = pytest.importorskip("resource")
-    run = Run(kitti, tmp_path / "run", steps=2, checkpoint_every=2)
+    run = Run(kitti, tmp_path / "run", steps=2, schedule_steps=4, checkpoint_every=2)
     run.finish()
-    run = Run(kitti, tmp_path / "run", steps=4, checkpoint_every=2)
+    run = Run(kitti, tmp_path / "run", steps=4, schedule_steps=4, checkpoint_every=2)
 
     def limit() -> None:  # writing beyond 20 kB fails, as on a full disk
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -136,9 +136,10 @@ def test_evaluate_writes_table_results_json_and_report(trained, data, tmp_path, 
 
 
 @pytest.mark.slow
-def test_export_equals_the_checkpoint_on_images_of_any_size(trained, data, tmp_path):
+def test_export_equals_the_checkpoint_on_images_of_any_size(trained, data, tmp_path, caplog):
     detector = loading.load_detector(trained[0].root)
     exported = Predictor.load(export(detector, tmp_path / "exported"))
+    assert "non-serializable" not in caplog.text
     ours = Predictor.load(trained[0].root)
     assert exported.dataset == ours.dataset == "voc"
     for size in ((60, 80), (90, 50)):
@@ -221,12 +222,26 @@ def test_images_without_objects_give_no_imitation_and_no_nan(data, teacher, tmp_
     assert all(np.isfinite(v.numpy()).all() for v in distiller.trained_variables)
 
 
+def test_an_input_in_which_no_anchor_fits_is_told_of(data, tmp_path, caplog):
+    run.train(
+        experiment(data, tmp_path / "run", input_size="96x0", batch_size=1, steps=12, checkpoint_every=12)
+    )
+    told = [record.message for record in caplog.records if "exactly 0" in record.message]
+    assert len(told) == 1
+    assert told[0].startswith(
+        "rpn_class, rpn_box were exactly 0 in 10 steps and more: nothing is learnt from it. No anchor"
+    )
+
+
 def test_wrong_input_is_one_clear_line(data, tmp_path):
     bad = tmp_path / "faster_rcnn_1_7_1.pth"
     bad.write_bytes(b"nothing")
     for changes, message in (
         ({"init_checkpoint": str(bad), "width": 0.05}, "full width; --width=0.05 cannot start from it"),
-        ({"init_checkpoint": "/no/vgg11_caffe.pth"}, "/no/vgg11_caffe.pth: no such file"),
+        (
+            {"init_checkpoint": "/no/vgg11_caffe.pth"},
+            "--init_checkpoint: no checkpoint at /no/vgg11_caffe.pth; README says",
+        ),
         ({"data_dir": str(tmp_path)}, "no VOC data; it must hold VOCdevkit"),
         ({"train_split": "2012_all"}, "has no all.txt; it has train, trainval, val"),
         ({"train_split": "train"}, "name the split 2007_train, 2012_train"),

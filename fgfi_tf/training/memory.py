@@ -1,0 +1,127 @@
+"""Whether a training step fits into memory, estimated before the first one.
+
+A step keeps what the student computes for each image until its gradient is taken. On a CPU, steps of
+ShuffleDet 0.25x and 0.5x (192 x 624, with and without a teacher) and of VGG11 at half width (300 x 600) took
+0.87 to 1.17 times what :func:`activation_bytes` says, and a gradient for each weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import tensorflow as tf
+
+from fgfi_tf.models.detector import Detector
+from fgfi_tf.training.config import ExperimentConfig
+
+GB = 1e9
+# Outputs of these are no memory of their own.
+_VIEWS = frozenset(
+    "Reshape Identity IdentityN Squeeze ExpandDims EnsureShape StopGradient Placeholder Const "
+    "ReadVariableOp".split()
+)
+# No detector keeps more bytes than this for a byte of its input: where these would fit, nothing is traced.
+_AT_MOST = 1000
+# Images that keep their shape are cut to 2:1 while training (``ShapeRule.max_aspect``).
+_LONGEST = 2
+
+
+def warning(config: ExperimentConfig, student: Detector, over: tf.distribute.Strategy) -> str:
+    """A line for a batch that will not fit, with what would; "" where it fits, or free memory is not known.
+
+    Of a cluster each worker would have to trace alike; there nothing is said.
+    """
+    devices = over.extended.worker_devices
+    free = free_bytes(devices[0])
+    if free is None or over.cluster_resolver is not None:
+        return ""
+    # replicas on parts of one CPU share its memory
+    sharing = len(devices) if "CPU" in devices[0].upper() else 1
+    height, width = _input_size(student)
+    images = -(-config.batch_size // (len(devices) * config.gradient_accumulation)) * sharing
+    if images * height * width * 3 * 4 * _AT_MOST < free:
+        return ""
+    each = activation_bytes(lambda inputs: student(inputs, training=False), height, width)
+    fixed = sum(variable.shape.num_elements() * 4 for variable in student.trainable_variables) * sharing
+    if fixed + images * each <= free:
+        return ""
+    needed, device = (fixed + images * each) / GB, devices[0].split("device:")[-1]
+    return (
+        f"a step on {images} images of {height} x {width} takes about {needed:.1f} GB, and {free / GB:.1f} "
+        f"GB of {device} are free: it will hardly fit. "
+        + _remedy(config, int((free - fixed) // each), len(devices), sharing)
+    )
+
+
+def _remedy(config: ExperimentConfig, fitting: int, devices: int, sharing: int) -> str:
+    """``fitting``: images that a device has room for, or a CPU that ``sharing`` replicas share."""
+    each = fitting // sharing  # of a replica
+    for parts in range(config.gradient_accumulation + 1, config.batch_size // devices + 1):
+        if config.batch_size % (devices * parts) == 0 and config.batch_size // (devices * parts) <= each:
+            return f"--gradient_accumulation={parts} would, or --batch_size={each * devices}"
+    return "A smaller --input_size or --mixed_precision takes less"
+
+
+def activation_bytes(network: Callable[[tf.Tensor], object], height: int, width: int) -> int:
+    """Bytes of all that a network computes for one image, float32 [1, height, width, 3], views left out."""
+    traced = tf.function(network, autograph=False).get_concrete_function(tf.TensorSpec([1, height, width, 3]))
+    outputs = [
+        output
+        for operation in traced.graph.get_operations()
+        if operation.type not in _VIEWS
+        for output in operation.outputs
+    ]
+    sizes = [
+        o.shape.num_elements() * o.dtype.size
+        for o in outputs
+        if o.shape.is_fully_defined() and o.dtype.is_floating
+    ]
+    return sum(sizes)
+
+
+def free_bytes(device: str) -> int | None:
+    """Free memory of a device, of a CPU the machine's or the container's; None where nothing tells."""
+    if "GPU" in device.upper():
+        return _free_of_gpu(device)
+    available = _number(Path("/proc/meminfo"), "MemAvailable:")
+    limit = _number(Path("/sys/fs/cgroup/memory.max"))
+    resident = _number(Path("/proc/self/status"), "VmRSS:")
+    if available is None:
+        return None
+    free = available * 1024
+    return free if limit is None else min(free, limit - (resident or 0) * 1024)
+
+
+def _free_of_gpu(device: str) -> int | None:
+    from tensorflow.python.client import device_lib  # nothing public tells a GPU's memory
+
+    name = "GPU:" + device.rsplit(":", 1)[-1]
+    limits = {
+        found.name.rsplit("device:", 1)[-1]: found.memory_limit for found in device_lib.list_local_devices()
+    }
+    if name not in limits:
+        return None
+    return limits[name] - tf.config.experimental.get_memory_info(name)["current"]
+
+
+def _number(path: Path, key: str = "") -> int | None:
+    """The number in a file, or behind a key in one of its lines; None where there is none."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        words = line.removeprefix(key).split()
+        if line.startswith(key) and words and words[0].isdigit():
+            return int(words[0])
+    return None
+
+
+def _input_size(student: Detector) -> tuple[int, int]:
+    """(height, width) of the largest network input."""
+    height, width = student.input_size
+    if not student.keeps_shape:
+        return height, width
+    longest = height * _LONGEST
+    return height, min(width, longest) if width else longest

@@ -1,0 +1,65 @@
+"""The teacher of a run: which detector its checkpoint is of, and what is known of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from fgfi_tf.errors import UserError, first_line
+from fgfi_tf.interop import weight_files
+from fgfi_tf.models import registry
+from fgfi_tf.models.card import ModelCard
+from fgfi_tf.training import flags
+from fgfi_tf.training.checkpoints import find_checkpoint, step_of
+from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.evaluator import ResultLog
+from fgfi_tf.training.run_folder import RunFolder
+
+
+def resolve(config: ExperimentConfig) -> ExperimentConfig:
+    """The experiment with ``teacher_model`` filled in, where the checkpoint has to say it.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not config.imitation or config.teacher_model:
+        return config
+    prefix = find_checkpoint(config.teacher_checkpoint)
+    card = None if weight_files.is_weight_file(prefix) else ModelCard.read(prefix.parent)
+    if card is None:
+        usual = registry.published_teacher(config.model)
+        raise UserError(
+            f"--teacher_model is missing: {prefix} does not say which detector it is of"
+            + (f" (the published teacher of {config.model} is {usual})" if usual else "")
+        )
+    return dataclasses.replace(config, teacher_model=card.model)
+
+
+def describe(config: ExperimentConfig) -> str:
+    """A line on the teacher: its model, data, checkpoint, and its AP where its own run has measured it."""
+    prefix = find_checkpoint(config.teacher_checkpoint)
+    card = None if weight_files.is_weight_file(prefix) else ModelCard.read(prefix.parent)
+    trained = ""
+    if card is not None:
+        size = "x".join(map(str, card.input_size))
+        trained = f", trained on {card.dataset or 'unknown data'} at {size}"
+    try:
+        known = _precision(prefix)
+    except ValueError as error:  # files that somebody has edited; UserError is one
+        known = f"its AP cannot be read: {first_line(error)}"
+    return f"teacher: {config.teacher_model}{trained}, {prefix}; {known}"
+
+
+def _precision(prefix: Path) -> str:
+    """What the run that made a checkpoint knows of its AP."""
+    folder = RunFolder(prefix.parent.parent)  # RUN/checkpoints/ckpt-7 or RUN/best/ckpt-7
+    results = ResultLog(folder).results() if folder.flags.is_file() else {}
+    if not results:
+        return "its AP is not known (evaluate.py --watch and --evaluate_every note it in its run folder)"
+    ranking = next(iter(next(iter(results.values()))))
+    step = step_of(prefix)
+    if step not in results:
+        step = max(results, key=lambda s: results[s][ranking])
+    split = flags.read_flagfile(folder.flags).val_split
+    other = "" if step == step_of(prefix) else f" at step {step}"
+    return f"{ranking} {100 * results[step][ranking]:.1f} on {split}{other}"
