@@ -39,7 +39,8 @@ def load(detector: Detector, path: str | Path | None = None) -> None:
     """
     if not isinstance(detector, BackboneShuffleDet):
         raise UserError(
-            f"--init_checkpoint={IMAGENET}: {detector.name} has no ImageNet weights of its own; pass their file"
+            f"--init_checkpoint={IMAGENET}: {detector.name} has no ImageNet weights of its own; pass their "
+            "file"
         )
     trunk: Backbone = detector.backbone.trunk
     if isinstance(trunk, EfficientNetLite0):
