@@ -145,6 +145,14 @@ def test_no_ap_is_above_one():
     assert numbers["cat"]["AP11"] == numbers["cat"]["AP_area"] == numbers["mean"]["AP11_present"] == 1.0
 
 
+@pytest.mark.parametrize(("last", "ap"), [(98, 0), (100, 1)])
+def test_a_match_begins_at_half_of_an_object(last, ap):
+    # 99 and 101 of 200 columns: IoU 0.495 and 0.505
+    truths = _truths(a=[(0, [0, 0, 199, 9], False)])
+    found = voc.evaluate(_detections(a=[(0, [0, 0, last, 9], 0.9)]), truths)
+    assert found.results["cat"].ap_area == ap
+
+
 def test_nothing_detected_and_nothing_labelled():
     empty = Detections.from_frames({}, CLASSES)
     evaluation = voc.evaluate(empty, _truths(a=[(0, [0, 0, 9, 9], False)], b=[]))
