@@ -40,24 +40,20 @@ def test_what_is_worked_out_by_hand():
     assert " passed" in done.stdout and "skipped" not in done.stdout
 
 
-def test_a_process_that_crashes_ends_in_one_line(capfd):
+def test_what_fails_or_crashes_in_the_process_ends_in_one_line(capfd):
     from benchmark.torch_process import TorchProcess
 
     process = TorchProcess()
-    assert process.request("about")[0].endswith(" threads")
+    with pytest.raises(UserError, match="^PyTorch's side failed: TypeError: .*missing 2 required"):
+        process.make("torch_forward.FasterRCNNParts", None)
+    assert process.request("about")[0].endswith(" threads")  # it goes on
+    assert "Traceback" in capfd.readouterr().err
     os.kill(process._process.pid, signal.SIGSEGV)
     with pytest.raises(
         UserError, match="^the process of PyTorch ended by SIGSEGV; --notorch measures without"
     ):
         process.request("about")
     process.close()
-
-
-def test_what_fails_in_the_process_is_told_and_the_process_goes_on(torch, capfd):
-    with pytest.raises(UserError, match="PyTorch's side failed: TypeError: .*missing 2 required"):
-        torch.make("torch_forward.FasterRCNNParts", None)
-    assert "Traceback" in capfd.readouterr().err
-    assert torch.request("about")
 
 
 def test_a_contender_elsewhere_is_timed_there(torch):
