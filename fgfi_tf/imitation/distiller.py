@@ -69,7 +69,9 @@ class Distiller(keras.Model):
         self.imitation = imitation
         # Past Keras' own __setattr__, which would track the teacher's variables.
         object.__setattr__(self, "teacher", teacher)
-        self.imitation_weight, self.clip_norm = imitation_weight, float(clip_norm)
+        running = isinstance(imitation_weight, RunningWeight)
+        self.imitation_weight = imitation_weight if running else float(imitation_weight)
+        self.clip_norm = float(clip_norm)
         self.gradient_accumulation = int(gradient_accumulation)
         self.warmup_steps, self.end_step, self.seed = int(warmup_steps), int(end_step), int(seed)
         if imitation is not None:
@@ -162,7 +164,7 @@ class Distiller(keras.Model):
     def _weight(self, step: tf.Tensor) -> tf.Tensor:
         """The weight of the imitation loss at a step, 0 outside the steps that imitate."""
         given = self.imitation_weight
-        weight = given() if isinstance(given, RunningWeight) else tf.constant(float(given))
+        weight = given() if isinstance(given, RunningWeight) else tf.constant(given)
         active = step >= self.warmup_steps
         if self.end_step:
             active &= step < self.end_step
