@@ -29,6 +29,8 @@ from fgfi_tf.training.config import option
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STEPS_FILE = "steps.json"
+# From this score on nine of ten boxes of the imitating student lie on an object of their class.
+MIN_SCORE = "--min_score=0.6"
 _PLACES = {
     "report/index.html": "the three side by side and the same frames as each sees them, for a browser",
     "pictures": "what the exported student sees (PNG and KITTI text)",
@@ -101,7 +103,12 @@ def steps(config: QuickstartConfig) -> list[Step]:
             "predict",
             "detect with the exported student",
             "predict.py",
-            (f"--model_path={exported}", f"--images={data / 'samples'}", f"--output_dir={pictures}"),
+            (
+                f"--model_path={exported}",
+                f"--images={data / 'samples'}",
+                f"--output_dir={pictures}",
+                MIN_SCORE,
+            ),
             pictures,
             ("scenes", "export"),
         ),
@@ -154,6 +161,7 @@ def _comparison(folder: Path, data: Path) -> Step:
         f"--split={data / 'ImageSets' / 'val.txt'}",
         f"--images={data / 'training' / 'image_2'}",
         f"--report_dir={report}",
+        MIN_SCORE,
     )
     needs = tuple(f"evaluate_{name}" for name in MODELS)
     return Step("compare", "compare the three", "evaluate.py", flags, report, needs, always=True)

@@ -56,7 +56,9 @@ def test_loss_and_gradients_equal_the_reference(shared_path, squared_error):
         mask = tf.constant(golden["masks"][index : index + 1] > 0)
         with tf.GradientTape() as tape:
             tape.watch([student, kernel, bias])
-            loss = squared_error(student, teacher, mask, kernel, bias)[0] / (2.0 * golden["masks"][index].sum())
+            loss = squared_error(student, teacher, mask, kernel, bias)[0] / (
+                2.0 * golden["masks"][index].sum()
+            )
         by_student, by_kernel, by_bias = tape.gradient(loss, [student, kernel, bias])
         np.testing.assert_allclose(loss, golden[f"loss_{index}"], rtol=1e-5)
         np.testing.assert_allclose(0.01 * loss, golden[f"weighted_loss_{index}"], rtol=1e-5)
