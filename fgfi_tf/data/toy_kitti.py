@@ -9,7 +9,10 @@ posts, bins and containers look a little like what is to be found.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import multiprocessing
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,8 @@ from fgfi_tf.paths import user_path
 LEAST_HEIGHT = 15 / 375  # of the image height; smaller objects are DontCare
 LEAST_VISIBLE = 0.12  # an object covered more than this far has no label
 LEAST_INSIDE = 0.2  # the share of an object's box that must lie in the image
+
+_WORTH_PROCESSES = 100  # frames; starting processes takes the time of some twenty
 
 _TYPES = ("Car", "Pedestrian", "Cyclist", "Van", "Truck")
 _SHARES = (0.42, 0.25, 0.21, 0.08, 0.04)
@@ -82,13 +87,12 @@ def write(
     for folder in ("training/image_2", "training/label_2", "ImageSets"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     total = num_train + num_val
-    for index in _bar(range(total), progress):
-        scene = draw_scene(np.random.default_rng([seed, index]), image_size)
-        Image.fromarray(scene.image).save(
-            root / f"training/image_2/{index:06d}.png", compress_level=1, compress_type=2
-        )
-        text = "".join(f"{line}\n" for line in scene.labels)
-        (root / f"training/label_2/{index:06d}.txt").write_text(text)
+    write_frame = functools.partial(_write_frame, root, seed, image_size)
+    if total < _WORTH_PROCESSES:
+        _wait(map(write_frame, range(total)), total, progress)
+    else:
+        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+            _wait(pool.map(write_frame, range(total), chunksize=8), total, progress)
     for split, frames in (("train", range(num_train)), ("val", range(num_train, total))):
         (root / f"ImageSets/{split}.txt").write_text("".join(f"{i:06d}\n" for i in frames))
 
@@ -229,5 +233,14 @@ def _merge(boxes: list[np.ndarray], height: int) -> list[np.ndarray]:
     return areas
 
 
-def _bar(items: range, progress: bool) -> Iterable[int]:
-    return tqdm(items, desc="drawing street scenes", unit="image", disable=not progress)
+def _write_frame(root: Path, seed: int, image_size: tuple[int, int], index: int) -> None:
+    scene = draw_scene(np.random.default_rng([seed, index]), image_size)
+    picture = Image.fromarray(scene.image)
+    picture.save(root / f"training/image_2/{index:06d}.png", compress_level=1, compress_type=2)
+    text = "".join(f"{line}\n" for line in scene.labels)
+    (root / f"training/label_2/{index:06d}.txt").write_text(text)
+
+
+def _wait(frames: Iterable[None], total: int, progress: bool) -> None:
+    for _ in tqdm(frames, "drawing street scenes", total, unit="image", disable=not progress):
+        pass
