@@ -45,7 +45,7 @@ class QuickstartConfig:
     """Options of the quickstart."""
 
     output_dir: str = option("quickstart", "Quickstart", "Folder for everything it makes.")
-    images: int = option(400, "Quickstart", "Drawn training images; a quarter as many to evaluate on.")
+    images: int = option(1200, "Quickstart", "Drawn training images; an eighth as many to evaluate on.")
     teacher_steps: int = option(0, "Quickstart", "Updates of the teacher (0: as its flagfile says).")
     student_steps: int = option(0, "Quickstart", "Updates of each student (0: as its flagfile says).")
     seed: int = option(0, "Quickstart", "Seed of all three trainings; the students share it.")
@@ -86,7 +86,7 @@ def steps(config: QuickstartConfig) -> list[Step]:
     """What the quickstart does, in order."""
     folder = Path(config.output_dir)
     data, exported, pictures = folder / "toy_kitti", folder / "exported", folder / "pictures"
-    size = (f"--train={config.images}", f"--val={max(config.images // 4, 1)}")
+    size = (f"--train={config.images}", f"--val={max(config.images // 8, 1)}")
     return [
         Step("scenes", "draw street scenes", "make_toy_kitti.py", (f"--output_dir={data}", *size), data),
         *_trainings(config, folder, data),
