@@ -170,7 +170,7 @@ _WRITTEN = {
     BEST_FOLDER: _CHECKPOINT,
     f"{BEST_FOLDER}.new": _CHECKPOINT,  # by older versions
     checkpoints.FOLDER: (*_CHECKPOINT, "ckpt-*_temp*", f"{checkpoints.WORKER}[0-9]*"),
-    "": (*RECORDS, FINISHED_FILE, "flags.new", FLAGS_FILE),
+    "": (*RECORDS, *(Path(name).stem + ".new" for name in RECORDS), FINISHED_FILE, "flags.new", FLAGS_FILE),
 }
 
 
