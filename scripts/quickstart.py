@@ -32,7 +32,7 @@ class QuickstartConfig:
     output_dir: str = option("quickstart", "Quickstart", "Folder for everything it makes.")
     images: int = option(400, "Quickstart", "Drawn training images.")
     teacher_steps: int = option(450, "Quickstart", "Updates of the teacher.")
-    student_steps: int = option(600, "Quickstart", "Updates of the student.")
+    student_steps: int = option(450, "Quickstart", "Updates of the student.")
     batch_size: int = option(8, "Quickstart", "Images per update.")
 
 
