@@ -110,7 +110,9 @@ def test_shuffledet_imitation_on_1_and_4_devices(tmp_path):
     assert_same_training(*(trained(tmp_path, *names, f"replicas={count}") for count in (1, 4)))
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(
+    os.environ.get("FGFI_LONG_TESTS") != "1", reason="takes a minute: run it with FGFI_LONG_TESTS=1"
+)
 def test_a_backbone_on_1_and_2_devices(tmp_path):
     names = ("model=efficientnet_lite0_shuffledet",)
     assert_same_training(*(trained(tmp_path, *names, f"replicas={count}") for count in (1, 2)))
