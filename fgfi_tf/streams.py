@@ -26,7 +26,7 @@ class Use(enum.IntEnum):
 
 def key_of(seed: int | tf.Tensor, use: Use, index: int | tf.Tensor) -> tf.Tensor:
     """The key, int64 [2], of the ``index``-th (int64 scalar) draw for a use in a run of ``seed``."""
-    return fold(tf.stack([tf.cast(seed, tf.int64), tf.constant(int(use), tf.int64)]), index)
+    return fold(tf.stack([tf.cast(seed, tf.int64), tf.constant(use.value, tf.int64)]), index)
 
 
 def fold(key: tf.Tensor, index: int | tf.Tensor) -> tf.Tensor:

@@ -155,7 +155,7 @@ def _read_lines(name: str, folder: Path) -> tuple[Path, list[str]]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, ValueError) as error:  # a name with NUL, a file that is no text, no such user
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"--flagfile={_shortened(name)}: cannot read it: {reason}") from error
+        raise UserError(f"--flagfile={_shortened(name, _SHOWN_MESSAGE)}: cannot read it: {reason}") from error
     return path, [line for line in lines if line and not line.startswith("#")]
 
 

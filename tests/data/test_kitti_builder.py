@@ -187,7 +187,7 @@ def test_boxes_are_of_the_upright_picture(tmp_path):
     (root / "training/label_2/f2.txt").write_text(CAR.replace("20.75", "31"))
     assert kitti.prepare(root, "train", progress=False).num_examples == 4
     (root / "training/image_2/f2.JPG").write_bytes(picture_files.jpeg(pixels))
-    with pytest.raises(UserError, match="f2.txt line 1: the box .* is outside the image, which is 24 wide"):
+    with pytest.raises(UserError, match="f2.txt: the box .* is outside the image, which is 24 wide"):
         kitti.prepare(root, "train", progress=False)
 
 

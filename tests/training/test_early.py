@@ -80,16 +80,17 @@ def test_export_says_what_is_missing_without_tensorflow():
 def test_help_lists_models_and_datasets_without_tensorflow():
     for name in ("train.py", "evaluate.py"):
         text = " ".join(script(name, "--help", code=0).split())
-        assert "Known: faster_rcnn_vgg11, faster_rcnn_vgg16, shuffledet_0.25x, shuffledet_0.5x" in text
+        assert "faster_rcnn_vgg11, faster_rcnn_vgg16, mobilenet_v2_shuffledet, resnet50_shuffledet" in text
         assert "Known: kitti, voc." in text
 
 
 def test_detectors_are_those_that_their_families_build():
     from fgfi_tf.models import faster_rcnn
+    from fgfi_tf.models.shuffledet import pretrained
     from fgfi_tf.models.shuffledet.network import VARIANTS
 
     published = {name for name in registry.names() if not name.startswith("tiny")}
-    assert published >= {*VARIANTS, *faster_rcnn.VARIANTS}
+    assert published >= {*VARIANTS, *pretrained.VARIANTS, *faster_rcnn.VARIANTS}
     for name in (*VARIANTS, *faster_rcnn.VARIANTS):
         assert registry.published_teacher(name) in registry.names()
     assert registry.detector_class("faster_rcnn_vgg11") is faster_rcnn.FasterRCNN

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,7 +159,7 @@ def test_log_and_table_have_each_step_once_after_a_kill(experiment, tmp_path, mo
 def test_a_stopped_run_logs_on(experiment, tmp_path):
     stop_at(3, lambda: run.train(experiment(steps=6)))
     run.train(experiment(steps=6))
-    folder = RunFolder(run.Path(experiment().output_dir)).root
+    folder = RunFolder(Path(experiment().output_dir)).root
     assert [row["step"] for row in rows(folder)] == ["2", "4", "6"]
     assert logged_steps(folder) == ["1", "2", "4", "6"]
 

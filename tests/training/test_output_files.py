@@ -59,7 +59,7 @@ def test_damaged_records_end_training_and_evaluation_with_a_line(experiment, own
             content[position] ^= 1  # in the pictures, which are nearly all of it
         path.write_bytes(content)
     with pytest.raises(UserError, match="kitti/train: a prepared record is damaged; delete .*tfrecords.*"):
-        run.train(experiment(steps=4, data_dir=str(own_kitti)))
+        run.train(experiment(steps=4, schedule_steps=2, data_dir=str(own_kitti)))
     with pytest.raises(UserError, match="kitti/val: a prepared record is damaged; delete .*tfrecords.*"):
         evaluate_command.evaluate(
             evaluate_command.EvaluateConfig(checkpoint=config.output_dir, data_dir=str(own_kitti))

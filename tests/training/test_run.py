@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def test_training_lowers_the_loss(experiment, capsys):
 
 def test_a_student_checkpoint_has_no_teacher(experiment, teacher):
     run.train(experiment(**teacher))
-    names = weights(RunFolder(run.Path(experiment().output_dir)).checkpoints / "ckpt-6")
+    names = weights(RunFolder(Path(experiment().output_dir)).checkpoints / "ckpt-6")
     assert not any("teacher" in name for name in names)
     shapes = [
         value.shape for name, value in names.items() if name.startswith("student/stem") and "SLOT" not in name
@@ -139,12 +140,9 @@ def test_sigterm_saves_and_says_so(experiment, capsys):
 
 def test_finished_run_is_not_trained_again(experiment):
     run.train(experiment())
-    stamp = os.stat(RunFolder(run.Path(experiment().output_dir)).checkpoints / "ckpt-6.index").st_mtime_ns
+    stamp = os.stat(RunFolder(Path(experiment().output_dir)).checkpoints / "ckpt-6.index").st_mtime_ns
     assert run.train(experiment()).finished
-    assert (
-        os.stat(RunFolder(run.Path(experiment().output_dir)).checkpoints / "ckpt-6.index").st_mtime_ns
-        == stamp
-    )
+    assert os.stat(RunFolder(Path(experiment().output_dir)).checkpoints / "ckpt-6.index").st_mtime_ns == stamp
 
 
 def test_another_run_is_never_overwritten(experiment):
@@ -186,7 +184,7 @@ def test_non_finite_loss_stops_and_keeps_the_good_checkpoint(experiment, monkeyp
         UserError, match="stopped at step 5: .*box_loss is inf.*last good checkpoint is .*ckpt-3"
     ):
         run.train(experiment())
-    folder = RunFolder(run.Path(experiment().output_dir))
+    folder = RunFolder(Path(experiment().output_dir))
     assert [p.name for p in checkpoints.list_checkpoints(folder.checkpoints)] == ["ckpt-3"]
     assert all(
         np.isfinite(v).all() for v in weights(folder.checkpoints / "ckpt-3").values() if v.dtype == np.float32
@@ -223,7 +221,7 @@ def test_watch_evaluates_every_checkpoint_and_ends_with_training(experiment, kit
     run.train(config)
     thread.join(timeout=60)
     assert not thread.is_alive()
-    assert sorted(evaluator.ResultLog(RunFolder(run.Path(config.output_dir))).results()) == [3, 6]
+    assert sorted(evaluator.ResultLog(RunFolder(Path(config.output_dir))).results()) == [3, 6]
 
 
 def test_evaluation_of_a_checkpoint(experiment, kitti, tmp_path, capsys):

@@ -157,9 +157,9 @@ def test_litter_of_kills_in_evaluations_is_cleaned_up_by_the_next_one(config):
 
 @pytest.mark.parametrize(("count", "steps"), [("", 2), ("0", 2), ("1", 6)])
 def test_a_job_that_slurm_requeued_does_not_overwrite_itself(experiment, monkeypatch, count, steps):
-    run.train(experiment())
+    run.train(experiment(schedule_steps=6))
     monkeypatch.setenv("SLURM_RESTART_COUNT", count)
-    assert run.train(experiment(overwrite=True, steps=2)).step == steps
+    assert run.train(experiment(overwrite=True, steps=2, schedule_steps=6)).step == steps
 
 
 def test_the_only_best_checkpoint_of_an_older_version_is_kept(config):

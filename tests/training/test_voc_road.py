@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def trained_fixture(data, teacher, tmp_path_factory):
         run.train(run.dataclasses.replace(config, **teacher))
     finally:
         Distiller.train_step = original
-    return RunFolder(run.Path(config.output_dir)), traces
+    return RunFolder(Path(config.output_dir)), traces
 
 
 @pytest.mark.slow
