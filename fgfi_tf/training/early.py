@@ -7,7 +7,8 @@ from pathlib import Path
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
-from fgfi_tf.training.config import ExperimentConfig, validate_values
+from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.validation import validate_values
 
 CHECKPOINTS = ("ckpt-*.index", "checkpoints/ckpt-*.index")
 TRAIN_FIRST = "python scripts/train.py --output_dir=RUN makes one, to be given as --checkpoint=RUN"

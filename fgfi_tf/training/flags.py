@@ -17,7 +17,8 @@ from absl import flags as absl_flags
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.paths import user_path
-from fgfi_tf.training.config import ExperimentConfig, check_finite, did_you_mean, validate
+from fgfi_tf.training.config import ExperimentConfig, did_you_mean
+from fgfi_tf.training.validation import check_finite, validate
 
 # The first line of a run's flags.cfg; no other file has it.
 HEADER = "# Every flag of this run. Start it again with --flagfile=<this file>."

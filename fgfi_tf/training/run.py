@@ -30,7 +30,7 @@ from fgfi_tf.training import (
     teacher,
 )
 from fgfi_tf.training.checkpoints import CheckpointKeeper, averaged_weights, list_checkpoints
-from fgfi_tf.training.config import ExperimentConfig, validate
+from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.evaluator import CheckpointEvaluator, ResultLog
 from fgfi_tf.training.health import watcher
 from fgfi_tf.training.optimizers import inner_optimizer
@@ -39,6 +39,7 @@ from fgfi_tf.training.run_evaluation import RunEvaluation
 from fgfi_tf.training.run_folder import RunFolder, open_run
 from fgfi_tf.training.run_log import LOG_FILE, METRICS_FILE, MetricsTable, RunLog
 from fgfi_tf.training.schedules import build_schedule
+from fgfi_tf.training.validation import validate
 
 
 @dataclasses.dataclass(frozen=True)

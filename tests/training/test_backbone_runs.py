@@ -14,7 +14,7 @@ from fgfi_tf.interop.export import export
 from fgfi_tf.models import pixels, registry
 from fgfi_tf.prediction import detect_images
 from fgfi_tf.training import checkpoints, loading, run
-from fgfi_tf.training.config import validate
+from fgfi_tf.training.validation import validate
 
 MODEL = "efficientnet_lite0_shuffledet"
 CLASSES = ("Car", "Pedestrian", "Cyclist")

@@ -10,7 +10,8 @@ import pytest
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError
 from fgfi_tf.training import flags
-from fgfi_tf.training.config import ExperimentConfig, validate
+from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.validation import validate
 
 
 def parse(*arguments: str) -> ExperimentConfig:

@@ -1,0 +1,142 @@
+"""Checks of an experiment: every choice that cannot work is told in one line that names its flag."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from fgfi_tf.data import registry as datasets
+from fgfi_tf.errors import UserError
+from fgfi_tf.models import registry
+from fgfi_tf.training.config import AUTO, ExperimentConfig, did_you_mean
+
+_AT_LEAST = {
+    1: "batch_size steps gradient_accumulation summary_every checkpoint_every keep_checkpoints "
+    "steps_per_execution",
+    0: "max_boxes decay_rate schedule_steps final_learning_rate lr_warmup_steps momentum weight_decay "
+    "clip_norm seed imitation_warmup_steps imitation_end_step picture_every evaluate_every "
+    "virtual_cpus worker_timeout brightness ema flip width",
+}
+
+
+def check_finite(config: Any) -> None:
+    """Raises UserError for an option of a dataclass of options that is infinite or not a number."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.type == "float" and not math.isfinite(value):
+            raise UserError(f"--{field.name}={value}: a finite number is expected")
+
+
+def validate(config: ExperimentConfig) -> ExperimentConfig:
+    """Returns the config; raises UserError, one line naming the flag, where it cannot work."""
+    validate_values(config)
+    _validate_model(config)
+    return config
+
+
+def validate_values(config: ExperimentConfig) -> None:
+    """What of :func:`validate` needs no detector, and so no TensorFlow."""
+    if not config.output_dir:
+        raise UserError("--output_dir is missing: the folder to write the run to")
+    _validate_names(config)
+    check_finite(config)
+    for least, names in _AT_LEAST.items():
+        for name in names.split():
+            if getattr(config, name) < least:
+                raise UserError(f"--{name}={getattr(config, name)}: must be at least {least}")
+    for field in dataclasses.fields(config):
+        choices, value = field.metadata["choices"], getattr(config, field.name)
+        if choices and value not in choices:
+            raise UserError(f"--{field.name}={value}: {did_you_mean(value, choices)}")
+    _validate_optimization(config)
+    _validate_imitation(config)
+    for name in ("contrast_range", "saturation_range", "drift_xy"):
+        getattr(config, name)
+    if config.flip > 1:
+        raise UserError(f"--flip={config.flip}: a probability is expected")
+    if config.dropout != -1 and not 0 <= config.dropout < 1:
+        raise UserError(f"--dropout={config.dropout}: must be at least 0 and below 1")
+    config.size  # noqa: B018  raises where it is malformed
+
+
+def _validate_names(config: ExperimentConfig) -> None:
+    for flag, asked in (("model", True), ("teacher_model", config.imitation and config.teacher_model)):
+        name = getattr(config, flag)
+        if asked and name not in registry.names():
+            raise UserError(f"--{flag}={name}: no such detector; {did_you_mean(name, registry.names())}")
+    if config.dataset not in datasets.names():
+        known = did_you_mean(config.dataset, datasets.names())
+        raise UserError(f"--dataset={config.dataset}: no such dataset; {known}")
+
+
+def _validate_model(config: ExperimentConfig) -> None:
+    kind = registry.detector_class(config.model)
+    try:
+        kind.check_input_size(config.size)
+    except UserError as error:
+        raise UserError(f"--input_size={error} ({config.model})") from error
+    registry.check_options(config.model, config.model_options)
+    if kind.keeps_shape:
+        _validate_shapes(config)
+
+
+def _validate_shapes(config: ExperimentConfig) -> None:
+    """What images that keep their shape exclude."""
+    for name in ("brightness", "contrast", "saturation", "drift"):
+        default = ExperimentConfig.__dataclass_fields__[name].default
+        if getattr(config, name) != default:
+            raise UserError(
+                f"--{name}: training images of {config.model} are mirrored, nothing else but a crop to 2:1"
+            )
+    if config.flip not in (0.0, 0.5):
+        raise UserError(
+            f"--flip={config.flip}: {config.model} takes 0.5 (each image and its mirror image) or 0"
+        )
+    if config.jit_compile:
+        raise UserError(f"--jit_compile: XLA would compile {config.model} anew for every shape of image")
+
+
+def _validate_optimization(config: ExperimentConfig) -> None:
+    for name in ("learning_rate", "lr_decay_factor"):
+        if not getattr(config, name) > 0:
+            raise UserError(f"--{name}={getattr(config, name)}: must be above 0")
+    if config.ema >= 1 or config.momentum >= 1:
+        raise UserError("--ema and --momentum must be below 1")
+    if config.batch_size % config.gradient_accumulation:
+        raise UserError(
+            f"--gradient_accumulation={config.gradient_accumulation} does not divide "
+            f"--batch_size={config.batch_size}"
+        )
+    if config.weight_decay and config.optimizer not in ("sgdw", "lamb"):
+        raise UserError(
+            f"--weight_decay={config.weight_decay} needs --optimizer=sgdw or lamb; "
+            "the L2 penalty of the published recipe is --decay_rate"
+        )
+    if config.schedule == "step" and not config.lr_boundaries:
+        raise UserError("--schedule=step needs --lr_decay_steps")
+    if config.evaluate_every % config.checkpoint_every:
+        raise UserError(
+            f"--evaluate_every={config.evaluate_every}: checkpoints are evaluated, so it must be a multiple "
+            f"of --checkpoint_every={config.checkpoint_every}"
+        )
+    if config.devices and config.virtual_cpus:
+        raise UserError("--devices and --virtual_cpus exclude each other")
+
+
+def _validate_imitation(config: ExperimentConfig) -> None:
+    if not 0 <= config.psi <= 1:
+        raise UserError(f"--psi={config.psi}: must lie in [0, 1]")
+    weight, share = config.imitation_weight, config.imitation_share
+    if weight != AUTO and (isinstance(weight, str) or not 0 <= weight < math.inf):
+        raise UserError(f"--imitation_weight={weight}: must be at least 0, or {AUTO}")
+    if not 0 < share < math.inf:
+        raise UserError(f"--imitation_share={share}: must be above 0")
+    if weight != AUTO and share != ExperimentConfig.imitation_share:
+        raise UserError(f"--imitation_share={share} needs --imitation_weight={AUTO}")
+    if not config.imitation_normalization > 0:
+        raise UserError(f"--imitation_normalization={config.imitation_normalization}: must be above 0")
+    if config.imitation and not config.teacher_checkpoint:
+        raise UserError("--imitation needs --teacher_checkpoint (the run folder of a trained teacher)")
+    if config.imitation_end_step and config.imitation_end_step <= config.imitation_warmup_steps:
+        raise UserError("--imitation_end_step must be 0 or above --imitation_warmup_steps")
