@@ -16,8 +16,10 @@ from fgfi_tf.models import registry
 from fgfi_tf.models.detector import Batch, Detector
 from fgfi_tf.prediction import split_detections
 from fgfi_tf.training import batches, loading, strategy
+from fgfi_tf.training.checkpoints import CheckpointKeeper, averaged_weights
 from fgfi_tf.training.config import AUTO, ExperimentConfig
-from fgfi_tf.training.optimizers import build_optimizer
+from fgfi_tf.training.optimizers import build_optimizer, inner_optimizer
+from fgfi_tf.training.run_folder import RunFolder
 
 PICTURES = 4
 MIN_SCORE = 0.3
@@ -86,6 +88,39 @@ def _weight(config: ExperimentConfig) -> float | RunningWeight:
     if config.imitation_weight != AUTO:
         return config.imitation_weight
     return RunningWeight(config.imitation_share) if config.imitation else 0.0
+
+
+def build_keeper(
+    config: ExperimentConfig, distiller: Distiller, folder: RunFolder, *, writes: bool = True
+) -> CheckpointKeeper:
+    """What saves and restores a run: student, adaptation, optimizer, moving averages and step."""
+    state = {"student": distiller.student, "optimizer": distiller.optimizer}
+    if distiller.imitation is not None:
+        state["imitation"] = distiller.imitation
+    if isinstance(distiller.imitation_weight, RunningWeight):
+        state["imitation_weight"] = distiller.imitation_weight
+    averages = averaged_weights(inner_optimizer(distiller.optimizer), distiller.student.trainable_variables)
+    # Copies: a checkpoint takes an optimizer's slots from the optimizer alone.
+    copies = [tf.Variable(average, trainable=False) for average in averages]
+    if copies:
+        state["averages"] = copies
+
+    def before_save() -> None:
+        if writes:
+            folder.check_there()
+        for copy, average in zip(copies, averages, strict=True):
+            copy.assign(average)
+
+    step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+    return CheckpointKeeper(
+        folder.checkpoints,
+        state,
+        step,
+        keep=config.keep_checkpoints,
+        writes=writes,
+        fingerprint=config.model,
+        before_save=before_save,
+    )
 
 
 def build_batches(

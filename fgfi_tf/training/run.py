@@ -18,7 +18,6 @@ from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.imitation.distiller import Distiller
-from fgfi_tf.imitation.weight import RunningWeight
 from fgfi_tf.training import (
     announce,
     build,
@@ -29,11 +28,10 @@ from fgfi_tf.training import (
     strategy,
     teacher,
 )
-from fgfi_tf.training.checkpoints import CheckpointKeeper, averaged_weights, list_checkpoints
+from fgfi_tf.training.checkpoints import CheckpointKeeper, list_checkpoints
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.evaluator import CheckpointEvaluator, ResultLog
 from fgfi_tf.training.health import watcher
-from fgfi_tf.training.optimizers import inner_optimizer
 from fgfi_tf.training.precision import precision
 from fgfi_tf.training.run_evaluation import RunEvaluation
 from fgfi_tf.training.run_folder import RunFolder, open_run
@@ -107,7 +105,7 @@ def train(config: ExperimentConfig) -> Result:
     class_names = dataset.class_names[: dataset.num_training_classes]
     with precision(config.mixed_precision), over.scope():
         distiller = build.build_distiller(config, class_names)
-        keeper = build_keeper(config, distiller, folder, writes=chief)
+        keeper = build.build_keeper(config, distiller, folder, writes=chief)
         restored = keeper.restore_latest()
     start = int(keeper.step.numpy())
     if chief:
@@ -147,39 +145,6 @@ def train(config: ExperimentConfig) -> Result:
     if step < config.steps or (evaluation is not None and evaluation.abandoned):
         return Result(folder, step, False, request.name)
     return _finish(folder, step, chief)
-
-
-def build_keeper(
-    config: ExperimentConfig, distiller: Distiller, folder: RunFolder, *, writes: bool = True
-) -> CheckpointKeeper:
-    """What saves and restores a run: student, adaptation, optimizer, moving averages and step."""
-    state = {"student": distiller.student, "optimizer": distiller.optimizer}
-    if distiller.imitation is not None:
-        state["imitation"] = distiller.imitation
-    if isinstance(distiller.imitation_weight, RunningWeight):
-        state["imitation_weight"] = distiller.imitation_weight
-    averages = averaged_weights(inner_optimizer(distiller.optimizer), distiller.student.trainable_variables)
-    # Copies: a checkpoint takes an optimizer's slots from the optimizer alone.
-    copies = [tf.Variable(average, trainable=False) for average in averages]
-    if copies:
-        state["averages"] = copies
-
-    def before_save() -> None:
-        if writes:
-            folder.check_there()
-        for copy, average in zip(copies, averages, strict=True):
-            copy.assign(average)
-
-    step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
-    return CheckpointKeeper(
-        folder.checkpoints,
-        state,
-        step,
-        keep=config.keep_checkpoints,
-        writes=writes,
-        fingerprint=config.model,
-        before_save=before_save,
-    )
 
 
 @contextlib.contextmanager
