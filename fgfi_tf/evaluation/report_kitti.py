@@ -10,8 +10,8 @@ import numpy as np
 
 from fgfi_tf.evaluation import analysis, published
 from fgfi_tf.evaluation.comparison import ALONE, Comparison
-from fgfi_tf.evaluation.kitti import DIFFICULTIES, MIN_OVERLAP, N_RECALL, Evaluation
-from fgfi_tf.evaluation.kitti_types import CLASS_NAMES, Detections, Labels
+from fgfi_tf.evaluation.kitti import DIFFICULTIES, MIN_OVERLAP, N_RECALL
+from fgfi_tf.evaluation.kitti_types import CLASS_NAMES, Labels
 from fgfi_tf.evaluation.report_data import (
     BAD,
     GOOD,
@@ -26,6 +26,7 @@ from fgfi_tf.evaluation.report_data import (
     Section,
     Table,
 )
+from fgfi_tf.evaluation.report_kitti_ap import Run, ap_section
 from fgfi_tf.evaluation.report_kitti_pictures import ImageFolder, picture_section, same_frames_section
 
 CLASS_COLORS = dict(zip(CLASS_NAMES, SERIES_COLORS, strict=False))
@@ -33,23 +34,10 @@ KIND_COLORS = dict(
     zip(analysis.KINDS, (GOOD, "#e0a030", "#7b62b8", "#4d9db8", NEUTRAL), strict=True), missed=BAD
 )
 _DIFFICULTY_STYLES = dict(zip(DIFFICULTIES, ("-", "--", ":"), strict=True))
-_GROUPS = (*((name, len(DIFFICULTIES)) for name in CLASS_NAMES), ("", 1))
-_COLUMNS = (*(name for _ in CLASS_NAMES for name in DIFFICULTIES), "mean")
 _HEIGHTS = (0, 25, 40, 60, 100, 160, np.inf)  # pixels
 _BORDERS = (0, 1, 10, 40, 100, np.inf)  # pixels
 _OCCLUSIONS = ("visible", "partly", "largely", "unknown")
-_PUBLISHED_NOTE = f"Published: {published.SHUFFLEDET_SOURCE}."
 _FEWEST = 5  # objects in a range for which a recall is drawn
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One evaluated model: its name, detections (every frame), results, row of the published table."""
-
-    name: str
-    detections: Detections
-    evaluation: Evaluation
-    published: str = ""
 
 
 def build(
@@ -86,7 +74,7 @@ def build(
         for run in runs
     }
     sections = [
-        _ap_section(runs, comparison),
+        ap_section(runs, comparison),
         Section("Precision and recall", (_precision_figure(runs),)),
         _analysis_section(runs, analyses),
         _recall_section(runs, records, folder is not None),
@@ -128,64 +116,6 @@ def _numbers(run: Run, analyses: dict[str, dict[str, analysis.Analysis]]) -> dic
         "analysis": {n: {d: a.counts() for d, a in rows.items()} for n, rows in analyses.items()},
         "published": {run.published: published.SHUFFLEDET[run.published]} if run.published else {},
     }
-
-
-# --- average precision ------------------------------------------------------------------------
-
-
-def _ap_values(evaluation: Evaluation, measure: str) -> tuple[float | None, ...]:
-    """Nine percentages and their mean, None where a class was not evaluated."""
-    values = [getattr(result, measure) for _, _, result in evaluation]
-    mean = 100 * float(np.mean(values))
-    shown = [100 * v if r.evaluated else None for v, (_, _, r) in zip(values, evaluation, strict=True)]
-    return (*shown, mean)
-
-
-def _published_values(row: str) -> tuple[float, ...]:
-    by_class = published.SHUFFLEDET[row]
-    return (*(v for name in CLASS_NAMES for v in by_class[name]), published.SHUFFLEDET_MEAN[row])
-
-
-def _differences(values: tuple, base: tuple) -> tuple[float | None, ...]:
-    return tuple(None if a is None or b is None else a - b for a, b in zip(values, base, strict=True))
-
-
-def _ap_rows(runs: list[Run], measure: str, comparison: Comparison) -> tuple[Row, ...]:
-    values = {run.name: _ap_values(run.evaluation, measure) for run in runs}
-    rows = [Row(name, own, "total") for name, own in values.items()]
-    for base, name in comparison.pairs(values):
-        gain = _differences(values[name], values[base])
-        rows.append(Row(f"gain of {name} over {base}", gain, "difference"))
-    return tuple(rows)
-
-
-def _published_rows(runs: list[Run]) -> tuple[Row, ...]:
-    rows = []
-    for run in runs:
-        if run.published:
-            ours, theirs = _ap_values(run.evaluation, "ap11"), _published_values(run.published)
-            rows.append(Row(run.name, ours, "total"))
-            rows.append(Row(f"published {run.published}", theirs, "muted"))
-            rows.append(Row("difference", _differences(ours, theirs), "difference"))
-    return tuple(rows)
-
-
-def _ap_section(runs: list[Run], comparison: Comparison) -> Section:
-    tables = [
-        Table("11 recall positions (AP11)", _COLUMNS, _ap_rows(runs, "ap11", comparison), _GROUPS),
-        Table("40 recall positions (AP40)", _COLUMNS, _ap_rows(runs, "ap40", comparison), _GROUPS),
-    ]
-    if rows := _published_rows(runs):
-        beside = Table("Beside the published rows (AP11)", _COLUMNS, rows, _GROUPS, _PUBLISHED_NOTE)
-        # of one model it holds all that the first table does
-        tables = [beside, tables[1]] if len(runs) == 1 else [tables[0], beside, tables[1]]
-    oriented = [run for run in runs if run.evaluation["Car"]["easy"].aos11 is not None]
-    if oriented:
-        rows = _ap_rows(oriented, "aos11", comparison if len(oriented) == len(runs) else ALONE)
-        tables.append(Table("Orientation similarity, 11 recall positions", _COLUMNS, rows, _GROUPS))
-    text = "Percent. An en dash: no detection of the class at all, which counts as 0 in the mean."
-    means = {run.name: {"mean AP11": run.evaluation.mean_ap(11)} for run in runs}
-    return Section("Average precision", tuple(tables), " ".join([*comparison.sentences(means), text]))
 
 
 def _precision_figure(runs: list[Run]) -> Figure:
