@@ -32,6 +32,9 @@ def main(argv: Sequence[str]) -> None:
     config = flags.parse(argv, ToyConfig)
     if not config.output_dir:
         raise UserError("--output_dir is missing")
+    for name in ("train", "val", "seed"):
+        if getattr(config, name) < 0:
+            raise UserError(f"--{name}={getattr(config, name)}: must be at least 0")
     if (Path(config.output_dir) / "training").exists():
         raise UserError(f"{config.output_dir} already holds a data set; choose another --output_dir")
     from fgfi_tf.data import toy_kitti

@@ -20,10 +20,16 @@ _AT_LEAST = {
 }
 
 
+# The largest seed there is (numpy, Keras); no other whole number of ours means anything above it.
+_MOST = 2**32 - 1
+
+
 def check_finite(config: Any) -> None:
-    """Raises UserError for an option of a dataclass of options that is infinite or not a number."""
+    """Raises UserError for an option (of a dataclass) that is infinite, not a number, or too large."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        if field.type == "int" and value > _MOST:
+            raise UserError(f"--{field.name}={value}: must be at most {_MOST}")
         if field.type == "float" and not math.isfinite(value):
             raise UserError(f"--{field.name}={value}: a finite number is expected")
 

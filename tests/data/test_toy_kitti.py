@@ -1,5 +1,9 @@
 """Drawn scenes: the same bytes for the same seed, labels that agree with the picture."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -142,3 +146,15 @@ def test_far_objects_become_dont_care_areas():
     np.testing.assert_allclose(
         box, [300 - 2.56 - 1.6, 102.56 - 5.12 - 1.6, 300 + 2.56 - 1 + 1.6, 102.56 - 1 + 1.6], atol=0.006
     )
+
+
+@pytest.mark.parametrize("flag", ["--train=-1", "--val=-1", "--seed=-1"])
+def test_a_negative_number_is_refused_by_name(flag, tmp_path):
+    script = Path(__file__).parents[2] / "scripts" / "make_toy_kitti.py"
+    done = subprocess.run(
+        [sys.executable, str(script), f"--output_dir={tmp_path / 'toy'}", flag],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == f"make_toy_kitti.py: error: {flag}: must be at least 0\n"
+    assert not (tmp_path / "toy").exists()

@@ -120,6 +120,8 @@ VOC = {"model": "faster_rcnn_vgg11", "input_size": "600x0"}
             "--imitation_adaptation=publish: did you mean published?",
         ),
         ({"batch_size": 0}, "--batch_size=0: must be at least 1"),
+        ({"seed": 2**32}, "--seed=4294967296: must be at most 4294967295"),
+        ({"steps": 10**20}, "--steps=100000000000000000000: must be at most 4294967295"),
         ({"learning_rate": 0.0}, "--learning_rate=0.0"),
         ({"lr_decay_factor": 0.0}, "--lr_decay_factor=0.0: must be above 0"),
         ({"dataset": "kiti"}, "--dataset=kiti: no such dataset; did you mean kitti?"),
