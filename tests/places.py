@@ -10,6 +10,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("FGFI_SHARED_DATA", REPOSITORY.parent / "shared"))
 GOLDEN = Path(__file__).resolve().parent / "golden"
+CASES = Path(__file__).resolve().parent / "cases"
 
 
 def shared_path(relative: str) -> Path:

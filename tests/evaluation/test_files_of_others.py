@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from places import CASES
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command
@@ -124,10 +125,9 @@ DOGS_FOUND = (
 )
 
 
-@pytest.mark.shared_data
 @pytest.mark.parametrize("case", DOGS_FOUND.split())
-def test_shared_cases(shared_path, tmp_path, case):
-    folder = shared_path(f"cases/{case}")
+def test_cases(tmp_path, case):
+    folder = CASES / case
     (tmp_path / "dt").symlink_to(folder / "dt")
     split = folder / "list.txt"
     options = {"format": "voc", "allow_missing": True, "split": str(split) if split.exists() else ""}
