@@ -1,6 +1,7 @@
 """Plans of studies: what they hold, what changes a run, what is refused."""
 
 import pytest
+from places import REPOSITORY
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.studies import plan as plans
@@ -106,3 +107,13 @@ def test_refusals(tmp_path, change, message):
 def test_a_plan_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="gone.cfg: cannot be read"):
         plans.read_plan(tmp_path / "gone.cfg")
+
+
+@pytest.mark.parametrize("name", ["drawn_scenes", "kitti_core"])
+def test_shipped_plans(monkeypatch, name):
+    monkeypatch.chdir(REPOSITORY)
+    plan = plans.read_plan(f"configs/studies/{name}.cfg")
+    assert plan.arm(plan.baseline).seeds == plan.arm("imitating").seeds and plan.teacher == "teacher"
+    plain, imitating = (plans.config_of(plan.arm(arm)) for arm in ("plain", "imitating"))
+    differing = {key for key, value in vars(plain).items() if value != getattr(imitating, key)}
+    assert differing == {"imitation", "teacher_checkpoint"}
