@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""From nothing to an imitating student in ten minutes on two CPU cores, without any data.
+"""From nothing to an imitating student in seven minutes on two CPU cores, without any data.
 
 Draws street scenes, trains a teacher, trains the same student twice, once alone and once imitating the
 teacher, evaluates the three, exports the imitating one, detects with it, and ends with what imitation gave.
