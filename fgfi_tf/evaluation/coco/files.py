@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fgfi_tf.errors import UserError
-
-_MOST_NAMED = 20
+from fgfi_tf.errors import MOST_PROBLEMS, UserError
 
 
 def read_ground_truth(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -89,8 +87,8 @@ def _refuse(
         if reason:
             bad.append(f"{what}[{place}]: {reason}")
     if bad:
-        more = f" ({len(bad)} in all)" if len(bad) > _MOST_NAMED else ""
-        raise UserError(f"{path}: {'; '.join(bad[:_MOST_NAMED])}{more}")
+        more = f" ({len(bad)} in all)" if len(bad) > MOST_PROBLEMS else ""
+        raise UserError(f"{path}: {'; '.join(bad[:MOST_PROBLEMS])}{more}")
 
 
 def _fault(one: dict, images: set, categories: set, numbers: tuple) -> str:

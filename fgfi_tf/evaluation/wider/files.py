@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from fgfi_tf.errors import UserError
+from fgfi_tf.errors import Problems, UserError
 from fgfi_tf.evaluation.wider.ap import SETTINGS, Detections, Faces
 
 FACES_FILE = "wider_face_val.mat"
 SETTING_FILE = "wider_{}_val.mat"
 _FIELDS = 5  # x y w h score
-_MOST_NAMED = 20
 
 
 def read_ground_truth(folder: str | os.PathLike[str]) -> Faces:
@@ -94,20 +93,15 @@ def read_detections(
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of result files")
-    rows, bad = [], []
+    rows, problems = [], Problems()
     for name in image_ids:
         path = folder / f"{name}.txt"
         if allow_missing and not path.is_file():
             rows.append(np.zeros((0, _FIELDS)))
             continue
-        try:
+        with problems.collect():
             rows.append(_read_result(path))
-        except UserError as error:
-            bad.append(str(error))
-            if len(bad) == _MOST_NAMED:
-                break
-    if bad:
-        raise UserError("; ".join(bad))
+    problems.raise_any()
     values = np.concatenate(rows) if rows else np.zeros((0, _FIELDS))
     return Detections(
         np.repeat(np.arange(len(rows)), [len(row) for row in rows]), values[:, :4], values[:, 4]
