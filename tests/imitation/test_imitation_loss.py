@@ -256,10 +256,11 @@ def test_a_linear_adaptation_lives_where_the_published_one_dies(teacher):
 
     published, linear = train("relu"), train("linear")
     assert published[0, 1] > 0.4
-    assert published[4, 1] == published[-1, 1] == 0.0 if teacher == "signed" else published[-1, 1] < 0.05
-    assert published[-1, 0] > 0.3 * published[0, 0]  # and so it learns no more
+    assert published[-1, 1] < {"signed": 0.01, "sparse": 0.1}[teacher]
+    # And so it learns no more. Twelve seeds: at least 0.998 (signed), 0.13 to 0.48 (sparse).
+    assert published[-1, 0] > {"signed": 0.9, "sparse": 0.05}[teacher] * published[0, 0]
     assert linear[:, 1].min() > 0.999
-    assert linear[-1, 0] < 0.02 * linear[0, 0]
+    assert linear[-1, 0] < 0.005 * linear[0, 0]
 
 
 def test_regularization_is_half_the_squared_norm_times_the_decay():
