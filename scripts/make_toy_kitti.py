@@ -37,10 +37,10 @@ def main(argv: Sequence[str]) -> None:
             raise UserError(f"--{name}={getattr(config, name)}: must be at least 0")
     if (Path(config.output_dir) / "training").exists():
         raise UserError(f"{config.output_dir} already holds a data set; choose another --output_dir")
-    from fgfi_tf.data import toy_kitti
+    from fgfi_tf.toy import street
 
     size = parse_size("image_size", config.image_size)
-    toy_kitti.write(config.output_dir, config.train, config.val, seed=config.seed, image_size=size)
+    street.write(config.output_dir, config.train, config.val, seed=config.seed, image_size=size)
     print(f"{config.train} training and {config.val} validation scenes in {config.output_dir}")
 
 

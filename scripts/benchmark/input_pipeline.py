@@ -16,10 +16,11 @@ from PIL import Image
 from benchmark import workload
 from benchmark.options import Options
 from benchmark.timing import Fresh, Result, alternate
-from fgfi_tf.data import kitti, pipeline, toy_kitti, transforms
+from fgfi_tf.data import kitti, pipeline, transforms
 from fgfi_tf.data.augment import AugmentConfig
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.models.detector import Detector
+from fgfi_tf.toy import street
 
 DRAWN_SIZE = (375, 1242)
 # Batches taken before the clock starts: by then every thread is at work and no buffer holds a start.
@@ -46,7 +47,7 @@ def pipeline_case(options: Options) -> Iterator[Result]:
 def _drawn(scratch: Path, frames: int) -> dict[str, Path]:
     """The same drawn images as png with usual settings, as KITTI's are, and as jpg."""
     drawn = scratch / "drawn"
-    toy_kitti.write(drawn, frames, 1, image_size=DRAWN_SIZE, progress=False)
+    street.write(drawn, frames, 1, image_size=DRAWN_SIZE, progress=False)
     kinds = {"png": {}, "jpg": {"quality": 92}}
     for kind, settings in kinds.items():
         images = "training/image_2"

@@ -19,10 +19,10 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from fgfi_tf.data import toy_figures, toy_shapes
-from fgfi_tf.data.toy_painter import CAMERA_HEIGHT, Painter, Thing
 from fgfi_tf.errors import UserError
 from fgfi_tf.paths import user_path
+from fgfi_tf.toy import figures, solids
+from fgfi_tf.toy.painter import CAMERA_HEIGHT, Painter, Thing
 
 LEAST_HEIGHT = 15 / 375  # of the image height; smaller objects are DontCare
 LEAST_VISIBLE = 0.12  # an object covered more than this far has no label
@@ -41,10 +41,10 @@ _SIZES = {  # height, width, length in metres, and their spread
 }
 
 _DRAWN_BY = {
-    "Car": toy_shapes.car,
-    "Pedestrian": toy_figures.pedestrian,
-    "Van": toy_shapes.van,
-    "Truck": toy_shapes.truck,
+    "Car": solids.car,
+    "Pedestrian": figures.pedestrian,
+    "Van": solids.van,
+    "Truck": solids.truck,
 }
 
 
@@ -161,7 +161,7 @@ def _object(rng: np.random.Generator, painter: Painter, kind: str, place: np.nda
     flat = kind in ("Pedestrian", "Cyclist")
     if kind == "Cyclist":
         side = np.cos(turn - np.arctan2(place[0], place[2]))
-        shapes = toy_figures.cyclist(rng, size, float(np.copysign(max(abs(side), 0.16), side)))
+        shapes = figures.cyclist(rng, size, float(np.copysign(max(abs(side), 0.16), side)))
     else:
         shapes = _DRAWN_BY[kind](rng, size)
     if kind == "Pedestrian" and np.cos(turn) < 0:
@@ -175,7 +175,7 @@ def _clutter(rng: np.random.Generator, painter: Painter) -> Thing:
     reach = depth * painter.width / 2 / painter.focal
     x = rng.choice([-1.0, 1.0]) * rng.uniform(min(4.5, reach * 0.7), max(5.0, min(reach * 1.2, 11.0)))
     grown = rng.random() < 0.4
-    shapes = toy_figures.tree(rng) if grown else toy_figures.clutter(rng)
+    shapes = figures.tree(rng) if grown else figures.clutter(rng)
     flat = all(shape.normal is None for shape in shapes)
     return Thing(
         None,

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from fgfi_tf.data import toy_shapes
-from fgfi_tf.data.toy_shapes import Primitive
+from fgfi_tf.toy import solids
+from fgfi_tf.toy.solids import Primitive
 
 CAMERA_HEIGHT = 1.65  # metres above the road, as KITTI's
 FOCAL = 1.92  # focal length in image heights: 721 px at 375
@@ -47,7 +47,7 @@ class Painter:
         side = rng.choice([-1.0, 1.0])
         sun = np.array([side * rng.uniform(0.3, 1.0), -rng.uniform(0.5, 1.2), -rng.uniform(0.0, 0.8)])
         self.sun = sun / np.linalg.norm(sun)
-        self.haze = np.array(toy_shapes.pick(rng, ((205, 215, 225), (225, 215, 195), (170, 178, 190)), 8))
+        self.haze = np.array(solids.pick(rng, ((205, 215, 225), (225, 215, 195), (170, 178, 190)), 8))
         self.haze_depth = rng.uniform(60, 220)  # metres
         size = (self.width * self._scale, self.height * self._scale)
         self.canvas = Image.new("RGB", size)
@@ -63,7 +63,7 @@ class Painter:
         rng, draw = self.rng, ImageDraw.Draw(self.canvas)
         width, height = self.canvas.size
         horizon = int(self.center[1] * self._scale)
-        zenith = np.array(toy_shapes.pick(rng, ((95, 150, 215), (150, 165, 185), (190, 170, 160)), 10))
+        zenith = np.array(solids.pick(rng, ((95, 150, 215), (150, 165, 185), (190, 170, 160)), 10))
         fade = np.linspace(0, 1, horizon)[:, None] ** 1.5
         sky = zenith * (1 - fade) + self.haze * fade  # horizon x 3
         column = Image.fromarray(sky[:, None].astype(np.uint8))
@@ -72,9 +72,9 @@ class Painter:
         ridge = horizon - height * 0.05 * np.abs(np.cumsum(rng.normal(0, 0.45, 24)))
         hills = [*zip(xs, ridge, strict=True), (width, horizon + 2), (0, horizon + 2)]
         draw.polygon(hills, fill=_rgb(0.6 * self.haze + 0.4 * np.array([80, 105, 80])))
-        ground = toy_shapes.pick(rng, ((105, 125, 75), (150, 142, 128), (125, 130, 95)), 6)
+        ground = solids.pick(rng, ((105, 125, 75), (150, 142, 128), (125, 130, 95)), 6)
         draw.rectangle((0, horizon, width, height), fill=_rgb(ground))
-        asphalt = np.array(toy_shapes.pick(rng, ((92, 92, 96), (120, 116, 110), (72, 74, 80)), 6))
+        asphalt = np.array(solids.pick(rng, ((92, 92, 96), (120, 116, 110), (72, 74, 80)), 6))
         self._ground(draw, -7.5, 7.5, (2.0, 400.0), asphalt * 1.25)  # pavements
         self._ground(draw, -5.0, 5.0, (2.0, 400.0), asphalt)
         paint = np.array([225, 225, 215])
@@ -113,18 +113,18 @@ class Painter:
                     blocks.append((depth, length, front, rng.uniform(4, 12)))
                 depth += length + rng.choice([0.0, 3.0, 10.0])
             for depth, length, front, height in reversed(blocks):
-                wall = toy_shapes.pick(rng, palette)
-                faces = toy_shapes.frustum(
+                wall = solids.pick(rng, palette)
+                faces = solids.frustum(
                     (-length / 2, length / 2, -4, 4), (-length / 2, length / 2, -4, 4), (0, height)
                 )
                 shapes = [Primitive(c, wall, normal=n) for c, n in faces.values()]
-                glass = toy_shapes.pick(rng, ((60, 70, 85), (150, 170, 190), (90, 70, 60)))
+                glass = solids.pick(rng, ((60, 70, 85), (150, 170, 190), (90, 70, 60)))
                 columns, floors = max(2, int(length / 3)), max(1, int(height / 3))
                 corners, normal = faces["left" if side > 0 else "right"]  # the one towards the road
                 s, t = np.meshgrid((np.arange(columns) + 0.5) / columns, (np.arange(floors) + 0.55) / floors)
                 u = s.reshape(-1, 1) + np.array([-0.22, 0.22]) / columns
                 v = t.reshape(-1, 1) + np.array([-0.27, 0.25]) / floors
-                panes = toy_shapes.insets(corners, u, v)
+                panes = solids.insets(corners, u, v)
                 shapes += [Primitive(pane, glass, normal=normal) for pane in panes]
                 location = np.array([side * (front + 4), CAMERA_HEIGHT, depth + length / 2])
                 self.paint(Thing(None, (height, 8, length), location, np.pi / 2, shapes), 0)

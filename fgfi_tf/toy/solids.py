@@ -1,4 +1,4 @@
-"""The solids of a drawn street, flat-shaded, in metres; figures are in ``toy_figures``.
+"""The solids of a drawn street, flat-shaded, in metres; figures are in ``figures``.
 
 A shape is a list of primitives in the object's own frame: ``forward`` along its length, ``up`` from
 the ground, ``right`` across it, origin on the ground below its middle. ``toy_kitti`` places,

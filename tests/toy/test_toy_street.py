@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fgfi_tf.data import edges, kitti, kitti_raw, toy_figures, toy_kitti, toy_shapes
-from fgfi_tf.data.toy_painter import Painter, Thing
+from fgfi_tf.data import edges, kitti, kitti_raw
 from fgfi_tf.errors import UserError
+from fgfi_tf.toy import figures, solids, street
+from fgfi_tf.toy.painter import Painter, Thing
 
 SIZE = (96, 312)
 
@@ -17,7 +18,7 @@ SIZE = (96, 312)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("toy")
-    toy_kitti.write(root / "a", 6, 3, seed=5, image_size=SIZE, progress=False)
+    street.write(root / "a", 6, 3, seed=5, image_size=SIZE, progress=False)
     return root
 
 
@@ -27,8 +28,8 @@ def contents(root):
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(folder):
     first = contents(folder / "a")
-    toy_kitti.write(folder / "b", 6, 3, seed=5, image_size=SIZE, progress=False)
-    toy_kitti.write(folder / "c", 6, 3, seed=6, image_size=SIZE, progress=False)
+    street.write(folder / "b", 6, 3, seed=5, image_size=SIZE, progress=False)
+    street.write(folder / "c", 6, 3, seed=6, image_size=SIZE, progress=False)
     assert contents(folder / "b") == first
     other = contents(folder / "c")
     assert other.keys() == first.keys()
@@ -49,14 +50,14 @@ def test_the_layout_is_kittis_and_the_builder_reads_it(folder):
 
 def test_an_existing_data_set_is_not_overwritten(folder):
     with pytest.raises(UserError, match="already holds a data set"):
-        toy_kitti.write(folder / "a", 1, 0, image_size=SIZE, progress=False)
+        street.write(folder / "a", 1, 0, image_size=SIZE, progress=False)
     with pytest.raises(UserError, match=r"cannot draw 0 \+ 0 frames of 96 x 312"):
-        toy_kitti.write(folder / "d", 0, 0, image_size=SIZE, progress=False)
+        street.write(folder / "d", 0, 0, image_size=SIZE, progress=False)
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    return [toy_kitti.draw_scene(np.random.default_rng([1, i]), (128, 416)) for i in range(25)]
+    return [street.draw_scene(np.random.default_rng([1, i]), (128, 416)) for i in range(25)]
 
 
 def test_labels_are_valid_and_varied(scenes, tmp_path):
@@ -83,9 +84,7 @@ def test_projected_height_follows_depth():
     rng = np.random.default_rng(0)
     painter = Painter(rng, (200, 600))
     size = (1.75, 0.65, 0.8)
-    person = Thing(
-        "Pedestrian", size, np.array([0.0, 1.65, 10.0]), 0.0, toy_figures.pedestrian(rng, size), True
-    )
+    person = Thing("Pedestrian", size, np.array([0.0, 1.65, 10.0]), 0.0, figures.pedestrian(rng, size), True)
     painter.paint(person, 1)
     assert person.box[3] - person.box[1] == pytest.approx(0.336 * 200, rel=0.05)
     foot = 0.46 * 200 + 1.92 * 200 * 1.65 / 10  # the ground at 10 m
@@ -94,7 +93,7 @@ def test_projected_height_follows_depth():
 
 def square(x, depth, half=1.0):
     points = np.array([(-half, 0, 0), (half, 0, 0), (half, 2 * half, 0), (-half, 2 * half, 0)])
-    shape = toy_shapes.Primitive(points, (200, 10, 10))
+    shape = solids.Primitive(points, (200, 10, 10))
     return Thing("Car", (2 * half, 2 * half, 2 * half), np.array([x, 1.65, depth]), 0.0, [shape], True)
 
 
@@ -102,7 +101,7 @@ def labels_of(painter, things):
     things.sort(key=lambda thing: -thing.location[2])
     for number, thing in enumerate(things, start=1):
         painter.paint(thing, number)
-    return [line.split() for line in toy_kitti._labels(painter, things)]
+    return [line.split() for line in street._labels(painter, things)]
 
 
 def test_occlusion_is_what_is_covered():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fgfi_tf.data.toy_shapes import CLOTH, PAINT, RUBBER, Color, Primitive, circle, frustum, inset, pick
+from fgfi_tf.toy.solids import CLOTH, PAINT, RUBBER, Color, Primitive, circle, frustum, inset, pick
 
 _SKIN = ((242, 205, 175), (224, 172, 125), (172, 120, 84), (110, 72, 50))
 
