@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 
 from fgfi_tf.data.augment import FILL, AugmentConfig
+from fgfi_tf.geometry.coding import DEVIATIONS
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from fgfi_tf.models.faster_rcnn.head import BoxHead
-from fgfi_tf.models.faster_rcnn.proposal_targets import DELTA_STDS
 from fgfi_tf.models.faster_rcnn.rpn import RPNHead
 from fgfi_tf.models.normalization import BatchNorm
 from fgfi_tf.models.shuffledet import ShuffleDet
@@ -132,7 +132,7 @@ def test_faster_rcnn():
         long_side_cap=0,
     )
     assert len(FasterRCNNConfig().class_names) == 20
-    assert DELTA_STDS == (0.1, 0.1, 0.2, 0.2)
+    assert DEVIATIONS == (0.1, 0.1, 0.2, 0.2)
     detector = FasterRCNN(FasterRCNNConfig(width=0.05))
     np.testing.assert_allclose(
         detector.preprocess(tf.zeros([1, 1, 1, 3]))[0, 0, 0], [-102.9801, -115.9465, -122.7717]

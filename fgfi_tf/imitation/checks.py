@@ -135,7 +135,7 @@ def _check_anchors(name: str, anchors: tf.Tensor, height: int | None, width: int
     if np.abs(x - x[:1]).max() > tolerance or np.abs(y - y[:, :1]).max() > tolerance:
         raise ValueError(
             f"{name} is no grid: x must depend on the column and the shape alone, y on the row and the shape "
-            "(is [h, w] the wrong way round?); fgfi_tf.anchors.anchor_grid makes one"
+            "(is [h, w] the wrong way round?); fgfi_tf.geometry.anchors.anchor_grid makes one"
         )
 
 

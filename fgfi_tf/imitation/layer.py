@@ -113,7 +113,7 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
             teacher_features: for each level [B, H, W, Ct]; resized bilinearly to h x w where
                 the teacher's map has another size.
             anchors: for each level float32 [h, w, K, 4], continuous corners in pixels of the
-                network input, on a grid (see ``masks``; ``fgfi_tf.anchors.anchor_grid`` makes one).
+                network input, on a grid (see ``masks``; ``fgfi_tf.geometry.anchors.anchor_grid`` makes one).
             boxes: float32 [B, M, 4], continuous corners, the same pixels.
             valid: bool [B, M], False for padding.
             area: for each level bool [B, h, w], False for the padding of images; None: there is none.

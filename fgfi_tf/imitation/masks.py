@@ -1,9 +1,7 @@
 """Where the student imitates: the fine-grained mask of the paper, and the two it was compared with.
 
 Boxes and anchors are continuous corners (xmin, ymin, xmax, ymax; width = xmax - xmin) in pixels of
-the network input. Anchors lie on a grid: the x coordinates of anchors [h, w, K, 4] depend on the
-column and the shape only, the y coordinates on the row and the shape only. Every detector family
-has such grids, and it makes the intersection of a box with all anchors an outer product.
+the network input. Anchors [h, w, K, 4] lie on a grid, as ``best_iou_per_position`` wants them.
 """
 
 from __future__ import annotations
@@ -12,35 +10,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from fgfi_tf.geometry.iou import best_iou_per_position
+
 REGIONS = ("fine_grained", "gt_box", "full")
-
-
-def best_iou_per_position(anchors: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-    """The best IoU of each box with the anchors of each position.
-
-    Args:
-        anchors: float32 [h, w, K, 4], a grid (see the module).
-        boxes: float32 [B, M, 4].
-
-    Returns:
-        float32 [B, M, h, w]; 0 for an empty box.
-    """
-    anchors = tf.convert_to_tensor(anchors, tf.float32)
-    anchor_x1, anchor_x2 = anchors[0, :, :, 0], anchors[0, :, :, 2]  # w x K
-    anchor_y1, anchor_y2 = anchors[:, 0, :, 1], anchors[:, 0, :, 3]  # h x K
-    x1, y1, x2, y2 = (c[..., None] for c in tf.unstack(boxes, axis=-1))  # B x M x 1
-    box_area = ((x2 - x1) * (y2 - y1))[..., None]  # B x M x 1 x 1
-
-    best = None
-    for k in range(anchors.shape[2]):
-        # B x M x w and B x M x h
-        along_x = tf.maximum(tf.minimum(anchor_x2[:, k], x2) - tf.maximum(anchor_x1[:, k], x1), 0.0)
-        along_y = tf.maximum(tf.minimum(anchor_y2[:, k], y2) - tf.maximum(anchor_y1[:, k], y1), 0.0)
-        area = (anchor_x2[0, k] - anchor_x1[0, k]) * (anchor_y2[0, k] - anchor_y1[0, k])
-        intersection = along_y[..., :, None] * along_x[..., None, :]  # B x M x h x w
-        iou = tf.math.divide_no_nan(intersection, area + box_area - intersection)
-        best = iou if best is None else tf.maximum(best, iou)
-    return best
 
 
 def fine_grained_masks(

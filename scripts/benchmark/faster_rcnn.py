@@ -14,10 +14,10 @@ from benchmark import frcnn_equality, snapshots, torch_process, workload
 from benchmark.options import Options, wants_xla
 from benchmark.steps import NO_LAYER, TeacherOnly, layer_share
 from benchmark.timing import Result, alternate
+from fgfi_tf.geometry.coding import DEVIATIONS
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig, proposals, roi_align, rpn_targets
-from fgfi_tf.models.faster_rcnn.proposal_targets import DELTA_STDS
 from fgfi_tf.training.optimizers import MomentumSGD
 
 # VOC 2007 has 12,608 objects in the 5,011 images of trainval.
@@ -62,7 +62,7 @@ def detector(options: Options, backbone: str, seed: int, dropout: float = 0.0) -
     boxes = tf.constant(batch["boxes"])
     scores, deltas = network.classify(outputs, boxes, tf.constant(batch["content_size"]))
     _rescale(network.head.scores, scores, SCORE_DEVIATION)
-    _rescale(network.head.deltas, deltas, 0.3 / DELTA_STDS[0] / 3)
+    _rescale(network.head.deltas, deltas, 0.3 / DEVIATIONS[0] / 3)
     return network
 
 

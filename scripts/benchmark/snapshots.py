@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 
 from benchmark.torch_process import TorchObject, TorchProcess
+from fgfi_tf.geometry.anchors import repeat_cell, rounded_cell
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.faster_rcnn import FasterRCNN
-from fgfi_tf.models.faster_rcnn.anchors import anchor_grid
 from fgfi_tf.models.faster_rcnn.model import POOLED_SIZE, STRIDE
 from fgfi_tf.models.shuffledet import ShuffleDet, losses
 
@@ -50,7 +50,7 @@ def faster_rcnn(detector: FasterRCNN, size: tuple[int, int]) -> SimpleNamespace:
         dropout=detector.head.dropout,
         pooled_size=POOLED_SIZE,
         size=size,
-        anchors=np.reshape(anchor_grid(*cells, STRIDE), [-1, 4]),
+        anchors=np.reshape(repeat_cell(rounded_cell(), *cells, STRIDE), [-1, 4]),
         imitation_anchors=np.asarray(detector.imitation_anchors(*size)[0]),
     )
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from benchmark.options import LEARNING_RATE, MOMENTUM
-from fgfi_tf.anchors import SHUFFLEDET_INPUT, SHUFFLEDET_SHAPES
+from fgfi_tf.geometry.anchors import SHUFFLEDET_INPUT, SHUFFLEDET_SHAPES
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models.shuffledet import ShuffleDet

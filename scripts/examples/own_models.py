@@ -4,7 +4,7 @@ import keras  # Keras 3; with `import tf_keras as keras`, ImitationLoss is that 
 import numpy as np
 import tensorflow as tf
 
-from fgfi_tf.anchors import anchor_grid
+from fgfi_tf.geometry.anchors import anchor_grid
 from fgfi_tf.imitation.keras3 import ImitationLoss
 
 BATCH, HEIGHT, WIDTH, STRIDE = 4, 96, 128, 16

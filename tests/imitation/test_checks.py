@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fgfi_tf.anchors import anchor_grid
+from fgfi_tf.geometry.anchors import anchor_grid
 from fgfi_tf.imitation.layer import ImitationLoss
 
 GRID = anchor_grid(4, 6, 16, [16, 32], [1.0, 2.0])

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras_2
 
-from fgfi_tf.anchors import anchor_grid
+from fgfi_tf.geometry.anchors import anchor_grid
 from fgfi_tf.imitation import keras3, layer
 
 ANCHORS = anchor_grid(2, 3, 16, [16], [1.0])  # one for each cell of 16 pixels

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fgfi_tf import anchors as anchor_grids
 from fgfi_tf.errors import UserError
+from fgfi_tf.geometry import anchors as anchor_grids
+from fgfi_tf.geometry import coding as box_coding
 from fgfi_tf.models import convolutions, registry
 from fgfi_tf.models.dropout import stateless_dropout
 from fgfi_tf.models.shuffledet import ShuffleDet, coding, losses
@@ -108,12 +109,12 @@ def test_equal_iou_goes_to_the_nearest_anchor():
 def test_decode_inverts_encode_but_for_the_pixel():
     anchors = tf.constant([[100.0, 80.0, 36.0, 37.0]])
     box = tf.constant([[104.0, 82.0, 40.0, 30.0]])
-    decoded = coding.decode(coding.encode(box, anchors), anchors, 384, 1248)
+    decoded = coding.decode(box_coding.encode(box, anchors), anchors, 384, 1248)
     np.testing.assert_allclose(decoded, [[104.5, 82.5, 41.0, 31.0]], rtol=1e-5)
 
 
-def test_safe_exp_is_straight_beyond_one():
-    values = coding.safe_exp(tf.constant([0.0, 1.0, 3.0, 200.0]))
+def test_linear_exp_is_straight_beyond_one():
+    values = box_coding.linear_exp(tf.constant([0.0, 1.0, 3.0, 200.0]))
     np.testing.assert_allclose(values, [1.0, np.e, 3 * np.e, 200 * np.e], rtol=1e-6)
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tf_keras as keras
 from PIL import Image
 
-from fgfi_tf import boxes as box_ops
+from fgfi_tf.geometry import nms
 from fgfi_tf.models import registry
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.dropout import stateless_dropout
@@ -94,7 +94,7 @@ class TinyDetector(Detector):
         scale = tf.tile(tf.reverse(batch["scale"], [-1]), [1, 2])[:, None]
         probability = tf.nn.softmax(flat[..., :3]) * tf.sigmoid(flat[..., 3:4])
         scores, classes = tf.reduce_max(probability, -1), tf.argmax(probability, -1, output_type=tf.int32)
-        return box_ops.class_nms(
+        return nms.class_nms(
             boxes / scale,
             tf.reshape(scores, [shape[0], -1]),
             tf.reshape(classes, [shape[0], -1]),

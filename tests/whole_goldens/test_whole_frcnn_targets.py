@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 from places import SHARED
 
-from fgfi_tf.models.faster_rcnn import anchors, proposal_targets, proposals, rpn_targets
+from fgfi_tf.geometry.anchors import repeat_cell, rounded_cell
+from fgfi_tf.models.faster_rcnn import proposal_targets, proposals, rpn_targets
 
 SHARED_FOLDER = SHARED / "golden/frcnn"
 if not SHARED_FOLDER.exists():
@@ -20,7 +21,7 @@ def _uniform(count):
 def test_rpn_targets_equal_the_reference(shared_path, run_mode):
     golden = np.load(shared_path("golden/frcnn/rpn_targets.npz"))
     boxes = golden["gt_boxes"]
-    grid = tf.reshape(anchors.anchor_grid(37, 50), [-1, 4])
+    grid = tf.reshape(repeat_cell(rounded_cell(), 37, 50, 16), [-1, 4])
     targets = run_mode(rpn_targets.assign)(
         grid,
         tf.constant(boxes[..., :4]),
@@ -54,14 +55,14 @@ def test_proposals_equal_the_reference(shared_path, mode, pre, post, nms):
     scores = proposals.foreground_probability(tf.constant(golden["cls_score"].transpose(0, 2, 3, 1)))
     np.testing.assert_allclose(scores[0], golden["fg_prob"], atol=1e-6)
     deltas = tf.constant(golden["bbox_deltas"].transpose(0, 2, 3, 1))
-    grid = tf.reshape(anchors.anchor_grid(37, 50), [-1, 4])
+    grid = tf.reshape(repeat_cell(rounded_cell(), 37, 50, 16), [-1, 4])
     boxes = proposals.decode_proposals(grid, deltas, tf.constant([[600.0, 800.0]]))
     np.testing.assert_allclose(boxes[0], golden["clipped"], atol=1e-3)
     # two images, the second in another order: each is suppressed by itself
     batch_boxes = tf.constant(np.stack([golden["clipped"], golden["clipped"][::-1]]))
     batch_scores = tf.constant(np.stack([golden["fg_prob"], golden["fg_prob"][::-1]]))
     propose = tf.function(proposals.propose)
-    result = propose(batch_scores, batch_boxes, pre_nms=pre, post_nms=post, nms=nms)
+    result = propose(batch_scores, batch_boxes, pre_nms=pre, post_nms=post, kind=nms)
     np.testing.assert_array_equal(result.count, [post, post])
     for image in range(2):
         # taking the 1 of the edge off again costs the last bit

@@ -5,10 +5,12 @@ import pytest
 import tensorflow as tf
 from places import SHARED
 
-from fgfi_tf import anchors, boxes
+from fgfi_tf.geometry import anchors, boxes
+from fgfi_tf.geometry import coding as box_coding
+from fgfi_tf.geometry.iou import iou as iou_of
 from fgfi_tf.imitation import masks
 from fgfi_tf.interop import tf1_shuffledet
-from fgfi_tf.models.shuffledet import ShuffleDet, coding
+from fgfi_tf.models.shuffledet import ShuffleDet
 from fgfi_tf.models.shuffledet.single_map import make_targets
 
 SHARED_FOLDER = SHARED / "golden/shuffledet"
@@ -16,6 +18,10 @@ if not SHARED_FOLDER.exists():
     pytest.skip(f"the shared reference data is absent: {SHARED_FOLDER}", allow_module_level=True)
 
 pytestmark = pytest.mark.shared_data
+
+
+def iou_of_centres(a, b):
+    return iou_of(boxes.corners_from_centres(a), boxes.corners_from_centres(b))
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +139,7 @@ def test_deltas_at_the_references_anchors(golden):
     grid = anchors.shuffledet_anchors(384, 1248).reshape(-1, 4)
     for n in range(12):
         targets = golden["targets"]
-        deltas = coding.encode(
+        deltas = box_coding.encode(
             tf.constant(targets[f"boxes_cxcywh_{n}"], tf.float32),
             tf.constant(grid[targets[f"anchor_index_{n}"]]),
         )
@@ -190,5 +196,5 @@ def test_decoded_iou_of_the_assigned_anchors(golden):
     anchor_index = _reference_targets(golden, padded, *_padded(golden, [0, 1])[1:])["anchor_index"].numpy()
     for (image, anchor), iou in zip(expected["iou_index"], expected["iou"], strict=True):
         (slot,) = np.nonzero((anchor_index[image] == anchor) & valid[image])[0]
-        ours = boxes.iou_of_centres(decoded[image, anchor], tf.constant(padded[image, slot]))
+        ours = iou_of_centres(decoded[image, anchor], tf.constant(padded[image, slot]))
         np.testing.assert_allclose(ours, iou, atol=1e-5)

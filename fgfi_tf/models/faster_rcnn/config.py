@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.models.faster_rcnn import proposals, roi_align
+from fgfi_tf.geometry.nms import KINDS as NMS_KINDS
+from fgfi_tf.models.faster_rcnn import roi_align
 from fgfi_tf.models.faster_rcnn.backbone import BACKBONES, STRIDE
 
 VOC_CLASSES = (
@@ -29,7 +30,7 @@ class FasterRCNNConfig:
         train_pre_nms: scores that enter NMS while training; ``train_post_nms``: proposals kept of them.
         test_pre_nms: the same in inference, with ``test_post_nms``.
         rpn_nms_iou: proposals that overlap a better one by more are dropped.
-        nms: ``"combined"`` or ``"padded"`` (for XLA), see ``proposals.propose``.
+        nms: ``"combined"`` or ``"padded"`` (for XLA), see ``geometry.nms.best_boxes``.
         rpn_batch: anchors sampled per image.
         roi_batch: RoIs sampled per image.
         roi_foreground: the most foreground among them.
@@ -66,7 +67,7 @@ class FasterRCNNConfig:
         for name, value, known in (
             ("backbone", self.backbone, tuple(BACKBONES)),
             ("roi_pooling", self.roi_pooling, roi_align.KINDS),
-            ("nms", self.nms, proposals.NMS_KINDS),
+            ("nms", self.nms, NMS_KINDS),
         ):
             if value not in known:
                 raise UserError(f"{name} {value!r} is unknown: choose one of {', '.join(known)}")

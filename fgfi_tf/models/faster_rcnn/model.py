@@ -6,8 +6,10 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf import streams
+from fgfi_tf.geometry import anchors as anchor_grids
+from fgfi_tf.geometry import boxes as forms
+from fgfi_tf.geometry import coding, nms
 from fgfi_tf.models.detector import Batch, Detector, Outputs
-from fgfi_tf.models.faster_rcnn import anchors as anchor_lib
 from fgfi_tf.models.faster_rcnn import box_coding, losses, proposal_targets, proposals, roi_align, rpn_targets
 from fgfi_tf.models.faster_rcnn.backbone import STRIDE, VGGBase, scaled
 from fgfi_tf.models.faster_rcnn.config import VOC_CLASSES, FasterRCNNConfig, check_input_size
@@ -17,7 +19,7 @@ from fgfi_tf.models.faster_rcnn.rpn import RPNHead
 
 BGR_MEANS = (102.9801, 115.9465, 122.7717)
 POOLED_SIZE = 7
-INCLUSIVE_TO_EDGES = (0.0, 0.0, 1.0, 1.0)
+CELL = anchor_grids.rounded_cell()
 # What a step's seed is folded with for each of its draws.
 ANCHOR_DRAW, ROI_DRAW, REPEATED_ROI_DRAW, DROPOUT_DRAW = range(4)
 
@@ -182,36 +184,29 @@ class FasterRCNN(Detector):
         scores = tf.where(exists[..., None], scores, -1.0)
         shape = tf.shape(scores)
         deltas = tf.reshape(deltas, [shape[0], shape[1], -1, 4])[:, :, 1:]  # B x R x classes x 4
-        deltas *= tf.constant(proposal_targets.DELTA_STDS)
-        boxes = box_coding.decode(regions.boxes[:, :, None], deltas)
-        boxes = box_coding.clip(boxes, content[:, None, None])
+        boxes = box_coding.decode(regions.boxes[:, :, None], deltas, coding.DEVIATIONS)
+        boxes = forms.clip(boxes, content[:, None, None], inclusive=True)
         scale = tf.tile(tf.reverse(batch["scale"], [-1]), [1, 2])[:, None, None]  # B x 1 x 1 x (x, y, x, y)
-        found = tf.image.combined_non_max_suppression(
-            boxes / scale + tf.constant(INCLUSIVE_TO_EDGES),  # IoU is the same with x and y exchanged
+        found = nms.suppress(
+            forms.continuous(boxes / scale),
             scores,
-            max_output_size_per_class=config.test_post_nms,
-            max_total_size=config.max_detections,
             iou_threshold=config.detection_nms_iou,
+            max_per_class=config.test_post_nms,
+            max_total=config.max_detections,
             score_threshold=config.score_threshold,
-            clip_boxes=False,
         )
-        kept = tf.sequence_mask(found.valid_detections, config.max_detections)
-        return {
-            "boxes": tf.where(kept[..., None], found.nmsed_boxes - tf.constant(INCLUSIVE_TO_EDGES), 0.0),
-            "scores": found.nmsed_scores,
-            "classes": tf.cast(found.nmsed_classes, tf.int32),
-            "count": found.valid_detections,
-        }
+        kept = tf.sequence_mask(found["count"], config.max_detections)
+        return found | {"boxes": tf.where(kept[..., None], forms.inclusive(found["boxes"]), 0.0)}
 
     def imitation_boxes(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         """As in ``Detector``; a box of exactly one pixel has no overlap in the published code, so no mask."""
         boxes, valid = super().imitation_boxes(batch)
-        return boxes, tf.logical_and(valid, tf.logical_not(box_coding.is_one_pixel(batch["boxes"])))
+        return boxes, tf.logical_and(valid, tf.logical_not(forms.is_one_pixel(batch["boxes"])))
 
     def imitation_anchors(self, height: int | tf.Tensor, width: int | tf.Tensor) -> tuple[tf.Tensor, ...]:
         """All anchors of the one map [h,w,9,4], those across the border included."""
-        grid = anchor_lib.anchor_grid(height // STRIDE, width // STRIDE)
-        return (grid + tf.constant(INCLUSIVE_TO_EDGES),)
+        grid = anchor_grids.repeat_cell(CELL, height // STRIDE, width // STRIDE, STRIDE)
+        return (forms.continuous(grid),)
 
     def imitation_area(self, batch: Batch, height: int, width: int) -> tuple[tf.Tensor, ...]:
         """For each feature map, which of its cells hold picture and not padding: bool [B,h,w]."""
@@ -252,7 +247,7 @@ class FasterRCNN(Detector):
 
     def _flat_anchors(self, outputs: Outputs) -> tf.Tensor:
         height, width = tf.unstack(tf.shape(outputs["rpn_scores"])[1:3])
-        return tf.reshape(anchor_lib.anchor_grid(height, width, STRIDE), [-1, 4])
+        return tf.reshape(anchor_grids.repeat_cell(CELL, height, width, STRIDE), [-1, 4])
 
 
 def is_bias(variable: tf.Variable) -> bool:

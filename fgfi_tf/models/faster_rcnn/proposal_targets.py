@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from fgfi_tf.geometry import coding
 from fgfi_tf.models.faster_rcnn import box_coding, sampling
-
-DELTA_STDS = (0.1, 0.1, 0.2, 0.2)
 
 
 class Candidates(NamedTuple):
@@ -41,7 +40,7 @@ def match(proposals: tf.Tensor, boxes: tf.Tensor, valid: tf.Tensor) -> Candidate
 
 def normalized_deltas(rois: tf.Tensor, truths: tf.Tensor) -> tf.Tensor:
     """Deltas [..., 4] of ``truths`` on ``rois``, divided by their usual deviations (0.1, 0.1, 0.2, 0.2)."""
-    return box_coding.encode(rois, truths) / tf.constant(DELTA_STDS)
+    return box_coding.encode(rois, truths, coding.DEVIATIONS)
 
 
 def sample(

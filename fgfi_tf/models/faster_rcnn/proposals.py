@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from fgfi_tf.geometry import boxes as forms
+from fgfi_tf.geometry import nms
 from fgfi_tf.models.faster_rcnn import box_coding
-
-NMS_KINDS = ("combined", "padded")
 
 
 class Proposals(NamedTuple):
@@ -30,7 +30,7 @@ def propose(
     pre_nms: int,
     post_nms: int,
     iou_threshold: float = 0.7,
-    nms: str = "combined",
+    kind: str = "combined",
 ) -> Proposals:
     """The ``post_nms`` best boxes that survive NMS among the ``pre_nms`` highest scores.
 
@@ -40,50 +40,19 @@ def propose(
         pre_nms: how many of the highest scores enter NMS.
         post_nms: rows of the result.
         iou_threshold: a box goes if its IoU with a better one is above this.
-        nms: ``"combined"`` (one kernel, exact, CPU and GPU) or ``"padded"`` (tensor operations only, for
-            XLA).
+        kind: of NMS, see ``nms.best_boxes``.
 
     No minimum size is asked of a box, as in the published models.
     """
     scores, order = tf.math.top_k(scores, k=tf.minimum(pre_nms, tf.shape(scores)[1]))  # B x P
     boxes = tf.gather(boxes, order, batch_dims=1)  # B x P x 4
-    # the library's IoU has no + 1: an inclusive box reaches to x2 + 1
-    edges = boxes + tf.constant([0.0, 0.0, 1.0, 1.0])
-    select = _combined if nms == "combined" else _padded
-    selected, count = select(edges, scores, post_nms, iou_threshold)  # B x N x 4
-    kept = tf.sequence_mask(count, post_nms)[..., None]
-    selected = tf.where(kept, selected - tf.constant([0.0, 0.0, 1.0, 1.0]), 0.0)
-    return Proposals(tf.stop_gradient(selected), count)
-
-
-def _combined(edges, scores, post_nms, iou_threshold):
-    result = tf.image.combined_non_max_suppression(
-        edges[:, :, None, :],  # B x P x 1 x 4; IoU is the same with x and y exchanged
-        scores[:, :, None],
-        max_output_size_per_class=post_nms,
-        max_total_size=post_nms,
-        iou_threshold=iou_threshold,
-        # scores are probabilities: only rows of -inf, which are no boxes, are left out
-        score_threshold=-1.0,
-        clip_boxes=False,
-    )
-    return result.nmsed_boxes, result.valid_detections
-
-
-def _padded(edges, scores, post_nms, iou_threshold):
-    indices, count = tf.image.non_max_suppression_padded(
-        edges,
-        scores,
-        max_output_size=post_nms,
-        iou_threshold=iou_threshold,
-        score_threshold=-1.0,
-        pad_to_max_output_size=True,
-        sorted_input=True,
-    )
-    return tf.gather(edges, indices, batch_dims=1), count
+    kept = nms.best_boxes(forms.continuous(boxes), scores, post_nms, iou_threshold, kind)
+    exists = tf.sequence_mask(kept["count"], post_nms)[..., None]
+    selected = tf.where(exists, forms.inclusive(kept["boxes"]), 0.0)  # B x N x 4
+    return Proposals(tf.stop_gradient(selected), kept["count"])
 
 
 def decode_proposals(anchors: tf.Tensor, deltas: tf.Tensor, content_size: tf.Tensor) -> tf.Tensor:
     """Clipped boxes [B,A,4]: RPN deltas [B,h,w,4K] on ``anchors`` [A,4] in pictures of ``content_size``."""
     flat = tf.reshape(tf.cast(deltas, tf.float32), [tf.shape(deltas)[0], -1, 4])  # B x A x 4
-    return box_coding.clip(box_coding.decode(anchors, flat), content_size[:, None, :])
+    return forms.clip(box_coding.decode(anchors, flat), content_size[:, None, :], inclusive=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from fgfi_tf.models.faster_rcnn import anchors as anchor_lib
+from fgfi_tf.geometry import boxes as forms
 from fgfi_tf.models.faster_rcnn import box_coding, sampling
 
 POSITIVE_IOU = 0.7
@@ -32,7 +32,7 @@ def assign(anchors: tf.Tensor, boxes: tf.Tensor, valid: tf.Tensor, content_size:
         valid: which rows of ``boxes`` are objects, bool [B,M].
         content_size: (h, w) of the picture inside the padded input, float32 [B,2].
     """
-    inside = anchor_lib.inside(anchors, content_size)  # B x A
+    inside = forms.inside(anchors, content_size)  # B x A
     iou = tf.where(inside[..., None], box_coding.target_iou(anchors, boxes, valid), -1.0)  # B x A x M
     best_of_anchor = tf.reduce_max(iou, axis=-1)  # B x A
     best_of_truth = tf.reduce_max(iou, axis=1, keepdims=True)  # B x 1 x M

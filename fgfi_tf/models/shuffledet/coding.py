@@ -1,4 +1,4 @@
-"""ShuffleDet's boxes: deltas, targets and the assignment of anchors (pure graph functions).
+"""ShuffleDet's boxes: what its deltas say, and the assignment of anchors (pure graph functions).
 
 Boxes are (cx, cy, w, h) in pixels of the network input, with w = xmax - xmin + 1.
 """
@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from fgfi_tf import boxes as box_ops
+from fgfi_tf.geometry import boxes as box_forms
+from fgfi_tf.geometry import coding
+from fgfi_tf.geometry.iou import iou as iou_of
 
 # IoUs of float32 boxes closer than this are one value with different rounding.
 IOU_TIE = 1e-6
-
-
-def safe_exp(x: tf.Tensor, threshold: float = 1.0) -> tf.Tensor:
-    """exp(x) up to ``threshold`` and its slope's line, exp(threshold) * x, beyond."""
-    slope = tf.exp(threshold)
-    return tf.where(x > threshold, slope * x, tf.exp(tf.minimum(x, threshold)))
 
 
 def decode(deltas: tf.Tensor, anchors: tf.Tensor, height: int, width: int) -> tf.Tensor:
@@ -33,27 +29,14 @@ def decode(deltas: tf.Tensor, anchors: tf.Tensor, height: int, width: int) -> tf
     Returns:
         float32 [..., A, 4] (cx, cy, w, h).
     """
-    dx, dy, dw, dh = tf.unstack(deltas, axis=-1)
-    ax, ay, aw, ah = tf.unstack(anchors, axis=-1)
-    cx, cy = ax + dx * aw, ay + dy * ah
-    half_w, half_h = 0.5 * aw * safe_exp(dw), 0.5 * ah * safe_exp(dh)
-    x1 = tf.clip_by_value(cx - half_w, 0.0, width - 1.0)
-    y1 = tf.clip_by_value(cy - half_h, 0.0, height - 1.0)
-    x2 = tf.clip_by_value(cx + half_w, 0.0, width - 1.0)
-    y2 = tf.clip_by_value(cy + half_h, 0.0, height - 1.0)
-    return centres_from_inclusive(tf.stack([x1, y1, x2, y2], axis=-1))
+    boxes = box_forms.corners_from_centres(coding.decode(deltas, anchors, exp=coding.linear_exp))
+    size = tf.constant([height, width], tf.float32)
+    return centres_from_inclusive(box_forms.clip(boxes, size, inclusive=True))
 
 
 def centres_from_inclusive(corners: tf.Tensor) -> tf.Tensor:
     """Inclusive corners [..., 4] to (cx, cy, w, h) with w = xmax - xmin + 1, cx = xmin + w / 2."""
-    return box_ops.centres_from_corners(corners + tf.constant([0.0, 0.0, 1.0, 1.0]))
-
-
-def encode(boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-    """Deltas of boxes [..., 4] against anchors [..., 4], both (cx, cy, w, h)."""
-    cx, cy, w, h = tf.unstack(boxes, axis=-1)
-    ax, ay, aw, ah = tf.unstack(anchors, axis=-1)
-    return tf.stack([(cx - ax) / aw, (cy - ay) / ah, tf.math.log(w / aw), tf.math.log(h / ah)], axis=-1)
+    return box_forms.centres_from_corners(box_forms.continuous(corners))
 
 
 def assign_anchors(boxes: tf.Tensor, valid: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
@@ -75,11 +58,13 @@ def assign_anchors(boxes: tf.Tensor, valid: tf.Tensor, anchors: tf.Tensor) -> tf
         int32 [B, M]; 0 for padding.
     """
     count = tf.shape(anchors)[0]
+    corners = box_forms.corners_from_centres(anchors)
 
     def assign_next(state, box_and_valid):
         taken, _ = state  # B x A, B
         box, is_object = box_and_valid  # B x 4, B
-        iou = tf.where(taken, -1.0, box_ops.iou_of_centres(box[:, None], anchors[None]))  # B x A
+        iou = iou_of(box_forms.corners_from_centres(box)[:, None], corners)  # B x A
+        iou = tf.where(taken, -1.0, iou)
         best = tf.reduce_max(iou, axis=1, keepdims=True)
         # Without any overlap the best is 0, and every free anchor is a candidate.
         candidate = (iou >= best - IOU_TIE) & ~taken

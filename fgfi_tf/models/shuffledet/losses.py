@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from fgfi_tf import boxes as box_ops
+from fgfi_tf.geometry.boxes import corners_from_centres
+from fgfi_tf.geometry.iou import iou as iou_of
 from fgfi_tf.models.shuffledet import coding
 
 CLASS_WEIGHT = 1.0
@@ -85,7 +86,7 @@ def confidence_losses(
     Returns:
         The unweighted sums over the assigned anchors and over all others.
     """
-    iou = tf.stop_gradient(box_ops.iou_of_centres(decoded, boxes))  # B x M
+    iou = tf.stop_gradient(iou_of(corners_from_centres(decoded), corners_from_centres(boxes)))  # B x M
     confidence = tf.sigmoid(confidence_logits)  # B x A
     assigned = tf.gather(confidence, anchor_index, batch_dims=1)  # B x M
     on_object = tf.reduce_sum(tf.where(valid, tf.square(iou - assigned), 0.0))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fgfi_tf import anchors as anchor_grids
 from fgfi_tf.errors import UserError
+from fgfi_tf.geometry import anchors as anchor_grids
 from fgfi_tf.models import pixels
 from fgfi_tf.models.shuffledet.network import VARIANTS, ShuffleBackbone
 from fgfi_tf.models.shuffledet.single_map import KITTI_CLASSES, SingleMapDetector

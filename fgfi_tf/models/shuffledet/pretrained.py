@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fgfi_tf import anchors as anchor_grids
 from fgfi_tf.errors import UserError
+from fgfi_tf.geometry import anchors as anchor_grids
 from fgfi_tf.models import backbones
 from fgfi_tf.models.shuffledet.joined_maps import JoinedMaps
 from fgfi_tf.models.shuffledet.single_map import KITTI_CLASSES, STRIDE, SingleMapDetector

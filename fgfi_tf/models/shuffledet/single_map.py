@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras as keras
 
-from fgfi_tf import anchors as anchor_grids
-from fgfi_tf import boxes as box_ops
 from fgfi_tf.errors import UserError
+from fgfi_tf.geometry import anchors as anchor_grids
+from fgfi_tf.geometry import coding as box_coding
+from fgfi_tf.geometry import nms
+from fgfi_tf.geometry.boxes import corners_from_centres
 from fgfi_tf.models.detector import Batch, Detector, Outputs
 from fgfi_tf.models.dropout import stateless_dropout
 from fgfi_tf.models.pixels import Pixels
@@ -175,8 +177,8 @@ class SingleMapDetector(Detector):
         scores, top = tf.math.top_k(scores, min(TOP_DETECTIONS, scores.shape[1] or TOP_DETECTIONS))  # B x 64
         boxes = tf.gather(boxes, top, batch_dims=1)
         scale = tf.tile(tf.reverse(batch["scale"], [-1]), [1, 2])[:, None]  # B x 1 x (x, y, x, y)
-        return box_ops.class_nms(
-            box_ops.corners_from_centres(boxes / scale),
+        return nms.class_nms(
+            corners_from_centres(boxes / scale),
             scores,
             tf.gather(classes, top, batch_dims=1),
             self.num_classes,
@@ -187,7 +189,7 @@ class SingleMapDetector(Detector):
 
     def imitation_anchors(self, height: int, width: int) -> tuple[tf.Tensor, ...]:
         """The anchor grid of the one map, as continuous corners."""
-        return (box_ops.corners_from_centres(tf.constant(anchor_grids.shuffledet_anchors(height, width))),)
+        return (corners_from_centres(tf.constant(anchor_grids.shuffledet_anchors(height, width))),)
 
     def folded_copy(self) -> SingleMapDetector:
         """The same function in inference form: the batch norm multiplied into the kernels.
@@ -221,5 +223,5 @@ def make_targets(
     index = coding.assign_anchors(boxes, valid, anchors)
     assigned = tf.gather(anchors, index)  # B x M x 4
     # Padding has no logarithm; encoding the anchor itself keeps it finite, and zero.
-    deltas = coding.encode(tf.where(valid[..., None], boxes, assigned), assigned)
+    deltas = box_coding.encode(tf.where(valid[..., None], boxes, assigned), assigned)
     return {"boxes": boxes, "classes": classes, "valid": valid, "anchor_index": index, "deltas": deltas}

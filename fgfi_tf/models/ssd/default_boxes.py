@@ -9,6 +9,8 @@ import dataclasses
 
 import numpy as np
 
+from fgfi_tf.geometry.anchors import centre_grid
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -62,17 +64,13 @@ def default_boxes(maps: tuple[Source, ...] = VOC, clip_sizes: bool = False) -> n
     """
     parts = []
     for source in maps:
-        sides = [(source.smallest, source.smallest)]
         middle = np.sqrt(source.smallest * source.largest)
-        sides.append((middle, middle))
+        sides = [(source.smallest, source.smallest), (middle, middle)]
         for ratio in source.ratios:
             wide, narrow = source.smallest * np.sqrt(ratio), source.smallest / np.sqrt(ratio)
             sides += [(wide, narrow), (narrow, wide)]
         centres = (np.arange(source.size) + 0.5) * source.step
-        boxes = np.empty((source.size, source.size, len(sides), 4))
-        boxes[..., 0], boxes[..., 1] = centres[None, :, None], centres[:, None, None]
-        boxes[..., 2:] = sides
-        parts.append(boxes.reshape(-1, 4) / INPUT_SIZE)
+        parts.append(centre_grid(centres, centres, np.array(sides)).reshape(-1, 4) / INPUT_SIZE)
     found = np.concatenate(parts)
     if clip_sizes:
         found[:, 2:] = np.clip(found[:, 2:], 0.0, 1.0)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from fgfi_tf import boxes as box_ops
-from fgfi_tf.models.ssd import coding
+from fgfi_tf.geometry import coding, nms
+from fgfi_tf.geometry.boxes import centres_from_corners, corners_from_centres
 
 NEGATIVES_PER_POSITIVE = 3
 MIN_SCORE, BEST_PER_CLASS, NMS_IOU, MAX_DETECTIONS = 0.01, 400, 0.45, 200
@@ -32,8 +32,8 @@ def targets(
     labels = tf.gather(tf.pad(classes + 1, [[0, 0], [0, 1]]), index, batch_dims=1)
     own = tf.gather(boxes, index, batch_dims=1)  # B x A x 4
     # Background has no logarithm; the default box itself keeps it finite, and zero.
-    neutral = box_ops.corners_from_centres(defaults)
-    offsets = coding.encode(tf.where(positive[..., None], own, neutral), defaults)
+    own = tf.where(positive[..., None], centres_from_corners(own), defaults)
+    offsets = coding.encode(own, defaults, coding.DEVIATIONS)
     return labels, tf.where(positive[..., None], offsets, 0.0)
 
 
@@ -88,26 +88,23 @@ def detect(
         ``boxes`` [B, 200, 4] (corners, fractions of the input), ``scores`` [B, 200] descending, ``classes``
         int32 [B, 200], from 0, ``count`` int32 [B]; zeros from ``count`` on.
     """
-    boxes = coding.decode(tf.cast(offsets, tf.float32), defaults)  # B x A x 4
+    boxes = coding.decode(tf.cast(offsets, tf.float32), defaults, coding.DEVIATIONS)
+    boxes = corners_from_centres(boxes)  # B x A x 4
     boxes = tf.clip_by_value(boxes, 0.0, 1.0) if clip else boxes
     scores = tf.nn.softmax(tf.cast(logits, tf.float32))[..., 1:]  # B x A x C
     scores = tf.transpose(tf.where(scores > MIN_SCORE, scores, 0.0), [0, 2, 1])
     batch, classes, anchors = tf.shape(scores)[0], scores.shape[1], scores.shape[2]
     best, places = tf.math.top_k(scores, min(BEST_PER_CLASS, anchors or BEST_PER_CLASS))  # B x C x K
     own = tf.gather(boxes, places, batch_dims=1)  # B x C x K x 4
-    x1, y1, x2, y2 = tf.unstack(tf.reshape(own, [batch * classes, -1, 4]), axis=-1)
-    kept = tf.image.combined_non_max_suppression(  # every class of every image on its own
-        tf.stack([y1, x1, y2, x2], axis=-1)[:, :, None],
+    kept = nms.suppress(  # every class of every image on its own
+        tf.reshape(own, [batch * classes, -1, 1, 4]),
         tf.reshape(best, [batch * classes, -1, 1]),
-        max_output_size_per_class=BEST_PER_CLASS,
-        max_total_size=BEST_PER_CLASS,
         iou_threshold=NMS_IOU,
-        score_threshold=0.0,
-        clip_boxes=False,
+        max_per_class=BEST_PER_CLASS,
+        max_total=BEST_PER_CLASS,
     )
-    y1, x1, y2, x2 = tf.unstack(kept.nmsed_boxes, axis=-1)
-    all_boxes = tf.reshape(tf.stack([x1, y1, x2, y2], axis=-1), [batch, classes * BEST_PER_CLASS, 4])
-    all_scores = tf.reshape(kept.nmsed_scores, [batch, classes * BEST_PER_CLASS])
+    all_boxes = tf.reshape(kept["boxes"], [batch, classes * BEST_PER_CLASS, 4])
+    all_scores = tf.reshape(kept["scores"], [batch, classes * BEST_PER_CLASS])
     top, places = tf.math.top_k(all_scores, min(MAX_DETECTIONS, classes * BEST_PER_CLASS))
     found = top > 0.0
     return {

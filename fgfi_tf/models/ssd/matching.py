@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from fgfi_tf import boxes as box_ops
+from fgfi_tf.geometry.boxes import corners_from_centres
+from fgfi_tf.geometry.iou import pairwise_iou
 
 MATCH_IOU = 0.5
 RULES = ("bipartite", "each_best")
@@ -32,7 +33,7 @@ def match(boxes: tf.Tensor, valid: tf.Tensor, defaults: tf.Tensor, rule: str = "
     Returns:
         int32 [B, A], index into the M, -1 for none.
     """
-    iou = box_ops.iou_of_centres(box_ops.centres_from_corners(boxes)[:, :, None], defaults)  # B x M x A
+    iou = pairwise_iou(boxes, corners_from_centres(defaults))  # B x M x A
     iou = tf.where(valid[..., None], iou, -1.0)
     padded = tf.pad(iou, [[0, 0], [0, 1], [0, 0]], constant_values=-1.0)  # one row where M is 0
     best = tf.where(

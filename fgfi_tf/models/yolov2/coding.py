@@ -1,4 +1,4 @@
-"""YOLOv2's predictions as boxes, objectness and classes (pure graph functions, float32).
+"""YOLOv2's predictions taken apart, and their scores (pure graph functions, float32).
 
 A prediction's channels are, for each anchor, x, y, w, h, objectness, classes; anchors outermost.
 """
@@ -28,24 +28,6 @@ def split_predictions(predictions: tf.Tensor, num_anchors: int) -> dict[str, tf.
     values = tf.reshape(values, [shape[0], shape[1], shape[2], num_anchors, channels])
     xy, wh, objectness, classes = tf.split(values, [2, 2, 1, channels - 5], axis=-1)
     return {"xy": xy, "wh": wh, "objectness": objectness[..., 0], "classes": classes}
-
-
-def decode_boxes(xy: tf.Tensor, wh: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-    """Raw predictions to boxes.
-
-    Args:
-        xy, wh: [B, h, w, anchors, 2].
-        anchors: float32 [anchors, 2], (width, height) in cells.
-
-    Returns:
-        [B, h, w, anchors, 4], (cx, cy, w, h) as fractions of the network input's width and height.
-    """
-    height, width = xy.shape[1] or tf.shape(xy)[1], xy.shape[2] or tf.shape(xy)[2]
-    columns, rows = tf.meshgrid(tf.range(width), tf.range(height))  # h x w
-    cells = tf.cast(tf.stack([columns, rows], axis=-1), tf.float32)[:, :, None]  # h x w x 1 x 2
-    size = tf.cast(tf.stack([width, height]), tf.float32)
-    centres = (cells + tf.sigmoid(xy)) / size
-    return tf.concat([centres, anchors * tf.exp(wh) / size], axis=-1)
 
 
 def scores_of(objectness: tf.Tensor, classes: tf.Tensor, threshold: float = 0.005) -> tf.Tensor:

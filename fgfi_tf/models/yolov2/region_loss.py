@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from fgfi_tf import boxes as box_ops
+from fgfi_tf.geometry import boxes as box_forms
+from fgfi_tf.geometry.coding import decode_in_cells
+from fgfi_tf.geometry.iou import iou, pairwise_iou, shape_iou
 from fgfi_tf.models.yolov2 import coding
 
 OBJECT_SCALE, NO_OBJECT_SCALE, CLASS_SCALE, COORDINATE_SCALE = 5.0, 1.0, 1.0, 1.0
@@ -48,7 +50,7 @@ def region_losses(
     """
     boxes, classes, valid = map(tf.convert_to_tensor, (boxes, classes, valid))
     raw = coding.split_predictions(predictions, anchors.shape[0])
-    decoded = coding.decode_boxes(raw["xy"], raw["wh"], anchors)  # B x h x w x A x 4
+    decoded = decode_in_cells(raw["xy"], raw["wh"], anchors)  # B x h x w x A x 4
     shape = tf.shape(decoded)
     predictors = shape[1] * shape[2] * shape[3]
     flat = {
@@ -79,10 +81,7 @@ def assign(
     size = tf.cast(tf.stack([width, height]), tf.float32)
     centres, sizes = boxes[..., :2] * size, boxes[..., 2:] * size  # in cells
     cell = tf.clip_by_value(tf.floor(centres), 0.0, size - 1.0)
-    # Best shape: both boxes centred at the same place.
-    shared = tf.reduce_prod(tf.minimum(sizes[..., None, :], anchors), axis=-1)  # B x M x A
-    union = tf.reduce_prod(sizes, axis=-1)[..., None] + tf.reduce_prod(anchors, axis=-1) - shared
-    best = tf.argmax(tf.math.divide_no_nan(shared, union), axis=-1, output_type=tf.int32)  # B x M
+    best = tf.argmax(shape_iou(sizes, anchors), axis=-1, output_type=tf.int32)  # B x M
     column, row = tf.unstack(tf.cast(cell, tf.int32), axis=-1)
     index = (row * width + column) * anchors.shape[0] + best
     ratio = sizes / tf.gather(anchors, best)
@@ -96,12 +95,12 @@ def best_iou(predicted: tf.Tensor, boxes: tf.Tensor, valid: tf.Tensor) -> tf.Ten
     time, so the memory does not grow with their number.
     """
     count = tf.shape(boxes)[1]
+    predicted, boxes = box_forms.corners_from_centres(predicted), box_forms.corners_from_centres(boxes)
 
     def step(start: tf.Tensor, best: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         chunk, there = boxes[:, start : start + _CHUNK], valid[:, start : start + _CHUNK]
-        iou = box_ops.iou_of_centres(predicted[:, :, None], chunk[:, None])  # B x P x chunk
-        iou = tf.where(there[:, None], iou, 0.0)
-        return start + _CHUNK, tf.maximum(best, tf.reduce_max(iou, axis=-1))
+        found = tf.where(there[:, None], pairwise_iou(predicted, chunk), 0.0)  # B x P x chunk
+        return start + _CHUNK, tf.maximum(best, tf.reduce_max(found, axis=-1))
 
     none = tf.zeros(tf.shape(predicted)[:2])
     _, best = tf.while_loop(
@@ -152,8 +151,8 @@ def _foreground(
     weight = COORDINATE_SCALE * (2.0 - boxes[..., 2] * boxes[..., 3])
     offsets = tf.reduce_sum(tf.square(tf.sigmoid(own("xy")) - cell_xy), axis=-1)
     sizes = tf.reduce_sum(tf.square(own("wh") - cell_wh), axis=-1)
-    iou = tf.stop_gradient(box_ops.iou_of_centres(own("boxes"), boxes))
-    found = tf.square(iou - tf.sigmoid(own("objectness")))
+    overlap = iou(*map(box_forms.corners_from_centres, (own("boxes"), boxes)))
+    found = tf.square(tf.stop_gradient(overlap) - tf.sigmoid(own("objectness")))
     entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=own("classes"))
 
     def total(values: tf.Tensor) -> tf.Tensor:

@@ -4,10 +4,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf.geometry.anchors import repeat_cell, rounded_cell
 from fgfi_tf.imitation.distiller import OBSERVED, Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig, rpn_targets
-from fgfi_tf.models.faster_rcnn.anchors import anchor_grid
 from fgfi_tf.training.optimizers import MomentumSGD
 
 HEIGHT, WIDTH = 208, 272
@@ -50,7 +50,7 @@ def _batch(student):
 def _counts(distiller, batch):
     """What each term is a mean over, [4] each: sampled anchors, images, sampled RoIs, mask positions."""
     student = distiller.student
-    anchors = tf.reshape(anchor_grid(HEIGHT // 16, WIDTH // 16), [-1, 4])
+    anchors = tf.reshape(repeat_cell(rounded_cell(), HEIGHT // 16, WIDTH // 16, 16), [-1, 4])
     labels = rpn_targets.assign(anchors, batch["boxes"], batch["valid"], batch["content_size"]).labels
     # at most 48, of which at most 24 are objects
     positive = np.minimum(np.sum(labels.numpy() == 1, axis=1), 24)

@@ -5,7 +5,10 @@ import pytest
 import tensorflow as tf
 from places import GOLDEN
 
-from fgfi_tf.models.faster_rcnn import anchors, box_coding
+from fgfi_tf.geometry import boxes as forms
+from fgfi_tf.geometry.anchors import repeat_cell, rounded_cell
+from fgfi_tf.geometry.iou import pairwise_iou
+from fgfi_tf.models.faster_rcnn import box_coding
 
 
 def test_the_nine_anchors_of_the_first_cell():
@@ -14,11 +17,11 @@ def test_the_nine_anchors_of_the_first_cell():
         (-56, -56, 71, 71), (-120, -120, 135, 135), (-248, -248, 263, 263),
         (-36, -80, 51, 95), (-80, -168, 95, 183), (-168, -344, 183, 359),
     ]  # fmt: skip
-    np.testing.assert_array_equal(anchors.base_anchors(), np.array(expected, np.float32))
+    np.testing.assert_array_equal(rounded_cell(), np.array(expected, np.float32))
 
 
 def test_grid_is_row_column_anchor(run_mode):
-    grid = run_mode(lambda h, w: anchors.anchor_grid(h, w))(tf.constant(3), tf.constant(4))
+    grid = run_mode(lambda h, w: repeat_cell(rounded_cell(), h, w, 16))(tf.constant(3), tf.constant(4))
     assert grid.shape == (3, 4, 9, 4) and grid.dtype == tf.float32
     np.testing.assert_array_equal(grid[2, 1, 3], [-56 + 16, -56 + 32, 71 + 16, 71 + 32])
 
@@ -26,19 +29,19 @@ def test_grid_is_row_column_anchor(run_mode):
 @pytest.mark.parametrize("height", [37, 38])
 def test_grid_is_the_base_moved_by_16_pixels_a_cell(height):
     """The grids of 600 x 800 and 608 x 800 pixels, anchor by anchor."""
-    base = anchors.base_anchors().tolist()
+    base = rounded_cell().tolist()
     expected = [
         (x1 + 16 * column, y1 + 16 * row, x2 + 16 * column, y2 + 16 * row)
         for row in range(height)
         for column in range(50)
         for x1, y1, x2, y2 in base
     ]
-    np.testing.assert_array_equal(tf.reshape(anchors.anchor_grid(height, 50), [-1, 4]), expected)
+    np.testing.assert_array_equal(tf.reshape(repeat_cell(rounded_cell(), height, 50, 16), [-1, 4]), expected)
 
 
 def test_inside_excludes_the_first_pixel_beyond():
     boxes = tf.constant([[0.0, 0, 9, 9], [0, 0, 10, 9], [0, 0, 9, 10], [-1, 0, 5, 5], [0, -1, 5, 5]])
-    result = anchors.inside(boxes, tf.constant([[10.0, 10.0], [10.0, 11.0], [11.0, 10.0]]))
+    result = forms.inside(boxes, tf.constant([[10.0, 10.0], [10.0, 11.0], [11.0, 10.0]]))
     expected = [
         [True, False, False, False, False],
         [True, True, False, False, False],
@@ -58,13 +61,15 @@ def test_encode_and_decode_by_hand(run_mode):
 
 def test_clip_limits_to_the_last_pixel_of_each_image():
     boxes = tf.constant([[[-3.0, -4.0, 50.0, 60.0]], [[5.0, 6.0, 50.0, 60.0]]])
-    clipped = box_coding.clip(boxes, tf.constant([[[20.0, 30.0]], [[100.0, 200.0]]]))
+    clipped = forms.clip(boxes, tf.constant([[[20.0, 30.0]], [[100.0, 200.0]]]), inclusive=True)
     np.testing.assert_array_equal(clipped, [[[0, 0, 29, 19]], [[5, 6, 50, 60]]])
 
 
 def test_iou_counts_pixels():
-    iou = box_coding.pairwise_iou(
-        tf.constant([[0.0, 0, 9, 9]]), tf.constant([[5.0, 0, 14, 9], [10, 0, 19, 9], [0, 0, 9, 9]])
+    iou = pairwise_iou(
+        tf.constant([[0.0, 0, 9, 9]]),
+        tf.constant([[5.0, 0, 14, 9], [10, 0, 19, 9], [0, 0, 9, 9]]),
+        inclusive=True,
     )
     np.testing.assert_allclose(iou, [[50 / 150, 0, 1]], rtol=1e-6)
 
@@ -88,7 +93,7 @@ def test_box_coding_equals_the_reference(run_mode):
     deltas = golden["raw_deltas"].reshape(-1, 5, 4) * golden["stds"] + golden["means"]
     decoded = run_mode(box_coding.decode)(ex[:, None], tf.constant(deltas))
     np.testing.assert_allclose(decoded, golden["decoded"].reshape(-1, 5, 4), rtol=1e-5, atol=1e-3)
-    clipped = box_coding.clip(decoded, tf.constant(golden["im_info"][:, None, :2]))
+    clipped = forms.clip(decoded, tf.constant(golden["im_info"][:, None, :2]), inclusive=True)
     np.testing.assert_allclose(clipped, golden["clipped"].reshape(-1, 5, 4), rtol=1e-5, atol=1e-3)
-    iou = box_coding.pairwise_iou(tf.constant(golden["iou_ex"]), tf.constant(golden["iou_gt"]))
+    iou = pairwise_iou(tf.constant(golden["iou_ex"]), tf.constant(golden["iou_gt"]), inclusive=True)
     np.testing.assert_allclose(iou, golden["iou"], rtol=1e-5, atol=1e-6)

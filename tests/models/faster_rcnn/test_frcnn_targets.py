@@ -5,7 +5,9 @@ import pytest
 import tensorflow as tf
 from places import GOLDEN
 
-from fgfi_tf.models.faster_rcnn import anchors, proposal_targets, proposals, rpn_targets, sampling
+from fgfi_tf.geometry.anchors import repeat_cell, rounded_cell
+from fgfi_tf.geometry.nms import KINDS as NMS_KINDS
+from fgfi_tf.models.faster_rcnn import proposal_targets, proposals, rpn_targets, sampling
 
 
 def _uniform(count):
@@ -16,7 +18,7 @@ def test_rpn_targets_equal_the_reference(run_mode):
     """All labels; the deltas of every anchor that is an object in some image, and of 60 others."""
     golden = np.load(GOLDEN / "frcnn/rpn_targets.npz")
     boxes = golden["gt_boxes"]
-    grid = tf.reshape(anchors.anchor_grid(37, 50), [-1, 4])
+    grid = tf.reshape(repeat_cell(rounded_cell(), 37, 50, 16), [-1, 4])
     targets = run_mode(rpn_targets.assign)(
         grid,
         tf.constant(boxes[..., :4]),
@@ -42,7 +44,7 @@ def test_rpn_targets_equal_the_reference(run_mode):
 
 
 def test_padding_is_outside_every_image():
-    grid = tf.reshape(anchors.anchor_grid(20, 20), [-1, 4])
+    grid = tf.reshape(repeat_cell(rounded_cell(), 20, 20, 16), [-1, 4])
     boxes = tf.constant([[[40.0, 40.0, 170.0, 170.0]]] * 2)
     targets = rpn_targets.assign(
         grid, boxes, tf.ones([2, 1], bool), tf.constant([[320.0, 320.0], [200.0, 200.0]])
@@ -53,7 +55,7 @@ def test_padding_is_outside_every_image():
 
 
 def test_image_without_objects_has_background_only():
-    grid = tf.reshape(anchors.anchor_grid(20, 20), [-1, 4])
+    grid = tf.reshape(repeat_cell(rounded_cell(), 20, 20, 16), [-1, 4])
     targets = rpn_targets.assign(
         grid, tf.zeros([1, 3, 4]), tf.zeros([1, 3], bool), tf.constant([[320.0, 320.0]])
     )
@@ -81,7 +83,7 @@ def test_scores_and_boxes_of_the_rpn_equal_the_reference(run_mode):
     golden = np.load(GOLDEN / "frcnn/proposals.npz")
     scores = run_mode(proposals.foreground_probability)(tf.constant(golden["cls_score"][None, None]))
     np.testing.assert_allclose(scores[0], golden["fg_prob"], atol=1e-6)
-    row = anchors.anchor_grid(37, 50)[int(golden["row"])]
+    row = repeat_cell(rounded_cell(), 37, 50, 16)[int(golden["row"])]
     boxes = run_mode(proposals.decode_proposals)(
         tf.reshape(row, [-1, 4]),
         tf.constant(golden["bbox_deltas"][None, None]),
@@ -91,7 +93,7 @@ def test_scores_and_boxes_of_the_rpn_equal_the_reference(run_mode):
     assert np.any(golden["clipped"] != golden["decoded"])
 
 
-@pytest.mark.parametrize("nms", proposals.NMS_KINDS)
+@pytest.mark.parametrize("nms", NMS_KINDS)
 @pytest.mark.parametrize("post", [100, 347, 400])
 def test_proposals_equal_the_reference(post, nms):
     """The 500 best boxes of an image, of which the reference keeps 347."""
@@ -104,7 +106,7 @@ def test_proposals_equal_the_reference(post, nms):
     low = np.full([40], 0.5 * scores.min(), np.float32)
     batch_scores = tf.constant(np.stack([np.concatenate([scores, low]), np.concatenate([low, scores[::-1]])]))
     propose = tf.function(proposals.propose)
-    result = propose(batch_scores, batch_boxes, pre_nms=500, post_nms=post, nms=nms)
+    result = propose(batch_scores, batch_boxes, pre_nms=500, post_nms=post, kind=nms)
     count = min(post, 347)
     np.testing.assert_array_equal(result.count, [count, count])
     for image in range(2):
@@ -113,11 +115,11 @@ def test_proposals_equal_the_reference(post, nms):
         assert not np.any(result.boxes[image, count:])
 
 
-@pytest.mark.parametrize("nms", proposals.NMS_KINDS)
+@pytest.mark.parametrize("nms", NMS_KINDS)
 def test_missing_proposals_are_zero_rows(nms):
     boxes = tf.constant([[[0.0, 0, 9, 9], [0, 0, 9, 8], [20, 20, 29, 29], [40, 40, 49, 49]]])
     scores = tf.constant([[0.9, 0.8, 0.7, -np.inf]])
-    result = proposals.propose(scores, boxes, pre_nms=10, post_nms=4, nms=nms)
+    result = proposals.propose(scores, boxes, pre_nms=10, post_nms=4, kind=nms)
     np.testing.assert_array_equal(result.count, [2])
     np.testing.assert_array_equal(result.boxes[0], [[0, 0, 9, 9], [20, 20, 29, 29], [0] * 4, [0] * 4])
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from fgfi_tf.geometry.coding import decode_in_cells
 from fgfi_tf.models.yolov2 import coding, region_loss
 
 ANCHORS = tf.constant([[1.0, 1.0], [2.0, 2.0]])  # cells
@@ -122,7 +123,7 @@ def test_golden_assignment_and_iou(shared_path):
     expected = (cells[..., 0] * width + cells[..., 1]) * len(anchors) + golden["assigned_anchor"]
     np.testing.assert_array_equal(index.numpy()[there], expected[there])
     parts = coding.split_predictions(golden["raw"].transpose(0, 2, 3, 1), len(anchors))
-    boxes = coding.decode_boxes(parts["xy"], parts["wh"], anchors)
+    boxes = decode_in_cells(parts["xy"], parts["wh"], anchors)
     best = region_loss.best_iou(
         tf.reshape(boxes, [len(truths), -1, 4]), tf.constant(truths[..., :4]), tf.constant(truths[..., 0] > 0)
     )
@@ -169,7 +170,7 @@ def test_scores_and_decoding_golden(shared_path):
     scores = coding.scores_of(parts["objectness"], parts["classes"])[0].numpy()  # h x w x A x C
     expected = golden["detections"][:, 5:].reshape(len(anchors), *scores.shape[:2], -1).transpose(1, 2, 0, 3)
     np.testing.assert_allclose(scores, expected, atol=1e-5)
-    boxes = coding.decode_boxes(parts["xy"], parts["wh"], anchors)[0].numpy()
+    boxes = decode_in_cells(parts["xy"], parts["wh"], anchors)[0].numpy()
     # The letterbox: the picture's longer side fills the input.
     width, height = golden["image_size_wh"]
     side = golden["input"].shape[1]
