@@ -11,8 +11,8 @@ from absl import logging
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.interop import vgg_layers
 from fgfi_tf.interop.vgg_layers import RGB_MEANS, Source
+from fgfi_tf.models.backbones.vgg import LAYOUTS
 from fgfi_tf.models.faster_rcnn import FasterRCNN
-from fgfi_tf.models.faster_rcnn.backbone import BACKBONES
 
 CLASSIFIER = ("fc1", "fc2")
 # what keras.applications subtracts; channels are BGR as ours
@@ -45,7 +45,7 @@ def load_imagenet(detector: FasterRCNN, path: str | Path) -> None:
     arrays = _read(Path(path))
     names = [
         f"block{stage}_conv{index}"
-        for stage, layers in enumerate(BACKBONES["vgg16"].stages, start=1)
+        for stage, layers in enumerate(LAYOUTS["vgg16"].stages, start=1)
         for index in range(1, len(layers) + 1)
     ]
     layers = dict(zip(names, detector.base.convolutions, strict=True))

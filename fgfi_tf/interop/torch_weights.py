@@ -11,8 +11,8 @@ from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.interop import vgg_layers
 from fgfi_tf.interop.pth import read_pth
 from fgfi_tf.interop.vgg_layers import RGB_MEANS, Source
+from fgfi_tf.models.backbones.vgg import LAYOUTS
 from fgfi_tf.models.faster_rcnn import FasterRCNN
-from fgfi_tf.models.faster_rcnn.backbone import BACKBONES
 
 PIXELS = ("caffe", "torchvision")
 ADAPTATION = "stu_feature_adap.0"
@@ -93,7 +93,7 @@ def _source(layer, name: str, convert) -> Source:
 def _base_sources(detector: FasterRCNN, prefix: str) -> list[Source]:
     """The base's convolutions; keys count modules: two (with its ReLU) a convolution, one a pool."""
     sources, index, layers = [], 0, iter(detector.base.convolutions)
-    for stage in BACKBONES[detector.config.backbone].stages:
+    for stage in LAYOUTS[detector.config.backbone].stages:
         for _ in stage:
             sources.append(_source(next(layers), f"{prefix}.{index}", vgg_layers.from_torch_convolution))
             index += 2

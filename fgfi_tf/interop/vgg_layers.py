@@ -9,10 +9,11 @@ import numpy as np
 import tf_keras as keras
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.models.backbones.vgg import VGG
 from fgfi_tf.models.faster_rcnn import FasterRCNN
-from fgfi_tf.models.faster_rcnn.model import BGR_MEANS, POOLED_SIZE
+from fgfi_tf.models.faster_rcnn.model import POOLED_SIZE
 
-RGB_MEANS = np.array(BGR_MEANS[::-1])
+RGB_MEANS = np.array(VGG.pixels.mean)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,10 +5,7 @@ built from the grouped weights at each step: TensorFlow has no gradient of a gro
 CPUs, and splitting the channels costs more than multiplying by the zeros (figures:
 ``scripts/benchmark``). The channel shuffle that follows is only an order of that kernel's columns.
 
-Trainable convolutions also compute a few channels too many: zero columns fill the kernel up to a
-multiple of ``CHANNEL_MULTIPLE``. Batch norm on CPUs takes two to five times as long for 30 or 120 channels as
-for 32 or 128, and tensor cores like such numbers too. Variables, checkpoints and outputs of the
-network know nothing of it.
+Trainable convolutions with batch norm also compute a few channels too many (``cpu_forms.channels``).
 """
 
 from __future__ import annotations
@@ -17,10 +14,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.devices import prefers_gpu_form
-from fgfi_tf.models import depthwise
+from fgfi_tf.models.cpu_forms import depthwise, halves
+from fgfi_tf.models.cpu_forms.channels import CHANNEL_MULTIPLE, pad_axes, padded_channels, pointwise
 from fgfi_tf.models.normalization import BatchNorm
-
-CHANNEL_MULTIPLE = 16  # float32 values in the widest vector register
 
 
 def he_normal() -> keras.initializers.Initializer:
@@ -57,42 +53,28 @@ def shuffle_channels(x: tf.Tensor, groups: int) -> tf.Tensor:
     return tf.reshape(tf.linalg.matrix_transpose(members), tf.shape(x))
 
 
-def pointwise(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """A 1 x 1 convolution as a matrix product, whose gradients CPUs compute faster.
-
-    Args:
-        x: [B, h, w, C_in].
-        kernel: [1, 1, C_in, C_out].
-
-    Returns:
-        [B, h, w, C_out].
-    """
-    product = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel[0, 0])
-    return tf.reshape(product, tf.concat([tf.shape(x)[:-1], kernel.shape[-1:]], axis=0))
-
-
-def padded_channels(channels: int) -> int:
-    """The next multiple of ``CHANNEL_MULTIPLE``."""
-    return -(-channels // CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
-
-
-def pad_axes(x: tf.Tensor, sizes: dict[int, int]) -> tf.Tensor:
-    """Zeros behind ``x``, up to the given size of each named axis."""
-    margins = [[0, sizes.get(axis, size) - size] for axis, size in enumerate(x.shape)]
-    return tf.pad(x, margins) if any(last for _, last in margins) else x
-
-
-def first_channels(x: tf.Tensor, count: int) -> tf.Tensor:
-    """[B, h, w, C] to [B, h, w, count]: ``x`` without its padding."""
-    # Not x[..., :count]: the gradient of a strided slice is ten times as slow on CPUs.
-    return x if x.shape[-1] == count else tf.slice(x, [0, 0, 0, 0], [-1, -1, -1, count])
-
-
 _ACTIVATIONS = {
     "relu": tf.nn.relu,
     "relu6": tf.nn.relu6,
     "leaky": lambda x: tf.nn.leaky_relu(x, 0.1),
 }
+
+
+class Conv3x3(keras.layers.Conv2D):
+    """``Conv2D`` with a bias, stride 1, padded with zeros.
+
+    Args:
+        filters: output channels.
+        kwargs: as for ``Conv2D``; size, stride and padding are what they are.
+    """
+
+    def __init__(self, filters: int, **kwargs):
+        fixed = {"kernel_size": 3, "strides": 1, "padding": "same"}
+        super().__init__(filters, **{**kwargs, **fixed})
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """[B,h,w,C] and [3,3,C,C'] to [B,h,w,C'], as Keras wants it of a convolution."""
+        return halves.convolve(inputs, tf.convert_to_tensor(kernel))
 
 
 class ConvBN(keras.layers.Layer):

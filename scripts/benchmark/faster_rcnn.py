@@ -14,6 +14,7 @@ from benchmark import frcnn_equality, snapshots, torch_process, workload
 from benchmark.options import Options, wants_xla
 from benchmark.steps import NO_LAYER, TeacherOnly, layer_share
 from benchmark.timing import Result, alternate
+from fgfi_tf.geometry import nms
 from fgfi_tf.geometry.coding import DEVIATIONS
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
@@ -57,8 +58,8 @@ def detector(options: Options, backbone: str, seed: int, dropout: float = 0.0) -
             weight.assign(random.normal(0.0, 0.02, weight.shape))
     batch = make_batch(1, options.frcnn_input, len(config.class_names), seed=9)
     outputs = network(network.preprocess(batch["image"]))
-    _rescale(network.rpn.scores, outputs["rpn_scores"], SCORE_DEVIATION)
-    _rescale(network.rpn.deltas, outputs["rpn_deltas"], 0.3)
+    _rescale(network.rpn.scores, outputs["rpn_scores"][0], SCORE_DEVIATION)
+    _rescale(network.rpn.deltas, outputs["rpn_deltas"][0], 0.3)
     boxes = tf.constant(batch["boxes"])
     scores, deltas = network.classify(outputs, boxes, tf.constant(batch["content_size"]))
     _rescale(network.head.scores, scores, SCORE_DEVIATION)
@@ -181,7 +182,7 @@ def _inference_contenders(
         theirs = torch.make("torch_forward.FasterRCNNInference", source, inputs.numpy())
         contenders["PyTorch"] = theirs.contender("run")
     if wants_xla(options):
-        compiled = tf.function(lambda x: student(x)["rpn_scores"], jit_compile=True)
+        compiled = tf.function(lambda x: student(x)["rpn_scores"][0], jit_compile=True)
         contenders["dense part alone, XLA"] = lambda: {"rpn_scores": compiled(inputs).numpy()}
     return contenders
 
@@ -201,17 +202,17 @@ def parts_case(options: Options) -> Iterator[Result]:
 
 def _parts(torch, student: FasterRCNN, outputs: dict, batch: dict) -> dict[str, dict]:
     config, content = student.config, tf.constant(batch["content_size"])
-    anchors = student._flat_anchors(outputs)
+    (anchors,) = student.anchors(outputs)
     features = outputs["features"][0]
     kept = student.propose(outputs, content, config.train_pre_nms, config.train_post_nms)
     rois = kept.boxes[:, : config.roi_batch]
-    scores = proposals.foreground_probability(outputs["rpn_scores"])
+    scores = proposals.foreground_probability(outputs["rpn_scores"][0])
 
     @tf.function
     def suppress(scores, deltas, kind):
         boxes = proposals.decode_proposals(anchors, deltas, content)
         return proposals.propose(
-            scores, boxes, config.train_pre_nms, config.train_post_nms, config.rpn_nms_iou, kind
+            [scores], [boxes], config.train_pre_nms, config.train_post_nms, config.rpn_nms_iou, kind
         ).boxes
 
     @tf.function
@@ -228,8 +229,8 @@ def _parts(torch, student: FasterRCNN, outputs: dict, batch: dict) -> dict[str, 
     boxes, valid = tf.constant(batch["boxes"]), tf.constant(batch["valid"])
     parts = {
         "proposals (training)": {
-            f"ours, {kind}": lambda kind=kind: suppress(scores, outputs["rpn_deltas"], kind).numpy()
-            for kind in proposals.NMS_KINDS
+            f"ours, {kind}": lambda kind=kind: suppress(scores, outputs["rpn_deltas"][0], kind).numpy()
+            for kind in nms.KINDS
         },
         "RoIAlign with gradient": {
             f"ours, {kind}": lambda kind=kind: pool(features, rois, kind).numpy() for kind in roi_align.KINDS

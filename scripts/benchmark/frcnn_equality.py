@@ -47,7 +47,7 @@ def check_step(distiller: Distiller, theirs: TorchObject, batch: Mapping[str, np
     student = distiller.student
     outputs = student(student.preprocess(batch["image"]))
     dense = theirs.call("outputs")
-    expected = (outputs["features"][0], outputs["rpn_scores"], outputs["rpn_deltas"])
+    expected = [outputs[name][0] for name in ("features", "rpn_scores", "rpn_deltas")]
     for name, a, b in zip(("features", "RPN scores", "RPN deltas"), dense, expected, strict=True):
         close(a, b.numpy(), 1e-4, name)
     config = student.config
@@ -55,11 +55,11 @@ def check_step(distiller: Distiller, theirs: TorchObject, batch: Mapping[str, np
         outputs, tf.constant(batch["content_size"]), config.train_pre_nms, config.train_post_nms
     )
     kept = [boxes[:n] for boxes, n in zip(regions.boxes.numpy(), regions.count.numpy(), strict=True)]
-    found = theirs.call("proposals", *(outputs[name].numpy() for name in ("rpn_scores", "rpn_deltas")))
+    found = theirs.call("proposals", *(outputs[name][0].numpy() for name in ("rpn_scores", "rpn_deltas")))
     share = min(same_proposals(a, b) for a, b in zip(found, kept, strict=True))
 
     rows = regions.boxes.shape[1] + batch["boxes"].shape[1]
-    anchors = outputs["rpn_deltas"][0].shape.num_elements() // 4
+    anchors = outputs["rpn_deltas"][0][0].shape.num_elements() // 4
     drawn = student.random_numbers(distiller.seed_of(0), anchors, rows)
     drawn = {name: numbers.numpy() for name, numbers in drawn.items()}
     random = [_of_image(drawn, len(boxes), batch["boxes"].shape[1]) for boxes in kept]
@@ -140,7 +140,7 @@ def torch_parts(
 ) -> dict[str, Elsewhere]:
     """PyTorch's forms of ``faster_rcnn.parts_case``, the pooling compared with ours first."""
     source = snapshots.faster_rcnn(student, tuple(batch["image"].shape[1:3]))
-    arrays = {name: outputs[name].numpy() for name in ("rpn_scores", "rpn_deltas")}
+    arrays = {name: outputs[name][0].numpy() for name in ("rpn_scores", "rpn_deltas")}
     boxes = [b[v] for b, v in zip(batch["boxes"], batch["valid"], strict=True)]
     theirs = torch.make("torch_forward.FasterRCNNParts", source, arrays, boxes)
     pooling = torch.make("torch_forward.Pooling", outputs["features"][0].numpy(), rois.numpy())

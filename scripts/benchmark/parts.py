@@ -13,6 +13,7 @@ from benchmark.timing import Result, alternate
 from fgfi_tf.imitation import losses
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models import convolutions
+from fgfi_tf.models.cpu_forms import channels
 from fgfi_tf.training.config import parse_numbers
 
 STEP, WITHOUT, MASK = "imitation step", "mask and loss, without the adaptation", "mask alone"
@@ -213,7 +214,7 @@ def _batched(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 _GROUP_FORMS = {
-    "dense block-diagonal, matrix product": lambda x, kernel: convolutions.pointwise(x, _dense(kernel)),
+    "dense block-diagonal, matrix product": lambda x, kernel: channels.pointwise(x, _dense(kernel)),
     "dense block-diagonal, conv2d": lambda x, kernel: tf.nn.conv2d(x, _dense(kernel), 1, "SAME"),
     "split and concat, transposed": _split,
     "batched matrix product": _batched,

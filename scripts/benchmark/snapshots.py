@@ -8,11 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 
 from benchmark.torch_process import TorchObject, TorchProcess
-from fgfi_tf.geometry.anchors import repeat_cell, rounded_cell
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.faster_rcnn import FasterRCNN
-from fgfi_tf.models.faster_rcnn.model import POOLED_SIZE, STRIDE
+from fgfi_tf.models.faster_rcnn.model import POOLED_SIZE
 from fgfi_tf.models.shuffledet import ShuffleDet, losses
 
 
@@ -41,7 +40,8 @@ def shuffledet(detector: ShuffleDet) -> SimpleNamespace:
 
 def faster_rcnn(detector: FasterRCNN, size: tuple[int, int]) -> SimpleNamespace:
     """A detector, with its anchors for images of ``size`` (height, width)."""
-    cells = [side // STRIDE for side in size]
+    (level,) = detector.levels
+    cells = [side // level.stride for side in size]
     return SimpleNamespace(
         config=SimpleNamespace(**dataclasses.asdict(detector.config)),
         stages=[[_biased(layer) for layer in stage] for stage in detector.base.stages],
@@ -50,7 +50,7 @@ def faster_rcnn(detector: FasterRCNN, size: tuple[int, int]) -> SimpleNamespace:
         dropout=detector.head.dropout,
         pooled_size=POOLED_SIZE,
         size=size,
-        anchors=np.reshape(repeat_cell(rounded_cell(), *cells, STRIDE), [-1, 4]),
+        anchors=np.reshape(level.anchors(*cells), [-1, 4]),
         imitation_anchors=np.asarray(detector.imitation_anchors(*size)[0]),
     )
 

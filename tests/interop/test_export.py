@@ -12,7 +12,7 @@ import tensorflow as tf
 from fgfi_tf.errors import UserError
 from fgfi_tf.interop.export import export
 from fgfi_tf.models import registry
-from fgfi_tf.models.faster_rcnn import convolution
+from fgfi_tf.models.cpu_forms import halves
 from fgfi_tf.prediction import Predictor, detect_images
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -125,7 +125,7 @@ def _graph(folder):
 
 def test_exporting_machine_does_not_show(tmp_path, with_gpu, monkeypatch):
     # Faster R-CNN of a size where convolutions of one image are computed in halves
-    monkeypatch.setattr(convolution, "HALVED_CHANNELS", 16)
+    monkeypatch.setattr(halves, "HALVED_CHANNELS", 16)
     detectors = [
         registry.build("shuffledet_0.5x", input_size=(64, 64), class_names=CLASSES),
         registry.build("faster_rcnn_vgg11", input_size=(64, 0), class_names=CLASSES, width=0.05),

@@ -104,7 +104,7 @@ def test_reference_checkpoint_computes_what_its_layers_define(tmp_path, backbone
     scores = conv2d(relu(conv2d(features, state, "RCNN_rpn.RPN_Conv")), state, "RCNN_rpn.RPN_cls_score")
     outputs = detector(tf.constant(images.transpose(0, 2, 3, 1)))
     np.testing.assert_allclose(outputs["features"][0], features.transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(outputs["rpn_scores"], scores.transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(outputs["rpn_scores"][0], scores.transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-3)
 
     pooled = random.uniform(size=(5, 8, 7, 7)).astype(np.float32)
     hidden = pooled.reshape(5, -1)  # channels outermost

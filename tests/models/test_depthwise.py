@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fgfi_tf.models import depthwise
+from fgfi_tf.models.cpu_forms import depthwise
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_rpn_box_loss_equals_the_reference(shared_path, run_mode):
         with tf.GradientTape() as tape:
             tape.watch(prediction)
             targets = tf.constant(channels_last("rpn_target").reshape(1, -1, 4))
-            loss = losses.rpn_box_loss(prediction, targets, labels)
+            loss = losses.rpn_box_loss([prediction], targets, labels)
         return loss, tape.gradient(loss, prediction)
 
     loss, gradient = run_mode(compute)(prediction)

@@ -62,7 +62,7 @@ def test_proposals_equal_the_reference(shared_path, mode, pre, post, nms):
     batch_boxes = tf.constant(np.stack([golden["clipped"], golden["clipped"][::-1]]))
     batch_scores = tf.constant(np.stack([golden["fg_prob"], golden["fg_prob"][::-1]]))
     propose = tf.function(proposals.propose)
-    result = propose(batch_scores, batch_boxes, pre_nms=pre, post_nms=post, kind=nms)
+    result = propose([batch_scores], [batch_boxes], pre_nms=pre, post_nms=post, kind=nms)
     np.testing.assert_array_equal(result.count, [post, post])
     for image in range(2):
         # taking the 1 of the edge off again costs the last bit

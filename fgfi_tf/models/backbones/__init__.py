@@ -1,4 +1,8 @@
-"""Backbones of every family by name: classifiers without their last layers. A new one is one entry here."""
+"""Backbones that every detector shares: classifiers without their last layers.
+
+Those of ``NAMES`` are built by name and give maps of strides 16 and 32. A new one is one entry here. ``vgg``
+gives the maps that it is asked for.
+"""
 
 from __future__ import annotations
 

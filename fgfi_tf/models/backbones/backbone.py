@@ -9,23 +9,25 @@ from fgfi_tf.models.pixels import Pixels
 
 
 class Backbone(keras.layers.Layer):
-    """A classifier without its last layers, as a layer that gives maps of two strides.
+    """A classifier without its last layers, as a layer that gives one map or several.
 
     Attributes:
-        channels: of the maps at stride 16 and at stride 32.
+        strides: input pixels per position of each map, ascending.
+        channels: of each map.
         pixels: what it is given.
         probe_size: (height, width) of an input it takes, to create variables with.
 
-    Every constructor takes the ``input_size`` (height, width), multiples of 16, at which it will run, and
-    ``folded``: inference form, without batch norm, not trainable.
+    The constructor of one with batch norm takes the ``input_size`` (height, width), multiples of 16, at which
+    it will run, and ``folded``: inference form, without batch norm, not trainable.
     """
 
-    channels: tuple[int, int]
+    strides: tuple[int, ...] = (16, 32)
+    channels: tuple[int, ...]
     pixels: Pixels
     probe_size: tuple[int, int] = (16, 16)
 
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, H, W, 3] to maps [B, h, w, C16], h = H / 16, and [B, ceil(h / 2), ceil(w / 2), C32]."""
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, ...]:
+        """[B, H, W, 3] to a map [B, h, w, C] for each stride; h is H / stride, up or down."""
         raise NotImplementedError("a subclass defines call")
 
     def fold_from(self, source: Backbone) -> None:

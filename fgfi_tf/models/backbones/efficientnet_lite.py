@@ -8,7 +8,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.models.backbones.backbone import Backbone
-from fgfi_tf.models.convolutions import ConvBN, first_channels
+from fgfi_tf.models.convolutions import ConvBN
+from fgfi_tf.models.cpu_forms.channels import first_channels
 from fgfi_tf.models.pixels import Pixels
 
 EPSILON = 1e-3

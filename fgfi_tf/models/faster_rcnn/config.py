@@ -6,13 +6,15 @@ import dataclasses
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry.nms import KINDS as NMS_KINDS
+from fgfi_tf.models.backbones.vgg import LAYOUTS
 from fgfi_tf.models.faster_rcnn import roi_align
-from fgfi_tf.models.faster_rcnn.backbone import BACKBONES, STRIDE
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
+
+SMALLEST_SIDE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +25,11 @@ class FasterRCNNConfig:
         backbone: ``"vgg11"`` or ``"vgg16"``.
         width: multiplies every channel count; below 1 for small budgets.
         class_names: the foreground classes.
-        roi_pooling: ``"reference"``, ``"align"`` or ``"crop_and_resize"`` (see ``roi_align``).
-        sampling_ratio: samples per bin and axis of the last two.
+        roi_pooling: one of ``roi_align.KINDS``.
+        sampling_ratio: samples per bin and axis; not used by ``"reference"``.
         dropout: rate in the box head while training.
         weight_decay: L2 penalty of the kernels in the published recipe, added to the gradient after clipping.
-        train_pre_nms: scores that enter NMS while training; ``train_post_nms``: proposals kept of them.
+        train_pre_nms: scores of a level that enter NMS while training; ``train_post_nms``: proposals kept.
         test_pre_nms: the same in inference, with ``test_post_nms``.
         rpn_nms_iou: proposals that overlap a better one by more are dropped.
         nms: ``"combined"`` or ``"padded"`` (for XLA), see ``geometry.nms.best_boxes``.
@@ -65,7 +67,7 @@ class FasterRCNNConfig:
 
     def __post_init__(self):
         for name, value, known in (
-            ("backbone", self.backbone, tuple(BACKBONES)),
+            ("backbone", self.backbone, tuple(LAYOUTS)),
             ("roi_pooling", self.roi_pooling, roi_align.KINDS),
             ("nms", self.nms, NMS_KINDS),
         ):
@@ -82,8 +84,8 @@ class FasterRCNNConfig:
 def check_input_size(size: tuple[int, int]) -> None:
     """Raises UserError unless images can be resized to (short side, largest long side or 0)."""
     short, cap = size
-    if short < 2 * STRIDE or 0 < cap < short:
+    if short < SMALLEST_SIDE or 0 < cap < short:
         raise UserError(
-            f"{short}x{cap}: expected are a short side of at least {2 * STRIDE} pixels and a limit of the "
+            f"{short}x{cap}: expected are a short side of at least {SMALLEST_SIDE} pixels and a limit of the "
             "long side that is not below it, or 0 for none"
         )

@@ -31,7 +31,10 @@ class BoxHead(keras.layers.Layer):
         )
 
     def call(self, pooled: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-        """See the class; dropout is active where ``dropout_seed`` (integers [2]) is given."""
+        """Scores [B,R,1 + classes] and deltas [B,R,4 (1 + classes)] of pooled RoIs [B,R,n,n,C].
+
+        Dropout is active where ``dropout_seed`` (integers [2]) is given.
+        """
         shape = tf.shape(pooled)
         hidden = tf.reshape(
             pooled, [shape[0] * shape[1], pooled.shape[2] * pooled.shape[3] * pooled.shape[4]]

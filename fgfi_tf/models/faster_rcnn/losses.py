@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
+from fgfi_tf.models.faster_rcnn import rpn
 from fgfi_tf.replica import global_sum
 
 RPN_SIGMA = 3.0
@@ -17,31 +20,29 @@ def smooth_l1(difference: tf.Tensor, sigma: float = 1.0) -> tf.Tensor:
     return near * 0.5 * tf.square(sigma * difference) + (1.0 - near) * (magnitude - 0.5 / sigma**2)
 
 
-def rpn_class_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def rpn_class_loss(scores: Sequence[tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
     """Cross-entropy of object against background, mean over the sampled anchors of the global batch.
 
     Args:
-        logits: RPN scores [B,h,w,2K]: K background, then K object channels.
-        labels: [B,A] 1 / 0 / -1 (not sampled).
+        scores: of the RPN, for each level [B,h,w,2K]: K background, then K object channels.
+        labels: [B,A] 1 / 0 / -1 (not sampled), level after level.
     """
-    background, foreground = tf.split(tf.cast(logits, tf.float32), 2, axis=-1)
-    margin = tf.reshape(foreground - background, tf.shape(labels))  # B x A
+    margin = tf.concat([rpn.margins(level) for level in scores], axis=1)  # B x A
     used = tf.cast(labels >= 0, tf.float32)
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.cast(labels == 1, tf.float32), logits=margin)
     return _share(tf.reduce_sum(used * entropy), tf.reduce_sum(used))
 
 
-def rpn_box_loss(deltas: tf.Tensor, targets: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def rpn_box_loss(deltas: Sequence[tf.Tensor], targets: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Smooth L1 (sigma 3) over positives: sum / sampled anchors of an image, mean over the global batch.
 
     Args:
-        deltas: RPN deltas [B,h,w,4K].
+        deltas: of the RPN, for each level [B,h,w,4K].
         targets: [B,A,4].
         labels: [B,A] 1 / 0 / -1 (not sampled).
     """
-    deltas = tf.reshape(tf.cast(deltas, tf.float32), tf.shape(targets))  # B x A x 4
-    positive = labels == 1
-    difference = tf.where(positive[..., None], deltas - targets, 0.0)
+    found = tf.concat([rpn.anchor_deltas(level) for level in deltas], axis=1)  # B x A x 4
+    difference = tf.where((labels == 1)[..., None], found - targets, 0.0)
     per_image = tf.reduce_sum(smooth_l1(difference, RPN_SIGMA), axis=[1, 2])  # B
     used = tf.reduce_sum(tf.cast(labels >= 0, tf.float32), axis=-1)  # B
     images = tf.cast(tf.shape(labels)[0], tf.float32)

@@ -1,25 +1,26 @@
-"""Faster R-CNN as a detector: VGG base, region proposals, RoIAlign, box head."""
+"""Faster R-CNN as a detector: a backbone's feature levels, region proposals, RoIAlign, box head."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf import streams
-from fgfi_tf.geometry import anchors as anchor_grids
 from fgfi_tf.geometry import boxes as forms
-from fgfi_tf.geometry import coding, nms
+from fgfi_tf.models.backbones.backbone import Backbone
+from fgfi_tf.models.backbones.vgg import VGG, scaled
 from fgfi_tf.models.detector import Batch, Detector, Outputs
-from fgfi_tf.models.faster_rcnn import box_coding, losses, proposal_targets, proposals, roi_align, rpn_targets
-from fgfi_tf.models.faster_rcnn.backbone import STRIDE, VGGBase, scaled
+from fgfi_tf.models.faster_rcnn import losses, proposal_targets, proposals, roi_align, rpn_targets
 from fgfi_tf.models.faster_rcnn.config import VOC_CLASSES, FasterRCNNConfig, check_input_size
+from fgfi_tf.models.faster_rcnn.detections import final_detections
 from fgfi_tf.models.faster_rcnn.head import BoxHead
 from fgfi_tf.models.faster_rcnn.initializers import FoldedNormal
+from fgfi_tf.models.faster_rcnn.levels import Level, published, within
 from fgfi_tf.models.faster_rcnn.rpn import RPNHead
 
-BGR_MEANS = (102.9801, 115.9465, 122.7717)
 POOLED_SIZE = 7
-CELL = anchor_grids.rounded_cell()
 # What a step's seed is folded with for each of its draws.
 ANCHOR_DRAW, ROI_DRAW, REPEATED_ROI_DRAW, DROPOUT_DRAW = range(4)
 
@@ -30,9 +31,19 @@ class FasterRCNN(Detector):
     Boxes are inclusive corners. Classes are those of the dataset, 0-based; class 0 of the network's own
     scores is background. Where a batch has no ``content_size`` the whole input is picture.
 
+    Every feature level has anchors; the levels share the proposal network and the box head.
+
     Args:
         config: see :class:`FasterRCNNConfig`.
         name: as in Keras.
+        backbone: what gives the feature maps, one per level, all of as many channels; VGG as in ``config``
+            where None.
+        levels: stride and anchors of each map, as many anchors per cell on each; the published anchors at the
+            backbone's strides where None.
+        roi_levels: RoIs are pooled from so many of the first levels; from all where None.
+
+    Raises:
+        ValueError: levels that one proposal network cannot serve.
     """
 
     box_resize = "corners"
@@ -43,17 +54,36 @@ class FasterRCNN(Detector):
     default_class_names = VOC_CLASSES
     default_dataset = "voc"
 
-    def __init__(self, config: FasterRCNNConfig | None = None, name: str | None = None):
+    def __init__(
+        self,
+        config: FasterRCNNConfig | None = None,
+        name: str | None = None,
+        backbone: Backbone | None = None,
+        levels: Sequence[Level] | None = None,
+        roi_levels: int | None = None,
+    ):
         config = config or FasterRCNNConfig()
         super().__init__(name=name or f"faster_rcnn_{config.backbone}")
         self.config = config
         self.class_names = config.class_names
-        self.base = VGGBase(config.backbone, config.width)
-        self.rpn = RPNHead(self.base.channels)
+        self.base = backbone if backbone is not None else VGG(config.backbone, config.width)
+        self.levels = tuple(levels) if levels is not None else published(self.base.strides)
+        self.roi_levels = roi_levels or len(self.levels)
+        self.feature_channels = tuple(self.base.channels)
+        anchors = {len(level.cell) for level in self.levels}
+        if (
+            len(anchors) > 1
+            or len(set(self.feature_channels)) > 1
+            or len(self.levels) != len(self.base.channels)
+        ):
+            raise ValueError(
+                f"levels must have as many channels and anchors each: {self.feature_channels}, {anchors}"
+            )
+        self.rpn = RPNHead(self.feature_channels[0], anchors.pop())
         self.head = BoxHead(scaled(4096, config.width), len(config.class_names), config.dropout)
-        self.feature_channels = (self.base.channels,)
-        self(tf.zeros([1, 2 * STRIDE, 2 * STRIDE, 3]))
-        self.head(tf.zeros([1, 1, POOLED_SIZE, POOLED_SIZE, self.base.channels]))
+        side = 2 * self.levels[-1].stride
+        self(tf.zeros([1, side, side, 3]))
+        self.head(tf.zeros([1, 1, POOLED_SIZE, POOLED_SIZE, self.feature_channels[0]]))
 
     @classmethod
     def check_input_size(cls, size: tuple[int, int]) -> None:
@@ -66,29 +96,29 @@ class FasterRCNN(Detector):
         return self.config.short_side, self.config.long_side_cap
 
     def preprocess(self, images: tf.Tensor) -> tf.Tensor:
-        """RGB [B,H,W,3], 0..255, to BGR minus the ImageNet means."""
-        return tf.cast(images, tf.float32)[..., ::-1] - tf.constant(BGR_MEANS)
+        """RGB [B,H,W,3], 0..255, to what the backbone is given."""
+        return self.base.pixels.of(images)
 
     def prepare_images(self, batch: Batch) -> Batch:
         """Paints the padding in the mean colour, so that the network is given zeros there."""
         height, width = tf.unstack(tf.shape(batch["image"])[1:3])
-        inside = _within(batch["content_size"], height, width, 1)[..., None]  # B x H x W x 1
-        mean = tf.constant(BGR_MEANS[::-1])
+        inside = within(batch["content_size"], height, width)[..., None]  # B x H x W x 1
+        mean = tf.constant(self.base.pixels.mean)
         return {**batch, "image": tf.where(inside, tf.cast(batch["image"], tf.float32), mean)}
 
     def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> Outputs:
         """[B,H,W,3] to ``features`` and the dense RPN outputs.
 
         Returns:
-            ``features``: one map [B,h,w,C]; ``rpn_scores`` float32 [B,h,w,18] and ``rpn_deltas`` float32
-            [B,h,w,36]; ``input_size`` int32 [2]; ``dropout_seed`` while training with a seed.
+            For each level ``features`` [B,h,w,C], ``rpn_scores`` [B,h,w,2K] and ``rpn_deltas`` [B,h,w,4K],
+            the last two float32; ``input_size`` int32 [2]; ``dropout_seed`` while training with a seed.
         """
-        features = self.base(inputs)
-        scores, deltas = self.rpn(features)
+        features = self.base(inputs, training=training)
+        scores, deltas = zip(*(self.rpn(level) for level in features), strict=True)
         outputs = {
-            "features": (features,),
-            "rpn_scores": tf.cast(scores, tf.float32),
-            "rpn_deltas": tf.cast(deltas, tf.float32),
+            "features": features,
+            "rpn_scores": tuple(tf.cast(level, tf.float32) for level in scores),
+            "rpn_deltas": tuple(tf.cast(level, tf.float32) for level in deltas),
             "input_size": tf.shape(inputs)[1:3],
         }
         if training and seed is not None:
@@ -96,14 +126,14 @@ class FasterRCNN(Detector):
         return outputs
 
     def imitation_features(self, inputs: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """The base alone."""
-        return (self.base(inputs),)
+        """The backbone alone."""
+        return self.base(inputs, training=False)
 
     def detection_losses(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
         """``rpn_class``, ``rpn_box``, ``rcnn_class`` and ``rcnn_box``; see ``losses``."""
         config = self.config
         content = _content_size(outputs, batch)
-        anchors = self._flat_anchors(outputs)  # A x 4
+        anchors = tf.concat(self.anchors(outputs), axis=0)  # A x 4
         drawn = self.random_numbers(
             batch.get("seed", tf.constant([0, 0])),
             tf.shape(anchors)[0],
@@ -148,27 +178,30 @@ class FasterRCNN(Detector):
         self, outputs: Outputs, content: tf.Tensor, pre_nms: int, post_nms: int
     ) -> proposals.Proposals:
         """Proposals of the RPN outputs inside pictures of ``content`` [B,2] (h, w), without gradient."""
-        scores = proposals.foreground_probability(tf.stop_gradient(outputs["rpn_scores"]))
-        boxes = proposals.decode_proposals(
-            self._flat_anchors(outputs), tf.stop_gradient(outputs["rpn_deltas"]), content
-        )
-        height, width, count = tf.unstack(tf.shape(outputs["rpn_scores"])[1:])
-        in_picture = tf.repeat(_within(content, height, width, STRIDE), count // 2, axis=-1)  # B x h x (w K)
-        scores = tf.where(tf.reshape(in_picture, tf.shape(scores)), scores, -float("inf"))
+        scores, boxes = [], []
+        for level, logits, deltas, anchors in zip(
+            self.levels, outputs["rpn_scores"], outputs["rpn_deltas"], self.anchors(outputs), strict=True
+        ):
+            probabilities = proposals.foreground_probability(tf.stop_gradient(logits))  # B x A
+            in_picture = level.within(content, *tf.unstack(tf.shape(logits)[1:3]))
+            in_picture = tf.repeat(in_picture, len(level.cell), axis=-1)  # B x h x (w K)
+            in_picture = tf.reshape(in_picture, tf.shape(probabilities))
+            scores.append(tf.where(in_picture, probabilities, -float("inf")))
+            boxes.append(proposals.decode_proposals(anchors, tf.stop_gradient(deltas), content))
         return proposals.propose(scores, boxes, pre_nms, post_nms, self.config.rpn_nms_iou, self.config.nms)
 
     def classify(
         self, outputs: Outputs, rois: tf.Tensor, content: tf.Tensor, dropout_seed: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Class scores [B,R,1 + classes] and normalised deltas [B,R,4 (1 + classes)], float32, of RoIs."""
-        pooled = roi_align.roi_align(
-            outputs["features"][0],
+        pooled = roi_align.align_over_levels(
+            outputs["features"][: self.roi_levels],
             rois,
             self.config.roi_pooling,
             POOLED_SIZE,
-            STRIDE,
+            [level.stride for level in self.levels[: self.roi_levels]],
             self.config.sampling_ratio,
-            content_size=tf.cast(content, tf.int32) // STRIDE,
+            content,
         )  # B x R x 7 x 7 x C
         scores, deltas = self.head(pooled, dropout_seed=dropout_seed)
         return tf.cast(scores, tf.float32), tf.cast(deltas, tf.float32)
@@ -179,24 +212,7 @@ class FasterRCNN(Detector):
         content = _content_size(outputs, batch)
         regions = self.propose(outputs, content, config.test_pre_nms, config.test_post_nms)
         scores, deltas = self.classify(outputs, regions.boxes, content)
-        scores = tf.nn.softmax(scores)[..., 1:]  # B x R x classes
-        exists = tf.sequence_mask(regions.count, config.test_post_nms)
-        scores = tf.where(exists[..., None], scores, -1.0)
-        shape = tf.shape(scores)
-        deltas = tf.reshape(deltas, [shape[0], shape[1], -1, 4])[:, :, 1:]  # B x R x classes x 4
-        boxes = box_coding.decode(regions.boxes[:, :, None], deltas, coding.DEVIATIONS)
-        boxes = forms.clip(boxes, content[:, None, None], inclusive=True)
-        scale = tf.tile(tf.reverse(batch["scale"], [-1]), [1, 2])[:, None, None]  # B x 1 x 1 x (x, y, x, y)
-        found = nms.suppress(
-            forms.continuous(boxes / scale),
-            scores,
-            iou_threshold=config.detection_nms_iou,
-            max_per_class=config.test_post_nms,
-            max_total=config.max_detections,
-            score_threshold=config.score_threshold,
-        )
-        kept = tf.sequence_mask(found["count"], config.max_detections)
-        return found | {"boxes": tf.where(kept[..., None], forms.inclusive(found["boxes"]), 0.0)}
+        return final_detections(regions, scores, deltas, content, batch["scale"], config)
 
     def imitation_boxes(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         """As in ``Detector``; a box of exactly one pixel has no overlap in the published code, so no mask."""
@@ -204,20 +220,25 @@ class FasterRCNN(Detector):
         return boxes, tf.logical_and(valid, tf.logical_not(forms.is_one_pixel(batch["boxes"])))
 
     def imitation_anchors(self, height: int | tf.Tensor, width: int | tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """All anchors of the one map [h,w,9,4], those across the border included."""
-        grid = anchor_grids.repeat_cell(CELL, height // STRIDE, width // STRIDE, STRIDE)
-        return (forms.continuous(grid),)
+        """All anchors of each map [h,w,K,4], those across the border included."""
+        return tuple(
+            forms.continuous(level.anchors(height // level.stride, width // level.stride))
+            for level in self.levels
+        )
 
     def imitation_area(self, batch: Batch, height: int, width: int) -> tuple[tf.Tensor, ...]:
         """For each feature map, which of its cells hold picture and not padding: bool [B,h,w]."""
-        return (_within(batch["content_size"], height // STRIDE, width // STRIDE, STRIDE),)
+        return tuple(
+            level.within(batch["content_size"], height // level.stride, width // level.stride)
+            for level in self.levels
+        )
 
     def imitation_options(self) -> dict[str, keras.initializers.Initializer]:
         """How the published student starts the adaptation convolution; it decays as ``decay_rate`` says.
 
         The bias keeps PyTorch's default, uniform within 1 / sqrt(fan in of the full-width network).
         """
-        bound = (9 * self.base.channels) ** -0.5
+        bound = (9 * self.feature_channels[0]) ** -0.5
         return {
             "kernel_initializer": FoldedNormal(1e-4),
             "bias_initializer": keras.initializers.RandomUniform(-bound, bound),
@@ -245,9 +266,11 @@ class FasterRCNN(Detector):
             scale = tf.minimum(scale, self.config.long_side_cap / tf.maximum(height, width))
         return tf.stack([scale, scale])
 
-    def _flat_anchors(self, outputs: Outputs) -> tf.Tensor:
-        height, width = tf.unstack(tf.shape(outputs["rpn_scores"])[1:3])
-        return tf.reshape(anchor_grids.repeat_cell(CELL, height, width, STRIDE), [-1, 4])
+    def anchors(self, outputs: Outputs) -> list[tf.Tensor]:
+        """For each level its anchors, inclusive corners, float32 [A,4] in the order of the RPN's outputs."""
+        sizes = [tf.unstack(tf.shape(scores)[1:3]) for scores in outputs["rpn_scores"]]
+        grids = (level.anchors(*size) for level, size in zip(self.levels, sizes, strict=True))
+        return [tf.reshape(grid, [-1, 4]) for grid in grids]
 
 
 def is_bias(variable: tf.Variable) -> bool:
@@ -259,16 +282,5 @@ def _content_size(outputs: Outputs, batch: Batch) -> tf.Tensor:
     """(h, w) of each picture in the input, float32 [B,2]."""
     if "content_size" in batch:
         return tf.cast(batch["content_size"], tf.float32)
-    images = tf.shape(outputs["rpn_scores"])[0]
+    images = tf.shape(outputs["rpn_scores"][0])[0]
     return tf.tile(tf.cast(outputs["input_size"], tf.float32)[None], [images, 1])
-
-
-def _within(content: tf.Tensor, height: tf.Tensor, width: tf.Tensor, stride: int) -> tf.Tensor:
-    """Which cells of a ``height`` x ``width`` grid hold picture: bool [B,height,width].
-
-    A picture of h pixels has floor(h / stride) rows of cells, as the pools leave it.
-    """
-    cells = tf.cast(content, tf.int32) // stride  # B x 2
-    rows = tf.range(height)[None] < cells[:, :1]  # B x height
-    columns = tf.range(width)[None] < cells[:, 1:]  # B x width
-    return tf.logical_and(rows[:, :, None], columns[:, None, :])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from fgfi_tf.geometry import boxes as forms
 from fgfi_tf.geometry import nms
-from fgfi_tf.models.faster_rcnn import box_coding
+from fgfi_tf.models.faster_rcnn import box_coding, rpn
 
 
 class Proposals(NamedTuple):
@@ -18,41 +19,65 @@ class Proposals(NamedTuple):
     count: tf.Tensor
 
 
-def foreground_probability(logits: tf.Tensor) -> tf.Tensor:
+def foreground_probability(scores: tf.Tensor) -> tf.Tensor:
     """Objectness [B,A] from RPN scores [B,h,w,2K]: channels 0..K-1 are background, K..2K-1 objects."""
-    background, foreground = tf.split(logits, 2, axis=-1)
-    return tf.reshape(tf.sigmoid(foreground - background), [tf.shape(logits)[0], -1])
-
-
-def propose(
-    scores: tf.Tensor,
-    boxes: tf.Tensor,
-    pre_nms: int,
-    post_nms: int,
-    iou_threshold: float = 0.7,
-    kind: str = "combined",
-) -> Proposals:
-    """The ``post_nms`` best boxes that survive NMS among the ``pre_nms`` highest scores.
-
-    Args:
-        scores: float32 [B,A]; rows of -inf take no part.
-        boxes: clipped boxes, float32 [B,A,4], inclusive corners.
-        pre_nms: how many of the highest scores enter NMS.
-        post_nms: rows of the result.
-        iou_threshold: a box goes if its IoU with a better one is above this.
-        kind: of NMS, see ``nms.best_boxes``.
-
-    No minimum size is asked of a box, as in the published models.
-    """
-    scores, order = tf.math.top_k(scores, k=tf.minimum(pre_nms, tf.shape(scores)[1]))  # B x P
-    boxes = tf.gather(boxes, order, batch_dims=1)  # B x P x 4
-    kept = nms.best_boxes(forms.continuous(boxes), scores, post_nms, iou_threshold, kind)
-    exists = tf.sequence_mask(kept["count"], post_nms)[..., None]
-    selected = tf.where(exists, forms.inclusive(kept["boxes"]), 0.0)  # B x N x 4
-    return Proposals(tf.stop_gradient(selected), kept["count"])
+    return tf.sigmoid(rpn.margins(scores))
 
 
 def decode_proposals(anchors: tf.Tensor, deltas: tf.Tensor, content_size: tf.Tensor) -> tf.Tensor:
     """Clipped boxes [B,A,4]: RPN deltas [B,h,w,4K] on ``anchors`` [A,4] in pictures of ``content_size``."""
-    flat = tf.reshape(tf.cast(deltas, tf.float32), [tf.shape(deltas)[0], -1, 4])  # B x A x 4
-    return forms.clip(box_coding.decode(anchors, flat), content_size[:, None, :], inclusive=True)
+    boxes = box_coding.decode(anchors, rpn.anchor_deltas(deltas))
+    return forms.clip(boxes, content_size[:, None, :], inclusive=True)
+
+
+def propose(
+    scores: Sequence[tf.Tensor],
+    boxes: Sequence[tf.Tensor],
+    pre_nms: int,
+    post_nms: int,
+    iou_threshold: float = 0.7,
+    kind: str = "combined",
+    inclusive: bool = True,
+) -> Proposals:
+    """The ``post_nms`` best boxes of all levels that survive NMS among the best of their own level.
+
+    Args:
+        scores: for each level float32 [B,A]; rows of -inf take no part.
+        boxes: for each level clipped boxes, float32 [B,A,4], corners.
+        pre_nms: how many of a level's highest scores enter NMS.
+        post_nms: rows of the result.
+        iou_threshold: a box goes if its IoU with a better one of its level is above this.
+        kind: of NMS, see ``nms.best_boxes``.
+        inclusive: whether corners are.
+
+    No minimum size is asked of a box, as in the published models.
+    """
+    kept = _best_of_all(
+        [
+            _best_of_level(*level, pre_nms, post_nms, iou_threshold, kind, inclusive)
+            for level in zip(scores, boxes, strict=True)
+        ],
+        post_nms,
+    )
+    exists = tf.sequence_mask(kept["count"], post_nms)[..., None]
+    selected = forms.inclusive(kept["boxes"]) if inclusive else kept["boxes"]
+    return Proposals(tf.stop_gradient(tf.where(exists, selected, 0.0)), kept["count"])
+
+
+def _best_of_level(scores, boxes, pre_nms, post_nms, iou_threshold, kind, inclusive):
+    scores, order = tf.math.top_k(scores, k=tf.minimum(pre_nms, tf.shape(scores)[1]))  # B x P
+    boxes = tf.gather(boxes, order, batch_dims=1)  # B x P x 4
+    edges = forms.continuous(boxes) if inclusive else boxes
+    return nms.best_boxes(edges, scores, post_nms, iou_threshold, kind)
+
+
+def _best_of_all(levels: list[dict[str, tf.Tensor]], post_nms: int) -> dict[str, tf.Tensor]:
+    """The best of what each level kept, by score; of equal ones the finer level's."""
+    if len(levels) == 1:
+        return levels[0]
+    exists = tf.concat([tf.sequence_mask(level["count"], post_nms) for level in levels], axis=1)
+    scores = tf.where(exists, tf.concat([level["scores"] for level in levels], axis=1), -float("inf"))
+    _, order = tf.math.top_k(scores, k=post_nms)  # B x N
+    boxes = tf.gather(tf.concat([level["boxes"] for level in levels], axis=1), order, batch_dims=1)
+    total = tf.add_n([level["count"] for level in levels])
+    return {"boxes": boxes, "count": tf.minimum(total, post_nms)}

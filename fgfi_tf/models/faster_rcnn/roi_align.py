@@ -1,16 +1,21 @@
-"""RoIAlign: fixed-size features of regions, in three forms.
+"""RoIAlign: fixed-size features of regions, in four forms.
 
-Bilinear sampling on a grid, and averaging its samples, are separable: a pooled value is ``sum_yx wy[y] wx[x]
-F[y, x]``. The first two forms differ only in these weights, and pooling is two matrix products. That costs
-more arithmetic than gathering four neighbours per sample (about 5 % of fc6), but it needs no scatter in the
-backward pass, which is slow on CPUs and not repeatable on GPUs. No gradient flows to the RoIs.
+Bilinear sampling on a grid, and averaging its samples, are separable: a pooled value is ``sum_yx wy[y]
+wx[x] F[y, x]``. All forms but ``"crop_and_resize"`` differ only in these weights, and pooling is two matrix
+products. That costs more arithmetic than gathering four neighbours per sample (about 5 % of fc6), but it
+needs no scatter in the backward pass, which is slow on CPUs and not repeatable on GPUs. No gradient flows to
+the RoIs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
-KINDS = ("reference", "align", "crop_and_resize")
+from fgfi_tf.models.faster_rcnn.levels import level_of
+
+KINDS = ("reference", "align", "align_v1", "crop_and_resize")
 
 
 def roi_align(
@@ -29,8 +34,9 @@ def roi_align(
         rois: float32 [B,R,4], inclusive corners in input pixels.
         kind: ``"reference"``: (n + 1) x (n + 1) points from corner to corner, averaged 2 x 2, as the
             published models were trained; ``"align"``: ``sampling_ratio``^2 samples in each of n x n bins (He
-            et al. 2017, with the half-pixel offset); ``"crop_and_resize"``: the same samples by TensorFlow's
-            kernel.
+            et al. 2017, with the half-pixel offset); ``"align_v1"``: without the offset, with corners as they
+            are and sides of at least a cell (torchvision's detectors); ``"crop_and_resize"``: the samples
+            of ``"align"`` by TensorFlow's kernel.
         output_size: n.
         stride: input pixels per feature cell.
         sampling_ratio: samples per bin and axis; not used by ``"reference"``.
@@ -51,15 +57,60 @@ def roi_align(
     shape = tf.shape(features)
     if content_size is None:
         content_size = tf.broadcast_to(shape[1:3], [shape[0], 2])
+    low, high = _in_cells(rois, kind, stride)  # B x R x 2 (x, y)
     weights = _corner_weights if kind == "reference" else _bin_weights
-    # B x R x n x h and B x R x n x w
-    rows = weights(
-        rois[..., 1], rois[..., 3], content_size[:, :1], shape[1], output_size, stride, sampling_ratio
-    )
-    columns = weights(
-        rois[..., 0], rois[..., 2], content_size[:, 1:], shape[2], output_size, stride, sampling_ratio
-    )
+    options = (output_size, sampling_ratio)
+    rows = weights(low[..., 1], high[..., 1], content_size[:, :1], shape[1], *options)  # B x R x n x h
+    columns = weights(low[..., 0], high[..., 0], content_size[:, 1:], shape[2], *options)  # B x R x n x w
     return _weighted_sum(features, tf.stop_gradient(rows), tf.stop_gradient(columns))
+
+
+def align_over_levels(
+    features: Sequence[tf.Tensor],
+    rois: tf.Tensor,
+    kind: str,
+    output_size: int,
+    strides: Sequence[int],
+    sampling_ratio: int,
+    content: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """:func:`roi_align` of each RoI on the level that it belongs to, see ``levels.level_of``.
+
+    Of each level as many RoIs are pooled as the image of the batch with the most there has: of one image,
+    each RoI once.
+
+    Args:
+        features: for each level [B,h,w,C].
+        strides: of each.
+        content: (h, w) of the pictures in input pixels, float32 [B,2].
+    """
+
+    def pool(level: int, rois: tf.Tensor) -> tf.Tensor:
+        cells = None if content is None else tf.cast(content, tf.int32) // strides[level]
+        return roi_align(features[level], rois, kind, output_size, strides[level], sampling_ratio, cells)
+
+    if len(features) == 1:
+        return pool(0, rois)
+    index = level_of(rois, strides)  # B x R
+    parts, place, before = [], tf.zeros_like(index), 0
+    for level in range(len(features)):
+        own = tf.cast(index == level, tf.int32)
+        most = tf.maximum(tf.reduce_max(tf.reduce_sum(own, axis=1)), 1)
+        first = tf.argsort(own, axis=1, direction="DESCENDING", stable=True)[
+            :, :most
+        ]  # own RoIs, then others
+        parts.append(pool(level, tf.gather(rois, first, batch_dims=1)))  # B x most x n x n x C
+        place += own * (before + tf.cumsum(own, axis=1) - 1)
+        before += most
+    return tf.gather(tf.concat(parts, axis=1), place, batch_dims=1)
+
+
+def _in_cells(rois: tf.Tensor, kind: str, stride: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Upper left and lower right corners [B,R,2] (x, y) in cells of the map, as ``kind`` counts them."""
+    if kind == "align":
+        return rois[..., :2] / stride - 0.5, (rois[..., 2:] + 1.0) / stride - 0.5
+    low, high = rois[..., :2] / stride, rois[..., 2:] / stride
+    return low, tf.maximum(high, low + 1.0) if kind == "align_v1" else high
 
 
 def _weighted_sum(features: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
@@ -76,14 +127,13 @@ def _weighted_sum(features: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> t
     return tf.matmul(columns[:, :, None], lines)
 
 
-def _corner_weights(low, high, limit, cells, size, stride, _):
+def _corner_weights(low, high, limit, cells, size, _):
     """Weights [B,R,n,cells] of one axis: n + 1 points from ``low`` to ``high`` [B,R], neighbours averaged.
 
-    The last point is one whole *cell* beyond ``high`` / stride. Points outside [0, limit) give 0, and between
+    The last point is one whole *cell* beyond ``high``. Points outside [0, limit) give 0, and between
     the last cell and the limit the value is extrapolated from the last two cells, as the published pooling
     does.
     """
-    low, high = low / stride, high / stride
     extent = tf.maximum(high - low + 1.0, 0.0)
     points = (
         low[..., None] + tf.range(size + 1, dtype=tf.float32) * (extent / size)[..., None]
@@ -95,13 +145,12 @@ def _corner_weights(low, high, limit, cells, size, stride, _):
     return 0.5 * (weights[:, :, :-1] + weights[:, :, 1:])
 
 
-def _bin_weights(low, high, limit, cells, size, stride, sampling_ratio):
+def _bin_weights(low, high, limit, cells, size, sampling_ratio):
     """Weights [B,R,n,cells] of one axis: ``sampling_ratio`` points in each of n equal bins, averaged.
 
     A point within one cell outside the map takes the border's value, one further out 0.
     """
-    low = low / stride - 0.5
-    bin_size = ((high + 1.0) / stride - 0.5 - low) / size
+    bin_size = (high - low) / size
     fractions = (tf.range(size * sampling_ratio, dtype=tf.float32) + 0.5) / sampling_ratio
     points = low[..., None] + fractions * bin_size[..., None]  # B x R x (n s)
     last = tf.cast(limit, tf.float32)[..., None] - 1.0  # B x 1 x 1
@@ -129,8 +178,8 @@ def _crop_and_resize(features, rois, size, stride, sampling_ratio):
     shape = tf.shape(features)
     batch, count = tf.unstack(tf.shape(rois)[:2])
     samples = size * sampling_ratio
-    low = rois[..., :2] / stride - 0.5  # B x R x 2 (x, y)
-    step = ((rois[..., 2:] + 1.0) / stride - 0.5 - low) / samples
+    low, high = _in_cells(rois, "align", stride)
+    step = (high - low) / samples
     first, last = low + 0.5 * step, low + (samples - 0.5) * step
     scale = tf.cast(tf.reverse(shape[1:3], [0]) - 1, tf.float32)  # (w, h) - 1
     boxes = tf.reverse(tf.stack([first, last], axis=2) / scale, axis=[-1])  # B x R x 2 x 2 (y, x)

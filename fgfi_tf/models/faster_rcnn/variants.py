@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.models.faster_rcnn.backbone import BACKBONES
+from fgfi_tf.models.backbones.vgg import LAYOUTS
 from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig
 from fgfi_tf.models.faster_rcnn.model import FasterRCNN
 
 #: The backbone of each.
-VARIANTS: dict[str, str] = {f"faster_rcnn_{backbone}": backbone for backbone in BACKBONES}
+VARIANTS: dict[str, str] = {f"faster_rcnn_{backbone}": backbone for backbone in LAYOUTS}
 
 
 def build(

@@ -7,7 +7,8 @@ import dataclasses
 import tensorflow as tf
 import tf_keras as keras
 
-from fgfi_tf.models.convolutions import ConvBN, first_channels
+from fgfi_tf.models.convolutions import ConvBN
+from fgfi_tf.models.cpu_forms.channels import first_channels
 from fgfi_tf.models.shuffledet.unit import ShuffleUnit
 
 # Channels at scale 1 of (group1, group2, group3), and how many units each has.

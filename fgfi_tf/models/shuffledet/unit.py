@@ -5,7 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
-from fgfi_tf.models.convolutions import ConvBN, first_channels, padded_channels
+from fgfi_tf.models.convolutions import ConvBN
+from fgfi_tf.models.cpu_forms.channels import first_channels, padded_channels
 
 
 class ShuffleUnit(keras.layers.Layer):

@@ -11,7 +11,8 @@ import dataclasses
 import tensorflow as tf
 import tf_keras as keras
 
-from fgfi_tf.models.convolutions import ConvBN, first_channels
+from fgfi_tf.models.convolutions import ConvBN
+from fgfi_tf.models.cpu_forms.channels import first_channels
 from fgfi_tf.models.yolov2.reorg import REORGS
 
 STRIDE = 32

@@ -37,7 +37,7 @@ def test_rpn_box_loss_equals_the_reference(run_mode):
         with tf.GradientTape() as tape:
             tape.watch(prediction)
             targets = tf.constant(channels_last("rpn_target").reshape(1, -1, 4))
-            loss = losses.rpn_box_loss(prediction, targets, labels)
+            loss = losses.rpn_box_loss([prediction], targets, labels)
         return loss, tape.gradient(loss, prediction)
 
     loss, gradient = run_mode(compute)(prediction)
@@ -68,7 +68,7 @@ def test_class_losses_by_hand():
     scores[0, 0, 1, 3] = 1.0  # anchor 12: background by a margin of 1
     labels = np.full([1, 18], -1)
     labels[0, 0], labels[0, 12] = 1, 0
-    loss = losses.rpn_class_loss(tf.constant(scores), tf.constant(labels))
+    loss = losses.rpn_class_loss([tf.constant(scores)], tf.constant(labels))
     np.testing.assert_allclose(loss, (np.log1p(np.exp(-2)) + np.log1p(np.exp(-1))) / 2, rtol=1e-6)
 
     logits = tf.constant([[[1.0, 0, 0], [0, 0, 2.0], [9, 9, 9]]])
@@ -82,8 +82,8 @@ def test_nothing_sampled_is_zero_with_zero_gradient():
     with tf.GradientTape() as tape:
         tape.watch(scores)
         labels = tf.fill([1, 9], -1)
-        loss = losses.rpn_class_loss(scores, labels)
-        loss += losses.rpn_box_loss(tf.concat([scores] * 2, -1), tf.zeros([1, 9, 4]), labels)
+        loss = losses.rpn_class_loss([scores], labels)
+        loss += losses.rpn_box_loss([tf.concat([scores] * 2, -1)], tf.zeros([1, 9, 4]), labels)
         loss += losses.rcnn_class_loss(tf.reshape(scores, [1, 6, 3]), tf.fill([1, 6], -1))
         loss += losses.rcnn_box_loss(
             tf.reshape(scores[..., :16], [1, 2, 8]), tf.zeros([1, 2, 4]), tf.fill([1, 2], -1)

@@ -81,7 +81,7 @@ def test_parameters_of_the_published_networks(backbone, trainable, everything):
 def test_pools_round_down(detector):
     outputs = detector(tf.zeros([1, 600, 800, 3]))
     assert outputs["features"][0].shape == (1, 37, 50, detector.feature_channels[0])
-    assert outputs["rpn_scores"].shape == (1, 37, 50, 18)
+    assert outputs["rpn_scores"][0].shape == (1, 37, 50, 18)
     assert detector.imitation_anchors(600, 800)[0].shape == (37, 50, 9, 4)
 
 
@@ -141,9 +141,8 @@ def test_padding_reaches_neither_losses_nor_detections(detector):
     outputs = detector(network_input)
     clean = detector.detection_losses(outputs, prepared)
     # whatever stands in the cells of the padding (8 x 12 cells, of which 10 x 8 and 6 x 12 are picture)
-    outputs["rpn_scores"] = _spoil(outputs["rpn_scores"])
-    outputs["rpn_deltas"] = _spoil(outputs["rpn_deltas"])
-    outputs["features"] = (_spoil(outputs["features"][0]),)
+    for name in ("rpn_scores", "rpn_deltas", "features"):
+        outputs[name] = (_spoil(outputs[name][0]),)
     for name, value in detector.detection_losses(outputs, prepared).items():
         np.testing.assert_allclose(value, clean[name], rtol=1e-6)
     found = detector.detect(outputs, prepared)

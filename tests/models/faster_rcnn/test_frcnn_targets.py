@@ -106,7 +106,7 @@ def test_proposals_equal_the_reference(post, nms):
     low = np.full([40], 0.5 * scores.min(), np.float32)
     batch_scores = tf.constant(np.stack([np.concatenate([scores, low]), np.concatenate([low, scores[::-1]])]))
     propose = tf.function(proposals.propose)
-    result = propose(batch_scores, batch_boxes, pre_nms=500, post_nms=post, kind=nms)
+    result = propose([batch_scores], [batch_boxes], pre_nms=500, post_nms=post, kind=nms)
     count = min(post, 347)
     np.testing.assert_array_equal(result.count, [count, count])
     for image in range(2):
@@ -119,7 +119,7 @@ def test_proposals_equal_the_reference(post, nms):
 def test_missing_proposals_are_zero_rows(nms):
     boxes = tf.constant([[[0.0, 0, 9, 9], [0, 0, 9, 8], [20, 20, 29, 29], [40, 40, 49, 49]]])
     scores = tf.constant([[0.9, 0.8, 0.7, -np.inf]])
-    result = proposals.propose(scores, boxes, pre_nms=10, post_nms=4, kind=nms)
+    result = proposals.propose([scores], [boxes], pre_nms=10, post_nms=4, kind=nms)
     np.testing.assert_array_equal(result.count, [2])
     np.testing.assert_array_equal(result.boxes[0], [[0, 0, 9, 9], [20, 20, 29, 29], [0] * 4, [0] * 4])
 
@@ -129,7 +129,7 @@ def test_nms_is_strict_and_counts_pixels():
     for height, count in ((7, 2), (8, 1)):
         boxes = tf.constant([[[0.0, 0, 9, 9], [0, 0, 9, height - 1]]])
         threshold = float(np.float32(70) / np.float32(100))
-        result = proposals.propose(tf.constant([[0.9, 0.8]]), boxes, 10, 2, iou_threshold=threshold)
+        result = proposals.propose([tf.constant([[0.9, 0.8]])], [boxes], 10, 2, iou_threshold=threshold)
         assert result.count.numpy() == count
 
 

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fgfi_tf.models.faster_rcnn import convolution
-from fgfi_tf.models.faster_rcnn.convolution import Conv3x3, halved_if_alone
+from fgfi_tf.models.convolutions import Conv3x3
+from fgfi_tf.models.cpu_forms import halves
+from fgfi_tf.models.cpu_forms.halves import halved_if_alone
 
 
 def _literal(image, kernel):
@@ -47,7 +48,7 @@ def test_gradients_are_those_of_the_whole(height):
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("known", [True, False])
 def test_layer_takes_any_batch(batch, known, monkeypatch):
-    monkeypatch.setattr(convolution, "HALVED_CHANNELS", 3)
+    monkeypatch.setattr(halves, "HALVED_CHANNELS", 3)
     random = np.random.default_rng(0)
     images = random.normal(size=(batch, 6, 5, 3)).astype(np.float32)
     layer = Conv3x3(2, activation="relu", name="conv")

@@ -1,0 +1,78 @@
+"""Feature levels: their anchors, which part of them is picture, and which of them a region belongs to."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from fgfi_tf.geometry.anchors import repeat_cell, rounded_cell
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Level:
+    """One feature map of a backbone.
+
+    Attributes:
+        stride: input pixels per position; a picture of h pixels has h // stride rows of positions.
+        cell: anchors of the first position, float32 [K,4], inclusive corners in input pixels.
+    """
+
+    stride: int
+    cell: np.ndarray
+
+    def anchors(self, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
+        """Those of a map of ``height`` x ``width`` positions: float32 [height,width,K,4]."""
+        return repeat_cell(self.cell, height, width, self.stride)
+
+    def within(self, content: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
+        """Which positions of a map hold picture: bool [B,height,width]; ``content`` as for :func:`within`."""
+        return within(content, height, width, self.stride)
+
+
+def published(strides: Sequence[int]) -> tuple[Level, ...]:
+    """Levels with the nine anchors of the published models, whose smallest are 8 strides large."""
+    return tuple(Level(stride, rounded_cell(stride)) for stride in strides)
+
+
+def within(content: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor, stride: int = 1) -> tf.Tensor:
+    """Which cells of a ``height`` x ``width`` grid lie in pictures of ``content`` [B,2] (h, w), pixels.
+
+    A picture of h pixels has floor(h / stride) rows of cells, as the pools leave it.
+
+    Returns:
+        bool [B,height,width].
+    """
+    cells = tf.cast(content, tf.int32) // stride  # B x 2
+    rows = tf.range(height)[None] < cells[:, :1]  # B x height
+    columns = tf.range(width)[None] < cells[:, 1:]  # B x width
+    return tf.logical_and(rows[:, :, None], columns[:, None, :])
+
+
+def level_of(rois: tf.Tensor, strides: Sequence[int], canonical_size: float = 224.0) -> tf.Tensor:
+    """The level that each RoI is pooled from (Lin et al. 2017, equation 1).
+
+    A region of ``canonical_size`` belongs to stride 16, one of half the size to half the stride.
+
+    Args:
+        rois: float32 [...,4], corners; w = x2 - x1.
+        strides: of the levels, each twice the one before.
+        canonical_size: square root of the area, pixels.
+
+    Returns:
+        int32 [...], index into ``strides``.
+
+    Raises:
+        ValueError: for other strides.
+    """
+    if list(strides) != [strides[0] * 2**index for index in range(len(strides))]:
+        raise ValueError(f"each level's stride must be twice the one before, not {list(strides)}")
+    sizes = tf.maximum(rois[..., 2:] - rois[..., :2], 0.0)
+    size = tf.sqrt(sizes[..., 0] * sizes[..., 1])
+    # A little above a boundary is above it whatever the rounding; no size at all is the finest level's.
+    doublings = tf.math.log(tf.maximum(size, 1e-6) / canonical_size) / math.log(2.0) + 1e-6
+    index = tf.floor(doublings + (4.0 - math.log2(strides[0])))
+    return tf.cast(tf.clip_by_value(index, 0.0, len(strides) - 1.0), tf.int32)
