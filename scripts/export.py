@@ -14,8 +14,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError
+from fgfi_tf.options import option
 from fgfi_tf.training import early, flags
-from fgfi_tf.training.config import option, parse_size
+from fgfi_tf.training.config import parse_size
 
 
 @dataclasses.dataclass(frozen=True)

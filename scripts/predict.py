@@ -22,9 +22,9 @@ from fgfi_tf import cli
 from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry as protocols
+from fgfi_tf.options import option
 from fgfi_tf.outputs import OutputFolder
 from fgfi_tf.training import flags
-from fgfi_tf.training.config import option
 
 if TYPE_CHECKING:
     from fgfi_tf.evaluation.protocol import Protocol

@@ -7,39 +7,23 @@ group and help text stand here, once.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
-from collections.abc import Callable, Iterable
 from typing import Any
 
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
+from fgfi_tf.options import Chooses, option
 
-_GROUP = "group"
 AUTO = "auto"  # of imitation_weight
-
-
-def option(
-    default: Any,
-    group: str,
-    text: str,
-    choices: Iterable[str] = (),
-    names: Callable[[], Iterable[str]] | None = None,
-) -> Any:
-    """A dataclass field that ``fgfi_tf.training.flags`` makes a flag of.
-
-    ``choices`` are all values there are. ``names`` gives those that the help lists, of a registry that grows.
-    """
-    return dataclasses.field(
-        default=default, metadata={_GROUP: group, "help": text, "choices": tuple(choices), "names": names}
-    )
+DETECTOR = Chooses("detector", registry.names)
+DATASET = Chooses("dataset", datasets.names)
 
 
 def _group(name: str):
-    return lambda default, text, choices=(), names=None: option(default, name, text, choices, names)
+    return lambda default, text, choices=(), chooses=None: option(default, name, text, choices, chooses)
 
 
 _model, _data, _optimization = _group("Model"), _group("Data"), _group("Optimization")
@@ -51,7 +35,7 @@ _run, _hardware = _group("Run folder and logging"), _group("Devices and speed")
 class ExperimentConfig:
     """All options of a training run. Build it with ``fgfi_tf.training.flags.parse`` or by keyword."""
 
-    model: str = _model("shuffledet_0.5x", "Detector to train.", names=registry.names)
+    model: str = _model("shuffledet_0.5x", "Detector to train.", chooses=DETECTOR)
     input_size: str = _model(
         "384x1248",
         "ShuffleDet, alone or on a backbone: height x width of the network input, each divisible by 16. "
@@ -87,7 +71,7 @@ class ExperimentConfig:
         "R-CNN: rate * W added to the clipped gradient of every kernel.",
     )
 
-    dataset: str = _data("kitti", "Dataset to train on.", names=datasets.names)
+    dataset: str = _data("kitti", "Dataset to train on.", chooses=DATASET)
     data_dir: str = _data("", "Folder of the raw dataset.")
     prepared_dir: str = _data("", "Folder for the TFRecords made once (empty: inside --data_dir).")
     max_megapixels: float = _data(MAX_MEGAPIXELS, "Largest picture prepared; a larger one is an error.")
@@ -131,7 +115,7 @@ class ExperimentConfig:
         "",
         "Detector that teaches (empty: what the model.json of --teacher_checkpoint says; files of other "
         "programs have none).",
-        names=registry.names,
+        chooses=DETECTOR,
     )
     teacher_checkpoint: str = _imitation(
         "", "The teacher's run folder or checkpoint, or the published faster_rcnn_*.pth."
@@ -262,10 +246,3 @@ def _range(flag: str, text: str) -> tuple[float, float]:
     if len(values) != 2 or not 0 <= values[0] <= values[1] < math.inf:
         raise UserError(f"--{flag}={text}: two numbers are expected, lowest and highest, not negative")
     return values
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' for a near miss, else the list of what is known."""
-    known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"

@@ -15,9 +15,10 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command
 from fgfi_tf.evaluation.protocol import Protocol
 from fgfi_tf.models import registry
+from fgfi_tf.options import option
 from fgfi_tf.outputs import OutputFolder
 from fgfi_tf.training import early
-from fgfi_tf.training.config import option
+from fgfi_tf.training.config import DATASET, DETECTOR
 
 if TYPE_CHECKING:  # it imports TensorFlow, which result files do without
     from fgfi_tf.data.records import PreparedDataset
@@ -37,7 +38,7 @@ class EvaluateConfig(command.FilesConfig):
         "best, write TensorBoard scalars; ends when training has ended.",
     )
     dataset: str = option(
-        "", _MODEL, "Dataset to evaluate on (empty: that of the training).", names=datasets.names
+        "", _MODEL, "Dataset to evaluate on (empty: that of the training).", chooses=DATASET
     )
     data_dir: str = option("", _MODEL, "Folder of the raw dataset.")
     prepared_dir: str = option("", _MODEL, "Folder for the TFRecords made once (empty: inside --data_dir).")
@@ -54,7 +55,7 @@ class EvaluateConfig(command.FilesConfig):
         "Write the detections there, in the dataset's own format (see --overwrite).",
     )
     model: str = option(
-        "", _MODEL, "Detector; needed for TF1 checkpoints and .pth files only.", names=registry.names
+        "", _MODEL, "Detector; needed for TF1 checkpoints and .pth files only.", chooses=DETECTOR
     )
     poll_seconds: float = option(10.0, _MODEL, "Seconds between looks for a new checkpoint.")
 

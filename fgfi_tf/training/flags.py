@@ -16,8 +16,9 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.options import did_you_mean
 from fgfi_tf.paths import user_path
-from fgfi_tf.training.config import ExperimentConfig, did_you_mean
+from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.validation import check_finite, validate
 
 # The first line of a run's flags.cfg; no other file has it.
@@ -191,8 +192,8 @@ def _flag_help(field: dataclasses.Field) -> list[str]:
     kind = choices or ("FLOAT|auto" if field.type == "float | str" else field.type.upper())
     usage = f"--[no]{field.name}" if field.type == "bool" else f"--{field.name}={kind}"
     shown = ("on" if field.default else "off") if field.type == "bool" else field.default
-    listed = field.metadata.get("names")
-    known = f" Known: {', '.join(listed())}." if listed else ""
+    chooses = field.metadata["chooses"]
+    known = f" Known: {', '.join(chooses.names())}." if chooses else ""
     text = f"{field.metadata['help']}{known} Default: {'empty' if shown == '' else shown}."
     return [f"  {usage}", *textwrap.wrap(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)]
 

@@ -9,7 +9,8 @@ from typing import Any
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
-from fgfi_tf.training.config import AUTO, ExperimentConfig, did_you_mean
+from fgfi_tf.options import did_you_mean
+from fgfi_tf.training.config import AUTO, ExperimentConfig
 
 _AT_LEAST = {
     1: "batch_size steps gradient_accumulation summary_every checkpoint_every keep_checkpoints "
