@@ -18,7 +18,7 @@ from fgfi_tf.models import registry
 from fgfi_tf.options import option
 from fgfi_tf.outputs import OutputFolder
 from fgfi_tf.training import early
-from fgfi_tf.training.config import DATASET, DETECTOR
+from fgfi_tf.training.config import DATASET, DETECTOR, extensions_option
 
 if TYPE_CHECKING:  # it imports TensorFlow, which result files do without
     from fgfi_tf.data.records import PreparedDataset
@@ -54,6 +54,7 @@ class EvaluateConfig(command.FilesConfig):
         _MODEL,
         "Write the detections there, in the dataset's own format (see --overwrite).",
     )
+    extensions: str = extensions_option(_MODEL)
     model: str = option(
         "", _MODEL, "Detector; needed for TF1 checkpoints and .pth files only.", chooses=DETECTOR
     )
@@ -140,12 +141,12 @@ def _result_names(protocol: Protocol, dataset: PreparedDataset, split: str) -> l
 
 def _trained_on(path: Path, model: str) -> str:
     """The dataset that a checkpoint was trained on, "" where nothing says."""
-    from fgfi_tf.models.card import ModelCard
+    from fgfi_tf.models.metadata import ModelMetadata
 
-    card = ModelCard.read(path.parent)
-    if card is not None:
-        return card.dataset
-    return registry.detector_class(model).default_dataset if model else ""
+    metadata = ModelMetadata.read(path.parent)
+    if metadata is not None:
+        return metadata.dataset
+    return registry.declaration(model).dataset if model else ""
 
 
 def _with_run_settings(config: EvaluateConfig, trained_on: str) -> EvaluateConfig:
@@ -157,7 +158,7 @@ def _with_run_settings(config: EvaluateConfig, trained_on: str) -> EvaluateConfi
     path = Path(config.checkpoint)
     for folder in (path, path.parent, path.parent.parent):
         if (folder / FLAGS_FILE).is_file():
-            run = flags.read_flagfile(folder / FLAGS_FILE)
+            run = flags.read_flagfile(folder / FLAGS_FILE, config.extensions)
             dataset = dataset or run.dataset
             split = split or (run.val_split if dataset == run.dataset else "")
             break

@@ -5,13 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.models.builtin import VOC_CLASSES
 from fgfi_tf.models.faster_rcnn import proposals, roi_align
 from fgfi_tf.models.faster_rcnn.backbone import BACKBONES, STRIDE
-
-VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
-    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
