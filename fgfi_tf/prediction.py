@@ -14,8 +14,8 @@ import tensorflow as tf
 from fgfi_tf.data.images import IMAGE_SUFFIXES, MAX_MEGAPIXELS, is_image_name, read_image
 from fgfi_tf.drawing import draw_boxes
 from fgfi_tf.errors import UserError, first_line
-from fgfi_tf.models.card import MODEL_FILE, ModelCard
 from fgfi_tf.models.detector import Detector
+from fgfi_tf.models.metadata import MODEL_FILE, ModelMetadata
 
 METADATA_FOLDER = "assets.extra"
 
@@ -65,7 +65,9 @@ class Predictor:
         function = tf.function(
             lambda images: detect_images(detector, images), input_signature=signature, autograph=False
         )
-        return cls(function, detector.class_names, name, detector.card.dataset if detector.card else "")
+        return cls(
+            function, detector.class_names, name, detector.metadata.dataset if detector.metadata else ""
+        )
 
     @classmethod
     def load(cls, path: Path | str, model: str = "") -> Predictor:
@@ -75,19 +77,21 @@ class Predictor:
         path = Path(path)
         if not (path / "saved_model.pb").is_file():
             detector = load_detector(path, model=model)
-            card = detector.card
+            metadata = detector.metadata
             detector = getattr(detector, "folded_copy", lambda: detector)()
-            detector.card = card
+            detector.metadata = metadata
             return cls.of_detector(detector, str(path))
         try:
             loaded = tf.saved_model.load(str(path))
             serve = loaded.signatures["serving_default"]
-            card = ModelCard.read(path / METADATA_FOLDER)
-            if card is None:
+            metadata = ModelMetadata.read(path / METADATA_FOLDER)
+            if metadata is None:
                 raise ValueError(f"it has no {METADATA_FOLDER}/{MODEL_FILE}")
         except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
             raise UserError(f"{path} is not a SavedModel of this package: {first_line(error)}") from error
-        predictor = cls(lambda images: serve(images=images), card.class_names, str(path), card.dataset)
+        predictor = cls(
+            lambda images: serve(images=images), metadata.class_names, str(path), metadata.dataset
+        )
         predictor._loaded = loaded  # owns the variables that the signature uses
         return predictor
 

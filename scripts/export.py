@@ -14,8 +14,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError
+from fgfi_tf.options import option
 from fgfi_tf.training import early, flags
-from fgfi_tf.training.config import option, parse_size
+from fgfi_tf.training.config import extensions_option, parse_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class ExportConfig:
 
     checkpoint: str = option("", "Export", "Run folder or checkpoint to export.")
     output_dir: str = option("", "Export", "Folder to write the SavedModel to.")
+    extensions: str = extensions_option("Export")
     model: str = option("", "Export", "Detector; needed for TF1 checkpoints and .pth files only.")
     input_size: str = option("", "Export", "Size of the network input (empty: as trained).")
     overwrite: bool = option(False, "Export", "Replace the SavedModel that the folder holds.")

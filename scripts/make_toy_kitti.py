@@ -12,8 +12,9 @@ from pathlib import Path
 
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError
+from fgfi_tf.options import option
 from fgfi_tf.training import flags
-from fgfi_tf.training.config import option, parse_size
+from fgfi_tf.training.config import parse_size
 
 
 @dataclasses.dataclass(frozen=True)

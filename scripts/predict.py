@@ -22,9 +22,10 @@ from fgfi_tf import cli
 from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry as protocols
+from fgfi_tf.options import option
 from fgfi_tf.outputs import OutputFolder
 from fgfi_tf.training import flags
-from fgfi_tf.training.config import option
+from fgfi_tf.training.config import extensions_option
 
 if TYPE_CHECKING:
     from fgfi_tf.evaluation.protocol import Protocol
@@ -54,6 +55,7 @@ class PredictConfig:
         "Prediction",
         f"Format of the result files, {' or '.join(protocols.names())} (empty: that of the training data).",
     )
+    extensions: str = extensions_option("Prediction")
     model: str = option("", "Prediction", "Detector; needed for TF1 checkpoints and .pth files only.")
 
 

@@ -23,9 +23,9 @@ from pathlib import Path
 
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError
+from fgfi_tf.options import option
 from fgfi_tf.processes import STOPPED, run_and_wait
 from fgfi_tf.training import flags
-from fgfi_tf.training.config import option
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STEPS_FILE = "steps.json"

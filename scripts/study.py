@@ -16,8 +16,8 @@ from pathlib import Path
 
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError
+from fgfi_tf.options import option
 from fgfi_tf.training import flags
-from fgfi_tf.training.config import option
 
 TRAIN = Path(__file__).resolve().parent / "train.py"
 

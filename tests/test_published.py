@@ -142,7 +142,7 @@ def test_faster_rcnn():
 def test_shuffledet():
     detector = ShuffleDet("shuffledet_0.25x", input_size=(64, 64))
     assert (detector.dropout, detector.weight_decay) == (0.5, 0.0005)
-    assert ShuffleDet.default_input_size == (384, 1248)
+    assert ShuffleDet.declaration.input_size == (384, 1248)
     assert detector.class_names == ("Car", "Pedestrian", "Cyclist")
     np.testing.assert_allclose(
         detector.preprocess(tf.zeros([1, 1, 1, 3]))[0, 0, 0], [-103.939, -116.779, -123.68]

@@ -14,12 +14,9 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry
 from fgfi_tf.evaluation.comparison import Comparison
 from fgfi_tf.evaluation.protocol import VARIANTS, Protocol
+from fgfi_tf.options import Chooses, option
 
-
-def _option(default: Any, group: str, text: str, choices: tuple[str, ...] = ()) -> Any:
-    return dataclasses.field(default=default, metadata={"group": group, "help": text, "choices": choices})
-
-
+PROTOCOL = Chooses("protocol", registry.names)
 _FILES, _OUTPUT = "Result files of any detector (no model needed)", "Output"
 
 
@@ -27,28 +24,28 @@ _FILES, _OUTPUT = "Result files of any detector (no model needed)", "Output"
 class FilesConfig:
     """Options of an evaluation from text files."""
 
-    detections: str = _option(
+    detections: str = option(
         "", _FILES, "Folder of result files: NNNNNN.txt of KITTI, comp4_det_<set>_<class>.txt of VOC."
     )
-    compare: str = _option(
+    compare: str = option(
         "",
         _FILES,
         "Several such folders side by side: name=DIR,name=DIR. Shown with what each gains over --baseline; "
         "a name that is a row of the published table (see --published) is shown beside it.",
     )
-    baseline: str = _option(
+    baseline: str = option(
         "", _FILES, "The model of --compare that others are compared with (empty: the first but --teacher)."
     )
-    teacher: str = _option(
+    teacher: str = option(
         "", _FILES, "The model of --compare that taught others: gains are shown as shares of the gap to it."
     )
-    format: str = _option("kitti", _FILES, "Their format and protocol.", tuple(registry.names()))
-    labels: str = _option("", _FILES, "Folder of the label files: NNNNNN.txt, or VOC's Annotations.")
-    split: str = _option("", _FILES, "File with the images to evaluate, one id a line (empty: all labels).")
-    allow_missing: bool = _option(
+    format: str = option("kitti", _FILES, "Their format and protocol.", chooses=PROTOCOL)
+    labels: str = option("", _FILES, "Folder of the label files: NNNNNN.txt, or VOC's Annotations.")
+    split: str = option("", _FILES, "File with the images to evaluate, one id a line (empty: all labels).")
+    allow_missing: bool = option(
         False, _FILES, "Count a missing result file as one without detections; else it is an error."
     )
-    protocol: str = _option(
+    protocol: str = option(
         "official",
         _OUTPUT,
         "official: as the current development kits: KITTI's ignores small detections, VOC's accepts an IoU "
@@ -56,17 +53,17 @@ class FilesConfig:
         "decimals.",
         VARIANTS,
     )
-    output_json: str = _option("", _OUTPUT, "Write the results to this file, fractions in full precision.")
-    report_dir: str = _option("", _OUTPUT, "Write the report (HTML, Markdown, JSON, PNG) to this folder.")
-    overwrite: bool = _option(
+    output_json: str = option("", _OUTPUT, "Write the results to this file, fractions in full precision.")
+    report_dir: str = option("", _OUTPUT, "Write the report (HTML, Markdown, JSON, PNG) to this folder.")
+    overwrite: bool = option(
         False, _OUTPUT, "Write over files that are there already and are no earlier results of an evaluation."
     )
-    images: str = _option("", _OUTPUT, "Folder of the images: the report shows the worst frames.")
-    min_score: float = _option(
+    images: str = option("", _OUTPUT, "Folder of the images: the report shows the worst frames.")
+    min_score: float = option(
         0.3, _OUTPUT, "Lowest score drawn where the report of --compare shows the same frames of all models."
     )
-    name: str = _option("model", _OUTPUT, "What the report calls the model of --detections.")
-    published: str = _option(
+    name: str = option("model", _OUTPUT, "What the report calls the model of --detections.")
+    published: str = option(
         "",
         _OUTPUT,
         "Row of the published table to show beside it: "

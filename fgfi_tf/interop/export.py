@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from fgfi_tf.devices import portable
 from fgfi_tf.errors import UserError
-from fgfi_tf.models.card import ModelCard
 from fgfi_tf.models.detector import Detector
+from fgfi_tf.models.metadata import ModelMetadata
 from fgfi_tf.prediction import METADATA_FOLDER, detect_images
 
 
@@ -59,6 +59,6 @@ def export(detector: Detector, folder: Path | str, *, overwrite: bool = False) -
                 tf.saved_model.save(serving, str(folder), signatures={"serving_default": serving.serve})
         except (OSError, tf.errors.OpError) as error:
             raise UserError(f"cannot write the SavedModel {folder}: {error}") from error
-    card = detector.card or ModelCard("", tuple(detector.input_size), tuple(detector.class_names))
-    card.write(folder / METADATA_FOLDER)
+    metadata = detector.metadata or ModelMetadata("", tuple(detector.input_size), tuple(detector.class_names))
+    metadata.write(folder / METADATA_FOLDER)
     return folder

@@ -1,7 +1,7 @@
 """The detector contract: what the trainer, the distiller and the exporter know of a detector.
 
 Teacher and student are the same kind of thing; nothing but their role differs. A new detector
-is one subclass of :class:`Detector` and one entry in ``fgfi_tf.models.registry``.
+is one subclass of :class:`Detector`, in any file, and one call of ``fgfi_tf.models.registry.register``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.models.card import ModelCard
+from fgfi_tf.models.declaration import Declaration
+from fgfi_tf.models.metadata import ModelMetadata
 
 Batch = dict[str, tf.Tensor]
 Outputs = dict[str, tf.Tensor]
@@ -33,12 +34,11 @@ class Detector(keras.Model):
             where ``keeps_shape`` (short side, largest long side or 0 for no limit).
         keeps_shape: images keep their shape: those of a batch have one size, padded, and it
             changes from batch to batch.
-        user_options: arguments of the constructor that users may choose; each is a flag.
-        default_input_size: of the published weights, with ``default_class_names`` and the name of
-            their data set, ``default_dataset``: what a weight file without ``model.json`` is of.
-        card: how ``registry.build`` made it, None where something else did.
+        declaration: its options, and what is known of it before it is built. What a weight file without
+            ``model.json`` is of stands there too.
+        metadata: how ``registry.build`` made it, None where something else did.
 
-    Every constructor takes ``input_size``, ``class_names`` and ``weight_decay``, and the ``user_options``.
+    Every constructor takes ``input_size``, ``class_names``, ``weight_decay``, and the declared options.
     """
 
     class_names: tuple[str, ...] = ()
@@ -47,16 +47,13 @@ class Detector(keras.Model):
     loss_names: tuple[str, ...] = ()
     input_size: tuple[int, int]
     keeps_shape: bool = False
-    user_options: tuple[str, ...] = ()
-    default_input_size: tuple[int, int] = (0, 0)
-    default_class_names: tuple[str, ...] = ()
-    default_dataset: str = ""
-    card: ModelCard | None = None
+    declaration: Declaration = Declaration()
+    metadata: ModelMetadata | None = None
 
     def get_config(self) -> dict:
         """What ``registry.build`` made it of, for the metadata of a SavedModel."""
-        card = self.card or ModelCard("", tuple(self.input_size), tuple(self.class_names))
-        return card.as_dict()
+        metadata = self.metadata or ModelMetadata("", tuple(self.input_size), tuple(self.class_names))
+        return metadata.as_dict()
 
     @classmethod
     def check_input_size(cls, size: tuple[int, int]) -> None:

@@ -1,7 +1,7 @@
-"""Every detector by name. A new detector is one entry here.
+"""Every detector by name. A new one is added by :func:`register`, from any file.
 
-An entry names its code by text, so that the names are known without TensorFlow, which takes seconds to
-import.
+The package's own detectors are declared in ``builtin`` and name their code by text, so that their flags are
+known without TensorFlow, which takes seconds to import.
 """
 
 from __future__ import annotations
@@ -13,81 +13,98 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.models.card import ModelCard
+from fgfi_tf.models import builtin
+from fgfi_tf.models.declaration import IMAGENET, Declaration
+from fgfi_tf.models.metadata import ModelMetadata
+from fgfi_tf.options import Option
+from fgfi_tf.registries import Registry
 
 if TYPE_CHECKING:
     from fgfi_tf.models.detector import Detector
 
-#: In place of a weight file: the ImageNet weights of a detector's own backbone.
-IMAGENET = "imagenet"
+__all__ = ["IMAGENET", "Declaration", "build", "declaration", "detector_class", "names", "register"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """A detector: its class, whose attributes are known before it is built, and what builds it.
-
-    Attributes:
-        detector: the class, or where it is: ``"module:name"``.
-        build: a function of ``input_size``, ``class_names`` and the options, or where it is; such a one is
-            given the detector's name first.
-        teacher: the published teacher of this detector, "" where there is none.
-    """
+class _Entry:
+    """A detector; see :func:`register`."""
 
     detector: type[Detector] | str
     build: Callable[..., Detector] | str
-    teacher: str = ""
+    declaration: Declaration
 
 
-_SHUFFLEDET = "fgfi_tf.models.shuffledet:ShuffleDet"
-_BACKBONE = "fgfi_tf.models.shuffledet:BackboneShuffleDet"
-_FASTER_RCNN = "fgfi_tf.models.faster_rcnn:FasterRCNN"
-_ENTRIES: dict[str, Entry] = {
-    # on each of models/backbones
-    **{
-        f"{backbone}_shuffledet": Entry(_BACKBONE, _BACKBONE)
-        for backbone in ("efficientnet_lite0", "efficientnet_b0", "mobilenet_v2", "resnet50")
-    },
-    **{
-        f"shuffledet_{width}": Entry(_SHUFFLEDET, _SHUFFLEDET, "shuffledet_1x")
-        for width in ("1x", "0.5x", "0.25x")
-    },
-    **{
-        f"faster_rcnn_{backbone}": Entry(
-            _FASTER_RCNN, "fgfi_tf.models.faster_rcnn:build", "faster_rcnn_vgg16"
-        )
-        for backbone in ("vgg11", "vgg16")
-    },
-}
+_DETECTORS: Registry[_Entry] = Registry("model")
+
+
+def register(
+    name: str,
+    detector: type[Detector] | str,
+    *,
+    build: Callable[..., Detector] | str | None = None,
+    declaration: Declaration | None = None,
+    replace: bool = False,
+) -> None:
+    """Makes a detector known by a name, to every script that imports the file which calls this.
+
+    Args:
+        name: what ``--model`` says.
+        detector: the class; or where it is, ``"package.module:Class"``, which is imported when it is needed.
+        build: what makes one of ``input_size``, ``class_names``, ``weight_decay`` and its options by keyword;
+            the class where it is not given. Of one that is named by text, such as
+            ``"package.module:function"``, the first argument is ``name``.
+        declaration: in place of the class's own; needed where the class is named by text.
+        replace: whether an earlier detector of that name gives way.
+
+    Raises:
+        UserError: the name is taken and ``replace`` is not set, or ``detector`` is no detector.
+    """
+    if not isinstance(detector, str):
+        from fgfi_tf.models.detector import Detector
+
+        if not (isinstance(detector, type) and issubclass(detector, Detector)):
+            raise UserError(
+                f"model {name!r}: {detector!r} is no subclass of fgfi_tf.models.detector.Detector"
+            )
+        declaration = declaration or detector.declaration
+    elif declaration is None:
+        raise UserError(f"model {name!r}: {detector} is named by text and needs a declaration")
+    _DETECTORS.register(name, _Entry(detector, build or detector, declaration), replace=replace)
+
+
+def unregister(name: str) -> None:
+    """Forgets a detector. Raises UserError for an unknown name."""
+    _DETECTORS.unregister(name)
 
 
 def names() -> list[str]:
     """The names that :func:`build` knows."""
-    return sorted(_ENTRIES)
+    return _DETECTORS.names()
+
+
+def declaration(name: str) -> Declaration:
+    """What a detector declares. Raises UserError for an unknown name."""
+    return _DETECTORS.get(name).declaration
+
+
+def options(name: str) -> tuple[Option, ...]:
+    """The options of a detector. Raises UserError for an unknown name."""
+    return declaration(name).options
 
 
 def detector_class(name: str) -> type[Detector]:
     """The class of a detector. Raises UserError for an unknown name."""
-    if name not in _ENTRIES:
-        raise UserError(f"unknown model {name!r}; known are {', '.join(names())}")
-    return _resolved(_ENTRIES[name].detector)
-
-
-def published_teacher(name: str) -> str:
-    """The detector that teaches ``name`` in the published runs, "" where there is none."""
-    return _ENTRIES[name].teacher if name in _ENTRIES else ""
-
-
-def check_options(name: str, options: Mapping[str, object]) -> None:
-    """Raises UserError where users cannot choose one of ``options`` for a detector."""
-    known = detector_class(name).user_options
-    for option in options:
-        if option not in known:
-            listed = ", ".join(f"--{other}" for other in known) or "none"
-            raise UserError(f"--{option}: {name} has no such option (it has {listed})")
+    return _resolved(_DETECTORS.get(name).detector)
 
 
 def build(
-    name: str, *, input_size: tuple[int, int], class_names: Sequence[str], dataset: str = "", **options
+    name: str,
+    *,
+    input_size: tuple[int, int],
+    class_names: Sequence[str],
+    dataset: str = "",
+    extensions: Sequence[str] = (),
+    **given: Any,
 ) -> Detector:
     """A detector with fresh weights.
 
@@ -95,20 +112,43 @@ def build(
         name: one of :func:`names`.
         input_size: see ``Detector.input_size``.
         class_names: what it detects, in the order of the dataset's class indices.
-        dataset: the data set it is for, for its card alone.
-        options: what else the detector's constructor takes (``weight_decay``, its ``user_options``).
+        dataset: the data set it is for, for its metadata alone.
+        extensions: what ``--extensions`` named, for its metadata alone.
+        given: what else the detector's constructor takes: ``weight_decay``, and its declared options, which
+            have their declared defaults where they are not given.
 
     Raises:
         UserError: for an unknown name, or what the detector refuses.
     """
-    kind = detector_class(name)
+    entry = _DETECTORS.get(name)
     input_size, class_names = tuple(input_size), tuple(class_names)
-    make = _ENTRIES[name].build
+    make = entry.build
     make = functools.partial(_resolved(make), name) if isinstance(make, str) else make
-    detector = make(input_size=input_size, class_names=class_names, **options)
-    chosen = {key: options[key] for key in kind.user_options if key in options}
-    detector.card = ModelCard(name, input_size, class_names, chosen, dataset)
+    defaults = {option.name: option.default for option in entry.declaration.options}
+    detector = make(input_size=input_size, class_names=class_names, **{**defaults, **given})
+    chosen = {key: given[key] for key in defaults if key in given and given[key] != defaults[key]}
+    detector.metadata = ModelMetadata(name, input_size, class_names, chosen, dataset, tuple(extensions))
     return detector
+
+
+def build_from(metadata: ModelMetadata, **changes: Any) -> Detector:
+    """A detector with fresh weights as ``model.json`` describes it; ``changes`` of :func:`build`'s arguments.
+
+    Raises:
+        UserError: as :func:`build`; an option that the detector no longer has.
+    """
+    check_options(metadata.model, metadata.options)
+    fields = {key: getattr(metadata, key) for key in ("input_size", "class_names", "dataset", "extensions")}
+    return build(metadata.model, **{**fields, **metadata.options, **changes})
+
+
+def check_options(name: str, given: Mapping[str, Any]) -> None:
+    """Raises UserError where a detector has no such option, or not of that value."""
+    known = {option.name: option for option in options(name)}
+    for key, value in given.items():
+        if key not in known:
+            raise UserError(f"{name} has no option {key!r} (it has {', '.join(known) or 'none'})")
+        known[key].validate(value)
 
 
 def _resolved(code: Any) -> Any:
@@ -117,3 +157,7 @@ def _resolved(code: Any) -> Any:
         return code
     module, _, name = code.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+for _name, _detector, _build, _declaration in builtin.DETECTORS:
+    register(_name, _detector, build=_build, declaration=_declaration)

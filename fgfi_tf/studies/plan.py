@@ -166,11 +166,12 @@ def fingerprint(plan: Plan, arm: Arm, seed: int) -> str:
     Flags at their default are left out, so that a flag which comes later changes nothing.
     """
     config = config_of(arm, seed)
-    texts = [
-        f"{field.name}={getattr(config, field.name)!r}"
-        for field in dataclasses.fields(config)
-        if field.name not in _WITHOUT_EFFECT and getattr(config, field.name) != field.default
-    ]
+    texts = []
+    for field in dataclasses.fields(config):
+        if field.name == "options":
+            texts += [f"{name}={value!r}" for name, value in config.options.items()]
+        elif field.name not in _WITHOUT_EFFECT and getattr(config, field.name) != field.default:
+            texts.append(f"{field.name}={getattr(config, field.name)!r}")
     for name in sources(arm):
         source = plan.arm(name)
         texts.append(f"{name} {fingerprint(plan, source, source_seed(source, seed))}")

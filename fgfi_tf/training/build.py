@@ -37,7 +37,8 @@ def build_distiller(config: ExperimentConfig, class_names: Sequence[str]) -> Dis
         class_names=class_names,
         dataset=config.dataset,
         weight_decay=config.decay_rate,
-        **config.model_options,
+        extensions=config.extension_names,
+        **config.options_of("model"),
     )
     if config.init_checkpoint:
         loading.load_initial_weights(student, config.init_checkpoint, config.init_pixels)

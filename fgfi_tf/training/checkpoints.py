@@ -20,7 +20,7 @@ from absl import logging
 
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.interop import weight_files
-from fgfi_tf.models.card import MODEL_FILE
+from fgfi_tf.models.metadata import MODEL_FILE
 
 FOLDER = "checkpoints"
 # What the folders of workers that own no files begin with, and a file ends with before it is whole.

@@ -7,39 +7,27 @@ group and help text stand here, once.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
+from fgfi_tf.options import Chooses, Chosen, flag_fields, option
 
-_GROUP = "group"
 AUTO = "auto"  # of imitation_weight
-
-
-def option(
-    default: Any,
-    group: str,
-    text: str,
-    choices: Iterable[str] = (),
-    names: Callable[[], Iterable[str]] | None = None,
-) -> Any:
-    """A dataclass field that ``fgfi_tf.training.flags`` makes a flag of.
-
-    ``choices`` are all values there are. ``names`` gives those that the help lists, of a registry that grows.
-    """
-    return dataclasses.field(
-        default=default, metadata={_GROUP: group, "help": text, "choices": tuple(choices), "names": names}
-    )
+DETECTOR = Chooses("detector", registry.names)  # one that brings neither options nor a recipe
+STUDENT = Chooses(
+    "detector", registry.names, registry.options, lambda name: registry.declaration(name).flags()
+)
+DATASET = Chooses("dataset", datasets.names)
 
 
 def _group(name: str):
-    return lambda default, text, choices=(), names=None: option(default, name, text, choices, names)
+    return lambda default, text, choices=(), chooses=None: option(default, name, text, choices, chooses)
 
 
 _model, _data, _optimization = _group("Model"), _group("Data"), _group("Optimization")
@@ -47,26 +35,32 @@ _imitation, _augmentation = _group("Imitation"), _group("Augmentation")
 _run, _hardware = _group("Run folder and logging"), _group("Devices and speed")
 
 
+def extensions_option(group: str) -> Any:
+    """The field of ``--extensions``, which every command that knows registries has."""
+    return option(
+        "",
+        group,
+        "Files (mine.py) and modules (package.mine), separated by commas, that register detectors, datasets "
+        "or protocols of your own.",
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
-    """All options of a training run. Build it with ``fgfi_tf.training.flags.parse`` or by keyword."""
+    """All options of a training run. Build it with ``fgfi_tf.training.flags.parse`` or by keyword.
 
-    model: str = _model("shuffledet_0.5x", "Detector to train.", names=registry.names)
+    ``options`` are those of what is chosen by name, as the detector of ``model``, that are not at their
+    defaults; each is a flag as well.
+    """
+
+    model: str = _model("shuffledet_0.5x", "Detector to train.", chooses=STUDENT)
+    extensions: str = extensions_option("Model")
     input_size: str = _model(
         "384x1248",
-        "ShuffleDet, alone or on a backbone: height x width of the network input, each divisible by 16. "
-        "Faster R-CNN: short side x largest long side (0: no limit), images keep their shape.",
+        "Height x width of the network input; of a detector whose images keep their shape, as those of "
+        "Faster R-CNN do, short side x largest long side (0: no limit).",
     )
-    width: float = _model(0.0, "Factor on every channel count of Faster R-CNN (0: the published 1).")
-    roi_pooling: str = _model(
-        "",
-        "How Faster R-CNN pools regions: reference (the published 8 x 8 points averaged to 7 x 7), align "
-        "(RoIAlign), crop_and_resize (TensorFlow's kernel). Empty: reference.",
-        ("", "reference", "align", "crop_and_resize"),
-    )
-    dropout: float = _model(
-        -1.0, "Share dropped in front of the last layers (-1: the published 0.5; on a pretrained backbone 0)."
-    )
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     init_checkpoint: str = _model(
         "",
         "Weights to start from: imagenet (of a backbone that has them: efficientnet_lite0_shuffledet and its "
@@ -87,7 +81,7 @@ class ExperimentConfig:
         "R-CNN: rate * W added to the clipped gradient of every kernel.",
     )
 
-    dataset: str = _data("kitti", "Dataset to train on.", names=datasets.names)
+    dataset: str = _data("kitti", "Dataset to train on.", chooses=DATASET)
     data_dir: str = _data("", "Folder of the raw dataset.")
     prepared_dir: str = _data("", "Folder for the TFRecords made once (empty: inside --data_dir).")
     max_megapixels: float = _data(MAX_MEGAPIXELS, "Largest picture prepared; a larger one is an error.")
@@ -131,7 +125,7 @@ class ExperimentConfig:
         "",
         "Detector that teaches (empty: what the model.json of --teacher_checkpoint says; files of other "
         "programs have none).",
-        names=registry.names,
+        chooses=DETECTOR,
     )
     teacher_checkpoint: str = _imitation(
         "", "The teacher's run folder or checkpoint, or the published faster_rcnn_*.pth."
@@ -201,15 +195,35 @@ class ExperimentConfig:
         """(height, width) of the network input."""
         return parse_size("input_size", self.input_size)
 
-    @property
-    def model_options(self) -> dict[str, Any]:
-        """The detector's own options that were given; it knows the values of the others."""
-        given = {
-            "width": self.width or None,
-            "roi_pooling": self.roi_pooling or None,
-            "dropout": None if self.dropout == -1 else self.dropout,
+    @classmethod
+    def of(cls, **given: Any) -> ExperimentConfig:
+        """The experiment of a command line that gives these flags alone; ``options`` are those that it gives.
+
+        Unlike the constructor's, the defaults are those of the detector that is chosen.
+        """
+        chosen = Chosen(cls, given.get)
+        return cls(**{**chosen.defaults, **given})
+
+    def chosen(self) -> Chosen:
+        """What the experiment has chosen by name, with its options and defaults."""
+        return Chosen(self, lambda flag: getattr(self, flag))
+
+    def options_of(self, flag: str) -> dict[str, Any]:
+        """The options of what a flag, such as ``"model"``, has chosen, those at their defaults too."""
+        return {
+            option.name: self.options.get(option.name, option.default) for option in self.chosen().of(flag)
         }
-        return {name: value for name, value in given.items() if value is not None}
+
+    def values(self) -> dict[str, Any]:
+        """Every flag with its value, options of what is chosen behind those of the command."""
+        values = {field.name: getattr(self, field.name) for field in flag_fields(self)}
+        options = {name: option.default for name, option in self.chosen().options.items()}
+        return {**values, **options, **self.options}
+
+    @property
+    def extension_names(self) -> tuple[str, ...]:
+        """The files and modules of ``--extensions``, resolved."""
+        return tuple(filter(None, self.extensions.split(",")))
 
     @property
     def lr_boundaries(self) -> tuple[int, ...]:
@@ -235,9 +249,9 @@ class ExperimentConfig:
 # Options that may differ when a run is taken up again: none of them changes what a step computes, or what
 # they change is checked on its own (``schedules.check_schedule``; a teacher's name has to fit its file).
 RESUMABLE = frozenset(
-    "steps schedule_steps teacher_model data_dir prepared_dir max_megapixels val_split output_dir overwrite "
-    "allow_changed_data summary_every checkpoint_every keep_checkpoints picture_every evaluate_every devices "
-    "virtual_cpus worker_timeout jit_compile steps_per_execution".split()
+    "steps schedule_steps teacher_model extensions data_dir prepared_dir max_megapixels val_split "
+    "output_dir overwrite allow_changed_data summary_every checkpoint_every keep_checkpoints "
+    "picture_every evaluate_every devices virtual_cpus worker_timeout jit_compile steps_per_execution".split()
 )
 
 
@@ -262,10 +276,3 @@ def _range(flag: str, text: str) -> tuple[float, float]:
     if len(values) != 2 or not 0 <= values[0] <= values[1] < math.inf:
         raise UserError(f"--{flag}={text}: two numbers are expected, lowest and highest, not negative")
     return values
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' for a near miss, else the list of what is known."""
-    known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def check_files(config: ExperimentConfig) -> None:
             config.teacher_checkpoint,
             f"train the teacher first: {teacher_command(config)}",
         )
-    if config.init_checkpoint not in ("", registry.IMAGENET):
+    if config.init_checkpoint not in ("", *registry.declaration(config.model).pretrained):
         check_checkpoint(
             "init_checkpoint",
             config.init_checkpoint,
@@ -58,17 +59,14 @@ def teacher_command(config: ExperimentConfig) -> str:
     recipe = Path("configs", *place.parts[1:-1], f"{place.name}.cfg")
     if place.parts[:1] == ("runs",) and recipe.is_file():
         return _command(f"--flagfile={recipe}", f"--data_dir={config.data_dir or 'DATA'}")
-    model = config.teacher_model or registry.published_teacher(config.model) or config.model
+    model = config.teacher_model or registry.declaration(config.model).teacher or config.model
     names = ("dataset", "train_split", "val_split", "input_size")
-    given = [f"--{name}={getattr(config, name)}" for name in names if _differs(config, name)]
+    defaults = dataclasses.asdict(ExperimentConfig.of(model=model))
+    given = [f"--{name}={getattr(config, name)}" for name in names if getattr(config, name) != defaults[name]]
     folder = "RUN" if place.suffix in (".pth", ".pt", ".h5") else config.teacher_checkpoint
     return _command(
         f"--model={model}", f"--data_dir={config.data_dir or 'DATA'}", *given, f"--output_dir={folder}"
     )
-
-
-def _differs(config: ExperimentConfig, name: str) -> bool:
-    return getattr(config, name) != ExperimentConfig.__dataclass_fields__[name].default
 
 
 def _command(*arguments: str) -> str:

@@ -15,9 +15,10 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command
 from fgfi_tf.evaluation.protocol import Protocol
 from fgfi_tf.models import registry
+from fgfi_tf.options import option
 from fgfi_tf.outputs import OutputFolder
 from fgfi_tf.training import early
-from fgfi_tf.training.config import option
+from fgfi_tf.training.config import DATASET, DETECTOR, extensions_option
 
 if TYPE_CHECKING:  # it imports TensorFlow, which result files do without
     from fgfi_tf.data.records import PreparedDataset
@@ -37,7 +38,7 @@ class EvaluateConfig(command.FilesConfig):
         "best, write TensorBoard scalars; ends when training has ended.",
     )
     dataset: str = option(
-        "", _MODEL, "Dataset to evaluate on (empty: that of the training).", names=datasets.names
+        "", _MODEL, "Dataset to evaluate on (empty: that of the training).", chooses=DATASET
     )
     data_dir: str = option("", _MODEL, "Folder of the raw dataset.")
     prepared_dir: str = option("", _MODEL, "Folder for the TFRecords made once (empty: inside --data_dir).")
@@ -53,8 +54,9 @@ class EvaluateConfig(command.FilesConfig):
         _MODEL,
         "Write the detections there, in the dataset's own format (see --overwrite).",
     )
+    extensions: str = extensions_option(_MODEL)
     model: str = option(
-        "", _MODEL, "Detector; needed for TF1 checkpoints and .pth files only.", names=registry.names
+        "", _MODEL, "Detector; needed for TF1 checkpoints and .pth files only.", chooses=DETECTOR
     )
     poll_seconds: float = option(10.0, _MODEL, "Seconds between looks for a new checkpoint.")
 
@@ -139,12 +141,12 @@ def _result_names(protocol: Protocol, dataset: PreparedDataset, split: str) -> l
 
 def _trained_on(path: Path, model: str) -> str:
     """The dataset that a checkpoint was trained on, "" where nothing says."""
-    from fgfi_tf.models.card import ModelCard
+    from fgfi_tf.models.metadata import ModelMetadata
 
-    card = ModelCard.read(path.parent)
-    if card is not None:
-        return card.dataset
-    return registry.detector_class(model).default_dataset if model else ""
+    metadata = ModelMetadata.read(path.parent)
+    if metadata is not None:
+        return metadata.dataset
+    return registry.declaration(model).dataset if model else ""
 
 
 def _with_run_settings(config: EvaluateConfig, trained_on: str) -> EvaluateConfig:
@@ -156,7 +158,7 @@ def _with_run_settings(config: EvaluateConfig, trained_on: str) -> EvaluateConfi
     path = Path(config.checkpoint)
     for folder in (path, path.parent, path.parent.parent):
         if (folder / FLAGS_FILE).is_file():
-            run = flags.read_flagfile(folder / FLAGS_FILE)
+            run = flags.read_flagfile(folder / FLAGS_FILE, config.extensions)
             dataset = dataset or run.dataset
             split = split or (run.val_split if dataset == run.dataset else "")
             break

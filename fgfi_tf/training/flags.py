@@ -1,4 +1,7 @@
-"""absl flags of a training run, made from the fields of ``ExperimentConfig``.
+"""absl flags of a command: the fields of its dataclass, and the options of what these choose by name.
+
+``--model=NAME`` brings the options that the detector declares, and its values of flags that are not given
+(``fgfi_tf.options.Chosen``).
 
 The flags live in a ``FlagValues`` of their own, so that flags which imported libraries define
 cannot collide with ours and ``--help`` shows ours alone.
@@ -12,20 +15,23 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags as absl_flags
 
+from fgfi_tf import extensions
 from fgfi_tf.errors import UserError
+from fgfi_tf.options import Chooses, Chosen, did_you_mean, flag_fields
 from fgfi_tf.paths import user_path
-from fgfi_tf.training.config import ExperimentConfig, did_you_mean
-from fgfi_tf.training.validation import check_finite, validate
+from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.flagfiles import SHOWN_MESSAGE, expand_flagfiles, shortened
+from fgfi_tf.training.validation import check_finite
 
 # The first line of a run's flags.cfg; no other file has it.
 HEADER = "# Every flag of this run. Start it again with --flagfile=<this file>."
-# What the flagfiles of a command may amount to; a run has some 60 flags.
-_MAX_FILES, _MAX_ARGUMENTS = 100, 10_000
-# Characters of a name or an argument that an error shows, and of absl's own messages.
-_SHOWN, _SHOWN_MESSAGE = 60, 300
+_EXTENSIONS = "extensions"
+# Flags that earlier versions had for every detector, with the values that meant "not given".
+_NOT_GIVEN = {"width": "0.0", "roi_pooling": "", "dropout": "-1.0"}
 
 
 class _NumberOrWord(absl_flags.ArgumentParser):
@@ -51,17 +57,52 @@ _DEFINE = {
 }
 
 
-def define(config_class: type = ExperimentConfig) -> absl_flags.FlagValues:
-    """Flags for every field of a dataclass whose fields carry group, help and choices."""
-    values = absl_flags.FlagValues()
-    for field in dataclasses.fields(config_class):
-        text = field.metadata["help"]
-        if field.metadata["choices"]:
-            absl_flags.DEFINE_enum(
-                field.name, field.default, field.metadata["choices"], text, flag_values=values
+@dataclasses.dataclass(frozen=True)
+class _Flag:
+    """A flag: of a field of the command's dataclass, or of an option of what was chosen."""
+
+    name: str
+    type: str
+    default: Any
+    text: str
+    group: str
+    choices: tuple[str, ...]
+    chooses: Chooses | None = None
+
+
+def _flags(config_class: type, chosen: Chosen) -> list[_Flag]:
+    """Every flag, group by group; the options of what is chosen behind the group of the flag that chooses."""
+    fields = flag_fields(config_class)
+    groups: dict[str, list[_Flag]] = {field.metadata["group"]: [] for field in fields}
+    for field in fields:
+        about, default = field.metadata, chosen.defaults.get(field.name, field.default)
+        groups[about["group"]].append(
+            _Flag(
+                field.name,
+                field.type,
+                default,
+                about["help"],
+                about["group"],
+                about["choices"],
+                about["chooses"],
             )
+        )
+        group = f"Options of {chosen.names.get(field.name)} (--{field.name})"
+        groups[about["group"]] += [
+            _Flag(option.name, option.type, option.default, option.text, group, option.choices)
+            for option in chosen.of(field.name)
+        ]
+    return [flag for flags in groups.values() for flag in sorted(flags, key=lambda f: f.group not in groups)]
+
+
+def _define(known: Sequence[_Flag]) -> absl_flags.FlagValues:
+    """absl's flags."""
+    values = absl_flags.FlagValues()
+    for flag in known:
+        if flag.choices:
+            absl_flags.DEFINE_enum(flag.name, flag.default, flag.choices, flag.text, flag_values=values)
         else:
-            _DEFINE[field.type](field.name, field.default, text, flag_values=values)
+            _DEFINE[flag.type](flag.name, flag.default, flag.text, flag_values=values)
     absl_flags.DEFINE_bool("help", False, "Explain every flag.", short_name="h", flag_values=values)
     return values
 
@@ -69,149 +110,161 @@ def define(config_class: type = ExperimentConfig) -> absl_flags.FlagValues:
 def parse(argv: Sequence[str], config_class: type = ExperimentConfig):
     """Command line (program name first) to a dataclass of flags, not yet validated.
 
-    ``--flagfile=FILE`` reads flags from a file; later flags win. Raises UserError for an unknown
-    flag, a bad value, a missing flag file or a stray argument. ``--help`` prints and exits 0.
+    ``--flagfile=FILE`` reads flags from a file; later flags win. ``--extensions`` are imported, so that what
+    they register has its flags. Raises UserError for an unknown flag, a bad value, a missing flag file or
+    extension, or a stray argument. ``--help`` prints and exits 0.
     """
-    values = define(config_class)
     arguments = expand_flagfiles(argv[1:])
     if any("\0" in argument for argument in arguments):
         raise UserError("a flag holds a NUL character")
+    given = {field.name: _last(arguments, field.name) for field in flag_fields(config_class)}
+    if given.get(_EXTENSIONS):
+        given[_EXTENSIONS] = ",".join(extensions.resolve(given[_EXTENSIONS]))
+        extensions.load(given[_EXTENSIONS].split(","))
+    chosen = Chosen(config_class, given.get)
+    known = _flags(config_class, chosen)
     try:
+        values = _define(known)
         # known_only: absl's own hint for an unknown name takes seconds for 100 characters and recurses.
-        rest = values([argv[0], *arguments], known_only=True)[1:]
+        rest = values([argv[0], *_of_earlier_versions(arguments, chosen)], known_only=True)[1:]
     except (absl_flags.Error, ValueError) as error:  # ValueError: --noname=value
-        raise UserError(_shortened(str(error), _SHOWN_MESSAGE)) from error
+        raise UserError(shortened(str(error), SHOWN_MESSAGE)) from error
     if values.help:
-        print(help_text(argv[0], config_class))
+        print(_help(argv[0], known))
         sys.exit(0)
     if rest and rest != ["--"]:
-        raise _unexpected(rest[0], config_class)
+        raise _unexpected(rest[0], known, chosen)
     config = config_class(
-        **{field.name: _value(field, values[field.name].value) for field in dataclasses.fields(config_class)}
+        **{field.name: _value(field.name, values[field.name].value) for field in flag_fields(config_class)},
+        **({"options": _given_options(chosen, values)} if chosen.options else {}),
     )
+    if given.get(_EXTENSIONS):
+        config = dataclasses.replace(config, extensions=given[_EXTENSIONS])
     check_finite(config)
     return config
 
 
-def _unexpected(argument: str, config_class: type) -> UserError:
+def _last(arguments: Sequence[str], name: str) -> str | None:
+    """The value that a command line gives a flag, None where it does not."""
+    found = None
+    for position, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag in (f"--{name}", f"-{name}"):
+            found = value if equals else "".join(arguments[position + 1 : position + 2])
+    return found
+
+
+def _given_options(chosen: Chosen, values: absl_flags.FlagValues) -> dict[str, Any]:
+    """The options of what is chosen that are not at their defaults. Raises UserError for a bad value."""
+    given = {name: _value(name, values[name].value) for name in chosen.options}
+    for name, option in chosen.options.items():
+        option.validate(given[name])
+    return {name: value for name, value in given.items() if value != chosen.options[name].default}
+
+
+def _of_earlier_versions(arguments: Sequence[str], chosen: Chosen) -> list[str]:
+    """A command line without the options that flagfiles of earlier versions hold for every detector.
+
+    At the value that meant "not given" they are left out, or are the default where what is chosen has them.
+    """
+    found = []
+    for argument in arguments:
+        name, _, value = argument.lstrip("-").partition("=")
+        if name in _NOT_GIVEN and _same(value, _NOT_GIVEN[name]):
+            option = chosen.options.get(name)
+            if option is None:
+                continue
+            if option.fault(type(option.default)(value)):
+                argument = f"--{name}={option.default}"
+        found.append(argument)
+    return found
+
+
+def _same(value: str, other: str) -> bool:
+    try:
+        return float(value) == float(other)
+    except ValueError:
+        return value == other
+
+
+def _unexpected(argument: str, known: Sequence[_Flag], chosen: Chosen) -> UserError:
     """The error for an argument that is no flag, or none that is known."""
     match = re.fullmatch(r"--?([^-=][^=]*)(=.*)?", argument, re.DOTALL)
     if not match:
-        return UserError(f"unexpected argument {_shortened(argument)!r}: flags look like --name=value")
-    hint = did_you_mean(match.group(1), [field.name for field in dataclasses.fields(config_class)])
+        return UserError(f"unexpected argument {shortened(argument)!r}: flags look like --name=value")
+    name = match.group(1)
+    names = [name, name[2:]] if name.startswith("no") else [name]
+    fault = chosen.unknown_name() or next(filter(None, map(chosen.misplaced, names)), "")
+    if fault:
+        return UserError(shortened(fault, SHOWN_MESSAGE))
+    hint = did_you_mean(name, [flag.name for flag in known])
     hint = hint if hint.startswith("did") else "see --help"
-    return UserError(f"unknown flag --{_shortened(match.group(1))}; {hint}")
+    return UserError(f"unknown flag --{shortened(name)}; {hint}")
 
 
-def _shortened(text: str, length: int = _SHOWN) -> str:
-    return text if len(text) <= length else f"{text[: length - 3]}..."
-
-
-def _value(field: dataclasses.Field, value: object) -> object:
+def _value(name: str, value: object) -> object:
     """A flag's value; of a path that begins with ~, which no shell expands after --name=, the path."""
     if not (isinstance(value, str) and value.startswith("~")):
         return value
     try:
         return str(user_path(value))
     except UserError as error:
-        raise UserError(f"--{field.name}={error}") from error
+        raise UserError(f"--{name}={error}") from error
 
 
-def expand_flagfiles(arguments: Sequence[str]) -> list[str]:
-    """Each ``--flagfile=FILE`` replaced by the lines of that file, which may name further files.
-
-    A file named in a file is looked for beside it first (absl's own reading knows the working
-    directory alone). ``#`` starts a comment line. Raises UserError for a file that cannot be read
-    or that names itself, and for files that amount to more than any run has flags.
-    """
-    expanded: list[str] = []
-    pending = [(argument, Path(), ()) for argument in reversed(arguments)]
-    files = 0
-    while pending:
-        argument, folder, within = pending.pop()
-        match = re.fullmatch(r"--?flagfile=(.*)", argument, re.DOTALL)
-        if not match:
-            expanded.append(argument)
-            continue
-        path, lines = _read_lines(match.group(1).strip(), folder)
-        files += 1
-        if path.resolve() in within:
-            raise UserError(f"--flagfile={path} names itself")
-        if files > _MAX_FILES or len(lines) + len(pending) + len(expanded) > _MAX_ARGUMENTS:
-            raise UserError(
-                f"--flagfile={(*within, path)[0]} amounts to more than {_MAX_FILES} files or "
-                f"{_MAX_ARGUMENTS} flags: is it a flagfile?"
-            )
-        inside = (*within, path.resolve())
-        pending += [(line, path.parent, inside) for line in reversed(lines)]
-    return expanded
+def help_text(program: str, config_class: type = ExperimentConfig) -> str:
+    """Every flag with its help text and default, by group, where nothing is given."""
+    return _help(program, _flags(config_class, Chosen(config_class, lambda flag: None)))
 
 
-def _read_lines(name: str, folder: Path) -> tuple[Path, list[str]]:
-    """(path, lines that are no comments) of a flagfile named in another of ``folder``."""
-    try:
-        path = user_path(name)
-        path = folder / path if (folder / path).is_file() else path
-        # utf-8-sig: editors on Windows begin a file with a byte order mark
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, ValueError) as error:  # a name with NUL, a file that is no text, no such user
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"--flagfile={_shortened(name, _SHOWN_MESSAGE)}: cannot read it: {reason}") from error
-    return path, [line for line in lines if line and not line.startswith("#")]
-
-
-def parse_config(argv: Sequence[str]) -> ExperimentConfig:
-    """Command line to a validated experiment."""
-    return validate(parse(argv))
-
-
-def help_text(program: str, config_class: type = ExperimentConfig, intro: str = "") -> str:
-    """Every flag with its help text and default, by group."""
+def _help(program: str, known: Sequence[_Flag]) -> str:
     lines = [f"usage: {program} [--flagfile=FILE] [--name=value ...]", ""]
-    if intro:
-        lines += [*textwrap.wrap(intro, 100), ""]
     lines += ["  --flagfile=FILE", "      Read flags from a file, one a line; later flags win.", ""]
-    for group, fields in _grouped(config_class).items():
+    for group, flags in _grouped(known).items():
         lines += [f"{group}:"]
-        for field in fields:
-            lines += _flag_help(field)
+        for flag in flags:
+            lines += _flag_help(flag)
         lines += [""]
     return "\n".join(lines)
 
 
-def _grouped(config_class: type) -> dict[str, list[dataclasses.Field]]:
-    groups: dict[str, list[dataclasses.Field]] = {}
-    for field in dataclasses.fields(config_class):
-        groups.setdefault(field.metadata["group"], []).append(field)
+def _grouped(known: Sequence[_Flag]) -> dict[str, list[_Flag]]:
+    groups: dict[str, list[_Flag]] = {}
+    for flag in known:
+        groups.setdefault(flag.group, []).append(flag)
     return groups
 
 
-def _flag_help(field: dataclasses.Field) -> list[str]:
-    choices = "|".join(field.metadata["choices"])
-    kind = choices or ("FLOAT|auto" if field.type == "float | str" else field.type.upper())
-    usage = f"--[no]{field.name}" if field.type == "bool" else f"--{field.name}={kind}"
-    shown = ("on" if field.default else "off") if field.type == "bool" else field.default
-    listed = field.metadata.get("names")
-    known = f" Known: {', '.join(listed())}." if listed else ""
-    text = f"{field.metadata['help']}{known} Default: {'empty' if shown == '' else shown}."
+def _flag_help(flag: _Flag) -> list[str]:
+    choices = "|".join(flag.choices)
+    kind = choices or ("FLOAT|auto" if flag.type == "float | str" else flag.type.upper())
+    usage = f"--[no]{flag.name}" if flag.type == "bool" else f"--{flag.name}={kind}"
+    shown = ("on" if flag.default else "off") if flag.type == "bool" else flag.default
+    names = f" Known: {', '.join(flag.chooses.names())}." if flag.chooses else ""
+    text = f"{flag.text}{names} Default: {'empty' if shown == '' else shown}."
     return [f"  {usage}", *textwrap.wrap(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)]
 
 
 def to_flagfile(config: ExperimentConfig) -> str:
     """The resolved flags as a flag file that starts the same experiment again."""
-    lines = [HEADER]
-    for group, fields in _grouped(type(config)).items():
+    lines, values = [HEADER], config.values()
+    for group, flags in _grouped(_flags(type(config), config.chosen())).items():
         lines += ["", f"# {group}"]
-        lines += [_flag_line(field, getattr(config, field.name)) for field in fields]
+        lines += [_flag_line(flag, values[flag.name]) for flag in flags]
     return "\n".join(lines) + "\n"
 
 
-def _flag_line(field: dataclasses.Field, value: object) -> str:
-    if field.type == "bool":
-        return f"--{'' if value else 'no'}{field.name}"
-    return f"--{field.name}={value!r}" if isinstance(value, float) else f"--{field.name}={value}"
+def _flag_line(flag: _Flag, value: object) -> str:
+    if flag.type == "bool":
+        return f"--{'' if value else 'no'}{flag.name}"
+    return f"--{flag.name}={value!r}" if isinstance(value, float) else f"--{flag.name}={value}"
 
 
-def read_flagfile(path: Path | str) -> ExperimentConfig:
-    """The experiment of a run folder's ``flags.cfg`` (not validated). Raises UserError."""
-    return parse(["flags.cfg", f"--flagfile={path}"])
+def read_flagfile(path: Path | str, extensions: str = "") -> ExperimentConfig:
+    """The experiment of a run folder's ``flags.cfg`` (not validated).
+
+    ``extensions``, where they are given, take the place of those that it names, which may have been moved.
+    Raises UserError.
+    """
+    given = [f"--{_EXTENSIONS}={extensions}"] if extensions else []
+    return parse(["flags.cfg", f"--flagfile={path}", *given])

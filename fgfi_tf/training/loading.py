@@ -7,11 +7,12 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from fgfi_tf import extensions
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.interop import imagenet, tf1_shuffledet, weight_files
 from fgfi_tf.models import registry
-from fgfi_tf.models.card import MODEL_FILE, ModelCard
 from fgfi_tf.models.detector import Detector
+from fgfi_tf.models.metadata import MODEL_FILE, ModelMetadata
 from fgfi_tf.models.shuffledet import ShuffleDet
 from fgfi_tf.training.checkpoints import DAMAGE, find_checkpoint
 
@@ -35,28 +36,24 @@ def load_detector(
         UserError: no checkpoint, a damaged one, or one of another model or other classes.
     """
     prefix = find_checkpoint(path)
-    card = None if weight_files.is_weight_file(prefix) else ModelCard.read(prefix.parent)
-    if card is None and not model:
+    metadata = None if weight_files.is_weight_file(prefix) else ModelMetadata.read(prefix.parent)
+    if metadata is None and not model:
         where = prefix if weight_files.is_weight_file(prefix) else f"{prefix.parent} has no {MODEL_FILE}"
         raise UserError(f"{where}: say which model it is (--model)")
-    name = model or card.model
-    if card is not None and name != card.model:
-        raise UserError(f"{prefix} is a checkpoint of {card.model}, not of {name}")
-    if card is not None and class_names is not None and tuple(class_names) != card.class_names:
+    name = model or metadata.model
+    if metadata is not None and metadata.model not in registry.names():
+        extensions.load(metadata.extensions, f"{prefix.parent / MODEL_FILE}: extensions")
+    if metadata is not None and name != metadata.model:
+        raise UserError(f"{prefix} is a checkpoint of {metadata.model}, not of {name}")
+    if metadata is not None and class_names is not None and tuple(class_names) != metadata.class_names:
         raise UserError(
-            f"{prefix} detects {', '.join(card.class_names)}; the dataset has {', '.join(class_names)}"
+            f"{prefix} detects {', '.join(metadata.class_names)}; the dataset has {', '.join(class_names)}"
         )
-    if card is None:  # what the published weights were trained on
-        kind = registry.detector_class(name)
-        names = tuple(class_names or kind.default_class_names)
-        card = ModelCard(name, kind.default_input_size, names, dataset=kind.default_dataset)
-    detector = registry.build(
-        name,
-        input_size=input_size or card.input_size,
-        class_names=card.class_names,
-        dataset=card.dataset,
-        **card.options,
-    )
+    if metadata is None:  # what the published weights were trained on
+        known = registry.declaration(name)
+        names = tuple(class_names or known.class_names)
+        metadata = ModelMetadata(name, known.input_size, names, dataset=known.dataset)
+    detector = registry.build_from(metadata, input_size=input_size or metadata.input_size)
     load_weights(detector, prefix, name)
     return detector
 
@@ -107,17 +104,17 @@ def load_initial_weights(detector: Detector, path: Path | str, pixels: str = "au
     if weight_files.is_weight_file(prefix):
         weight_files.load_initial_weights(detector, prefix, pixels)
     else:
-        load_weights(detector, prefix, detector.card.model, backbone=True)
+        load_weights(detector, prefix, detector.metadata.model, backbone=True)
 
 
 def _check_options(detector: Detector, prefix: Path) -> None:
     """Names the option, such as the width, in which a checkpoint's model differs."""
-    card = ModelCard.read(prefix.parent)
-    if card is None or detector.card is None or card.model != detector.card.model:
+    metadata = ModelMetadata.read(prefix.parent)
+    if metadata is None or detector.metadata is None or metadata.model != detector.metadata.model:
         return
-    ours, theirs = detector.card.options.get("width", 1.0), card.options.get("width", 1.0)
+    ours, theirs = detector.metadata.options.get("width", 1.0), metadata.options.get("width", 1.0)
     if ours != theirs:
-        raise UserError(f"{prefix} is a checkpoint of {card.model} with --width={theirs:g}, not {ours:g}")
+        raise UserError(f"{prefix} is a checkpoint of {metadata.model} with --width={theirs:g}, not {ours:g}")
 
 
 def _load_reference(detector: Detector, prefix: Path, backbone: bool) -> None:

@@ -109,7 +109,7 @@ def train(config: ExperimentConfig) -> Result:
         restored = keeper.restore_latest()
     start = int(keeper.step.numpy())
     if chief:
-        distiller.student.card.write(folder.checkpoints)
+        distiller.student.metadata.write(folder.checkpoints)
         log.go_on_from(start)
         announce.start(config, over, dataset, distiller, restored, log)
     with stopping.asking() as request:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.models.card import MODEL_FILE
+from fgfi_tf.models.metadata import MODEL_FILE
 from fgfi_tf.training import checkpoints, flags
 from fgfi_tf.training.config import RESUMABLE, ExperimentConfig
 from fgfi_tf.training.data_state import DATA_FILE
@@ -147,11 +147,11 @@ def _described(folder: RunFolder) -> tuple[Path, ...]:
 
 
 def _compare(folder: RunFolder, config: ExperimentConfig) -> None:
-    there = flags.read_flagfile(folder.flags)
-    names = [field.name for field in dataclasses.fields(config) if field.name not in RESUMABLE]
-    differing = [name for name in names if getattr(there, name) != getattr(config, name)]
+    there = flags.read_flagfile(folder.flags, config.extensions)
+    was, now = there.values(), config.values()
+    differing = [name for name in was if name not in RESUMABLE and was[name] != now.get(name, was[name])]
     if differing:
-        listed = ", ".join(f"--{name}={getattr(there, name)}" for name in differing)
+        listed = ", ".join(f"--{name}={was[name]}" for name in differing)
         raise UserError(
             f"--output_dir={folder.root} already holds another run, started with {listed}: choose another "
             "folder, give the same flags to go on with it, or pass --overwrite to delete it"

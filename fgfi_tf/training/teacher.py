@@ -8,7 +8,7 @@ from pathlib import Path
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.interop import weight_files
 from fgfi_tf.models import registry
-from fgfi_tf.models.card import ModelCard
+from fgfi_tf.models.metadata import ModelMetadata
 from fgfi_tf.training import flags
 from fgfi_tf.training.checkpoints import find_checkpoint, step_of
 from fgfi_tf.training.config import ExperimentConfig
@@ -25,24 +25,24 @@ def resolve(config: ExperimentConfig) -> ExperimentConfig:
     if not config.imitation or config.teacher_model:
         return config
     prefix = find_checkpoint(config.teacher_checkpoint)
-    card = None if weight_files.is_weight_file(prefix) else ModelCard.read(prefix.parent)
-    if card is None:
-        usual = registry.published_teacher(config.model)
+    metadata = None if weight_files.is_weight_file(prefix) else ModelMetadata.read(prefix.parent)
+    if metadata is None:
+        usual = registry.declaration(config.model).teacher
         raise UserError(
             f"--teacher_model is missing: {prefix} does not say which detector it is of"
             + (f" (the published teacher of {config.model} is {usual})" if usual else "")
         )
-    return dataclasses.replace(config, teacher_model=card.model)
+    return dataclasses.replace(config, teacher_model=metadata.model)
 
 
 def describe(config: ExperimentConfig) -> str:
     """A line on the teacher: its model, data, checkpoint, and its AP where its own run has measured it."""
     prefix = find_checkpoint(config.teacher_checkpoint)
-    card = None if weight_files.is_weight_file(prefix) else ModelCard.read(prefix.parent)
+    metadata = None if weight_files.is_weight_file(prefix) else ModelMetadata.read(prefix.parent)
     trained = ""
-    if card is not None:
-        size = "x".join(map(str, card.input_size))
-        trained = f", trained on {card.dataset or 'unknown data'} at {size}"
+    if metadata is not None:
+        size = "x".join(map(str, metadata.input_size))
+        trained = f", trained on {metadata.dataset or 'unknown data'} at {size}"
     try:
         known = _precision(prefix)
     except ValueError as error:  # files that somebody has edited; UserError is one

@@ -6,17 +6,17 @@ import dataclasses
 import math
 from typing import Any
 
-from fgfi_tf.data import registry as datasets
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
-from fgfi_tf.training.config import AUTO, ExperimentConfig, did_you_mean
+from fgfi_tf.options import did_you_mean, flag_fields
+from fgfi_tf.training.config import AUTO, ExperimentConfig
 
 _AT_LEAST = {
     1: "batch_size steps gradient_accumulation summary_every checkpoint_every keep_checkpoints "
     "steps_per_execution",
     0: "max_boxes decay_rate schedule_steps final_learning_rate lr_warmup_steps momentum weight_decay "
     "clip_norm seed imitation_warmup_steps imitation_end_step picture_every evaluate_every "
-    "virtual_cpus worker_timeout brightness ema flip width",
+    "virtual_cpus worker_timeout brightness ema flip",
 }
 
 
@@ -26,7 +26,7 @@ _MOST = 2**32 - 1
 
 def check_finite(config: Any) -> None:
     """Raises UserError for an option (of a dataclass) that is infinite, not a number, or too large."""
-    for field in dataclasses.fields(config):
+    for field in flag_fields(config):
         value = getattr(config, field.name)
         if field.type == "int" and value > _MOST:
             raise UserError(f"--{field.name}={value}: must be at most {_MOST}")
@@ -51,7 +51,7 @@ def validate_values(config: ExperimentConfig) -> None:
         for name in names.split():
             if getattr(config, name) < least:
                 raise UserError(f"--{name}={getattr(config, name)}: must be at least {least}")
-    for field in dataclasses.fields(config):
+    for field in flag_fields(config):
         choices, value = field.metadata["choices"], getattr(config, field.name)
         if choices and value not in choices:
             raise UserError(f"--{field.name}={value}: {did_you_mean(value, choices)}")
@@ -61,19 +61,20 @@ def validate_values(config: ExperimentConfig) -> None:
         getattr(config, name)
     if config.flip > 1:
         raise UserError(f"--flip={config.flip}: a probability is expected")
-    if config.dropout != -1 and not 0 <= config.dropout < 1:
-        raise UserError(f"--dropout={config.dropout}: must be at least 0 and below 1")
     config.size  # noqa: B018  raises where it is malformed
 
 
 def _validate_names(config: ExperimentConfig) -> None:
-    for flag, asked in (("model", True), ("teacher_model", config.imitation and config.teacher_model)):
-        name = getattr(config, flag)
-        if asked and name not in registry.names():
-            raise UserError(f"--{flag}={name}: no such detector; {did_you_mean(name, registry.names())}")
-    if config.dataset not in datasets.names():
-        known = did_you_mean(config.dataset, datasets.names())
-        raise UserError(f"--dataset={config.dataset}: no such dataset; {known}")
+    """What is chosen by name, and the options that came with it."""
+    if not config.imitation:
+        config = dataclasses.replace(config, teacher_model="")
+    chosen = config.chosen()
+    if fault := chosen.unknown_name():
+        raise UserError(fault)
+    for name, value in config.options.items():
+        if name not in chosen.options:
+            raise UserError(chosen.misplaced(name) or f"unknown flag --{name}; see --help")
+        chosen.options[name].validate(value)
 
 
 def _validate_model(config: ExperimentConfig) -> None:
@@ -82,7 +83,6 @@ def _validate_model(config: ExperimentConfig) -> None:
         kind.check_input_size(config.size)
     except UserError as error:
         raise UserError(f"--input_size={error} ({config.model})") from error
-    registry.check_options(config.model, config.model_options)
     if kind.keeps_shape:
         _validate_shapes(config)
 

@@ -26,6 +26,7 @@ from fgfi_tf import cli
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import kitti, kitti_io
 from fgfi_tf.evaluation.kitti_types import CLASS_NAMES, TYPE_NAMES, Detections, Labels
+from fgfi_tf.options import option
 from fgfi_tf.training import flags
 from fgfi_tf.training.config import parse_numbers
 
@@ -33,9 +34,7 @@ _REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 def _option(default, text: str, choices: tuple[str, ...] = ()):
-    return dataclasses.field(
-        default=default, metadata={"group": "Benchmark", "help": text, "choices": choices}
-    )
+    return option(default, "Benchmark", text, choices)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 
+from fgfi_tf.options import option
 from fgfi_tf.training.config import parse_numbers, parse_size
 
 # So small that networks with random weights stay what they are over the rounds.
@@ -12,9 +13,7 @@ LEARNING_RATE, MOMENTUM = 1e-6, 0.9
 
 
 def _option(default, text: str, choices: tuple[str, ...] = ()):
-    return dataclasses.field(
-        default=default, metadata={"group": "Benchmark", "help": text, "choices": choices}
-    )
+    return option(default, "Benchmark", text, choices)
 
 
 @dataclasses.dataclass(frozen=True)

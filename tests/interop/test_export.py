@@ -61,8 +61,8 @@ def test_signature(exported):
 
 def test_class_names_and_metadata_lie_beside_it(exported):
     assert (exported / "assets" / "classes.txt").read_text() == "Car\nPedestrian\nCyclist\n"
-    card = json.loads((exported / "assets.extra" / "model.json").read_text())
-    assert card == {
+    metadata = json.loads((exported / "assets.extra" / "model.json").read_text())
+    assert metadata == {
         "model": "shuffledet_0.25x",
         "input_size": [64, 128],
         "class_names": list(CLASSES),

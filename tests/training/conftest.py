@@ -7,14 +7,14 @@ import dataclasses
 import pytest
 import tiny_detector
 
-from fgfi_tf.models import registry
 from fgfi_tf.training.config import ExperimentConfig
 
 
 @pytest.fixture(autouse=True)
-def _tiny_detectors(monkeypatch):
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+def _tiny_detectors():
     tiny_detector.register()
+    yield
+    tiny_detector.unregister()
 
 
 @pytest.fixture(scope="session", name="kitti")

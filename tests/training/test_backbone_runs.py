@@ -125,4 +125,4 @@ def test_sizes_and_options_are_checked_by_flag(kitti, tmp_path):
             )
         )
     with pytest.raises(UserError, match=rf"--width: {MODEL} has no such option \(it has --dropout\)"):
-        small(kitti, tmp_path, model=MODEL, width=0.5)
+        small(kitti, tmp_path, model=MODEL, options={"width": 0.5})

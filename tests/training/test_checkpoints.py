@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
-from fgfi_tf.models.card import ModelCard
+from fgfi_tf.models.metadata import ModelMetadata
 from fgfi_tf.training import checkpoints
 from fgfi_tf.training.checkpoints import CheckpointKeeper
 from fgfi_tf.training.loading import load_detector, load_weights
@@ -32,7 +32,7 @@ def saved_fixture(tmp_path):
     keeper = CheckpointKeeper(
         tmp_path / "checkpoints", {"student": detector, "optimizer": optimizer}, step, fingerprint="tiny"
     )
-    ModelCard("tiny", (32, 48), CLASSES).write(keeper.folder)
+    ModelMetadata("tiny", (32, 48), CLASSES).write(keeper.folder)
     for value in (1, 2, 3):
         step.assign(value)
         detector.head.bias.assign(tf.fill([8], float(value)))
@@ -180,7 +180,7 @@ def test_loading_prefers_the_moving_average(tmp_path):
     detector, step = build(), tf.Variable(5, dtype=tf.int64)
     averages = [tf.Variable(tf.fill(v.shape, 0.25)) for v in detector.trainable_variables]
     keeper = CheckpointKeeper(tmp_path, {"student": detector, "averages": averages}, step)
-    ModelCard("tiny", (32, 48), CLASSES).write(tmp_path)
+    ModelMetadata("tiny", (32, 48), CLASSES).write(tmp_path)
     keeper.save()
     loaded = load_detector(tmp_path)
     assert all((v.numpy() == 0.25).all() for v in loaded.trainable_variables)
@@ -193,7 +193,7 @@ def test_paths_without_checkpoint(tmp_path):
         load_detector(tmp_path)
 
 
-def test_malformed_model_card(saved):
+def test_malformed_metadata(saved):
     (saved[0].folder / "model.json").write_text("{")
     with pytest.raises(UserError, match="model.json is malformed"):
         load_detector(saved[0].folder)

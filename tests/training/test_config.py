@@ -9,6 +9,7 @@ import pytest
 
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError
+from fgfi_tf.options import flag_fields
 from fgfi_tf.training import flags
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.validation import validate
@@ -139,12 +140,17 @@ VOC = {"model": "faster_rcnn_vgg11", "input_size": "600x0"}
         ({"saturation": "a,b"}, "--saturation=a,b"),
         ({"drift": "150"}, "--drift=150"),
         ({"flip": 2.0}, "--flip=2.0"),
-        ({"width": 0.5}, "--width: shuffledet_0.5x has no such option (it has --dropout)"),
-        ({"roi_pooling": "align"}, "--roi_pooling: shuffledet_0.5x has no such option"),
-        ({"dropout": 1.0}, "--dropout=1.0: must be at least 0 and below 1"),
+        ({"options": {"width": 0.5}}, "--width: shuffledet_0.5x has no such option (it has --dropout)"),
+        ({"options": {"roi_pooling": "align"}}, "--roi_pooling: shuffledet_0.5x has no such option"),
+        ({"options": {"dropout": 1.0}}, "--dropout=1.0: must be at least 0 and below 1"),
         ({**VOC, "input_size": "20x0"}, "--input_size=20x0: expected are a short side of at least 32"),
         ({**VOC, "input_size": "600x500"}, "--input_size=600x500: expected are "),
-        ({**VOC, "width": -1.0}, "--width=-1.0: must be at least 0"),
+        ({**VOC, "options": {"width": -1.0}}, "--width=-1.0: must be above 0"),
+        ({**VOC, "options": {"width": 0.0}}, "--width=0.0: must be above 0"),
+        ({**VOC, "options": {"roi_pooling": "alin"}}, "--roi_pooling=alin: did you mean align?"),
+        ({"options": {"dropout": "much"}}, "--dropout=much: expected is a value of type float"),
+        ({"options": {"dropout": float("nan")}}, "--dropout=nan: a finite number is expected"),
+        ({"options": {"depth": 3}}, "unknown flag --depth"),
         ({**VOC, "drift": "10x10"}, "--drift: training images of faster_rcnn_vgg11 are mirrored, nothing"),
         ({**VOC, "flip": 0.3}, "--flip=0.3: faster_rcnn_vgg11 takes 0.5"),
         ({**VOC, "jit_compile": True}, "--jit_compile: XLA would compile faster_rcnn_vgg11 anew"),
@@ -160,7 +166,7 @@ def test_impossible_experiments(changes, message):
 
 def test_help_explains_every_flag():
     text = flags.help_text("train.py")
-    for field in dataclasses.fields(ExperimentConfig):
+    for field in flag_fields(ExperimentConfig):
         assert field.name in text
         assert len(field.metadata["help"]) > 15, field.name
 
@@ -196,9 +202,7 @@ def test_published_rows_differ_where_they_should():
     folder = CONFIG_FOLDER / "kitti"
     plain, imitating = (parse(f"--flagfile={folder}/shuffledet_0.25x{s}.cfg") for s in ("", "_imitation"))
     assert imitating.imitation_normalization == 4.0
-    differing = {
-        f.name for f in dataclasses.fields(plain) if getattr(plain, f.name) != getattr(imitating, f.name)
-    }
+    differing = {name for name, value in plain.values().items() if imitating.values()[name] != value}
     assert differing == {"imitation", "teacher_model", "teacher_checkpoint", "output_dir", *ADAPTATION}
 
 
@@ -208,9 +212,7 @@ def test_published_voc_rows():
         parse(f"--flagfile={folder}/{name}.cfg")
         for name in ("vgg11_imitation", "vgg11_no_imitation", "vgg11", "vgg16")
     )
-    differing = {
-        f.name for f in dataclasses.fields(student) if getattr(student, f.name) != getattr(control, f.name)
-    }
+    differing = {name for name, value in student.values().items() if control.values()[name] != value}
     assert differing == {
         "imitation",
         "imitation_adaptation",

@@ -92,9 +92,9 @@ def test_detectors_are_those_that_their_families_build():
     published = {name for name in registry.names() if not name.startswith("tiny")}
     assert published >= {*VARIANTS, *pretrained.VARIANTS, *faster_rcnn.VARIANTS}
     for name in (*VARIANTS, *faster_rcnn.VARIANTS):
-        assert registry.published_teacher(name) in registry.names()
+        assert registry.declaration(name).teacher in registry.names()
     assert registry.detector_class("faster_rcnn_vgg11") is faster_rcnn.FasterRCNN
-    assert registry.published_teacher("tiny") == ""
+    assert registry.declaration("tiny").teacher == ""
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_command_for_a_teacher_of_another_dataset():
         teacher_checkpoint="faster_rcnn_1_7_10021.pth",
     )
     assert early.teacher_command(config) == (
-        "python scripts/train.py --model=faster_rcnn_vgg16 '--data_dir=my data' --dataset=voc "
-        "--train_split=2007_trainval --val_split=2007_test --input_size=600x0 --output_dir=RUN"
+        "python scripts/train.py --model=faster_rcnn_vgg16 '--data_dir=my data' "
+        "--train_split=2007_trainval --val_split=2007_test --output_dir=RUN"
     )
     named = dataclasses.replace(config, teacher_model="faster_rcnn_vgg11", teacher_checkpoint="t")
     assert "--model=faster_rcnn_vgg11" in early.teacher_command(named)

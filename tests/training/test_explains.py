@@ -106,10 +106,10 @@ def test_a_teacher_whose_weights_did_not_all_load_is_refused(experiment, tmp_pat
     half = registry.build(
         "tiny_teacher", input_size=(64, 96), class_names=tiny_detector.CLASSES, dataset="kitti"
     )
-    card = half.card
+    metadata = half.metadata
     half.head = tf.Module()  # a checkpoint that lacks the head's kernel and bias
     tf.train.Checkpoint(student=half, step=tf.Variable(7)).write(str(folder / "ckpt-7"))
-    card.write(folder)
+    metadata.write(folder)
     ask = experiment(imitation=True, teacher_checkpoint=str(tmp_path / "teacher"))
     with pytest.raises(UserError, match=r"ckpt-7 is a checkpoint of another model than tiny_teacher: .*head"):
         run.train(ask)

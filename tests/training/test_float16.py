@@ -12,7 +12,6 @@ from test_run import assert_same, stop_at, weights
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.imitation.distiller import Distiller
-from fgfi_tf.models import registry
 from fgfi_tf.training import run
 from fgfi_tf.training.checkpoints import list_checkpoints
 from fgfi_tf.training.config import ExperimentConfig
@@ -143,8 +142,7 @@ def overflow_at_fixture(monkeypatch):
     def at(steps, factor=Overflowing.factor):
         monkeypatch.setattr(Overflowing, "steps", steps)
         monkeypatch.setattr(Overflowing, "factor", factor)
-        entry = registry.Entry(Overflowing, lambda **options: Overflowing(**{"dropout": 0.3, **options}))
-        monkeypatch.setitem(registry._ENTRIES, "tiny", entry)
+        tiny_detector.register(Overflowing)
 
     return at
 

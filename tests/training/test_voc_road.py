@@ -27,7 +27,7 @@ def experiment(data, output, **changes):
     options = {
         "model": "faster_rcnn_vgg11",
         "input_size": "160x0",
-        "width": 0.05,
+        "options": {"width": 0.05},
         "dataset": "voc",
         "data_dir": str(data),
         "train_split": "2012_train",
@@ -91,8 +91,12 @@ def test_a_run_over_many_shapes_is_traced_once_and_leaves_everything(trained, ca
     assert found["detections"] == found["imitation_mask/level_0"] == [2, 4]
     assert found["evaluation/mAP11"] == [2, 4] and "evaluation/tvmonitor" in found
     assert sorted(ResultLog(folder).results()) == [2, 4]
-    card = json.loads((folder.checkpoints / "model.json").read_text())
-    assert (card["model"], card["options"], card["dataset"]) == ("faster_rcnn_vgg11", {"width": 0.05}, "voc")
+    metadata = json.loads((folder.checkpoints / "model.json").read_text())
+    assert (metadata["model"], metadata["options"], metadata["dataset"]) == (
+        "faster_rcnn_vgg11",
+        {"width": 0.05},
+        "voc",
+    )
     names = weights(folder.checkpoints / "ckpt-4")
     assert not [name for name in names if "teacher" in name]
 
@@ -238,7 +242,7 @@ def test_wrong_input_is_one_clear_line(data, tmp_path):
     bad = tmp_path / "faster_rcnn_1_7_1.pth"
     bad.write_bytes(b"nothing")
     for changes, message in (
-        ({"init_checkpoint": str(bad), "width": 0.05}, "full width; --width=0.05 cannot start from it"),
+        ({"init_checkpoint": str(bad)}, "full width; --width=0.05 cannot start from it"),
         (
             {"init_checkpoint": "/no/vgg11_caffe.pth"},
             "--init_checkpoint: no checkpoint at /no/vgg11_caffe.pth; README says",

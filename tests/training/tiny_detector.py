@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from PIL import Image
 
 from fgfi_tf.geometry import nms
 from fgfi_tf.models import registry
+from fgfi_tf.models.declaration import Declaration
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.dropout import stateless_dropout
 from fgfi_tf.models.normalization import BatchNorm
+from fgfi_tf.options import Option, fraction
 from fgfi_tf.replica import global_counts
 
 STRIDE = 16
@@ -25,7 +28,9 @@ class TinyDetector(Detector):
     """One strided convolution, batch norm, one head: a class and a box for each cell of 16 pixels."""
 
     loss_names = ("class_loss", "box_loss", "confidence_loss", "weight_decay")
-    user_options = ("dropout",)
+    declaration = Declaration(
+        options=(Option("dropout", 0.0, "Share dropped of the feature.", check=fraction),)
+    )
 
     def __init__(self, channels=8, *, input_size, class_names, weight_decay=0.001, dropout=0.0, name="tiny"):
         super().__init__(name=name)
@@ -105,16 +110,26 @@ class TinyDetector(Detector):
         )
 
 
-def register() -> None:
+NAMES = ("tiny", "tiny_plain", "tiny_teacher")
+
+
+def register(kind: type = TinyDetector) -> None:
     """Adds ``tiny`` (with dropout) and ``tiny_teacher`` (wider) to the known detectors."""
-    build = {
-        "tiny": lambda **options: TinyDetector(8, **{"dropout": 0.3, **options}),
-        "tiny_plain": functools.partial(TinyDetector, 8),
-        "tiny_teacher": functools.partial(TinyDetector, 12),
-    }
-    registry._ENTRIES.update(
-        {name: registry.Entry(TinyDetector, function) for name, function in build.items()}
-    )
+    plain = kind.declaration
+    dropping = dataclasses.replace(plain, options=(dataclasses.replace(plain.options[0], default=0.3),))
+    for name, channels, declared in (
+        ("tiny", 8, dropping),
+        ("tiny_plain", 8, plain),
+        ("tiny_teacher", 12, plain),
+    ):
+        build = functools.partial(kind, channels)
+        registry.register(name, kind, build=build, declaration=declared, replace=True)
+
+
+def unregister() -> None:
+    """Takes them away again."""
+    for name in NAMES:
+        registry.unregister(name)
 
 
 def write_kitti(root: Path, frames: int = 12, empty: tuple[int, ...] = (3, 7)) -> Path:

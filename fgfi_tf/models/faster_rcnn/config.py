@@ -7,12 +7,8 @@ import dataclasses
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry.nms import KINDS as NMS_KINDS
 from fgfi_tf.models.backbones.vgg import LAYOUTS
+from fgfi_tf.models.builtin import VOC_CLASSES
 from fgfi_tf.models.faster_rcnn import roi_align
-
-VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
-    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 
 SMALLEST_SIDE = 32
 

@@ -9,11 +9,12 @@ import tf_keras as keras
 
 from fgfi_tf import streams
 from fgfi_tf.geometry import boxes as forms
+from fgfi_tf.models import builtin
 from fgfi_tf.models.backbones.backbone import Backbone
 from fgfi_tf.models.backbones.vgg import VGG, scaled
 from fgfi_tf.models.detector import Batch, Detector, Outputs
 from fgfi_tf.models.faster_rcnn import losses, proposal_targets, proposals, roi_align, rpn_targets
-from fgfi_tf.models.faster_rcnn.config import VOC_CLASSES, FasterRCNNConfig, check_input_size
+from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig, check_input_size
 from fgfi_tf.models.faster_rcnn.detections import final_detections
 from fgfi_tf.models.faster_rcnn.head import BoxHead
 from fgfi_tf.models.faster_rcnn.initializers import FoldedNormal
@@ -49,10 +50,7 @@ class FasterRCNN(Detector):
     box_resize = "corners"
     loss_names = ("rpn_class", "rpn_box", "rcnn_class", "rcnn_box")
     keeps_shape = True
-    user_options = ("width", "roi_pooling", "dropout")
-    default_input_size = (600, 0)
-    default_class_names = VOC_CLASSES
-    default_dataset = "voc"
+    declaration = builtin.FASTER_RCNN
 
     def __init__(
         self,

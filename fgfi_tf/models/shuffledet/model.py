@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry import anchors as anchor_grids
-from fgfi_tf.models import pixels
+from fgfi_tf.models import builtin, pixels
 from fgfi_tf.models.shuffledet.network import VARIANTS, ShuffleBackbone
-from fgfi_tf.models.shuffledet.single_map import KITTI_CLASSES, SingleMapDetector
+from fgfi_tf.models.shuffledet.single_map import SingleMapDetector
 
 
 class ShuffleDet(SingleMapDetector):
@@ -25,12 +25,14 @@ class ShuffleDet(SingleMapDetector):
         UserError: for an unknown variant, an impossible input size or dropout.
     """
 
+    declaration = builtin.SHUFFLEDET
+
     def __init__(
         self,
         variant: str = "shuffledet_1x",
         *,
         input_size: tuple[int, int] = anchor_grids.SHUFFLEDET_INPUT,
-        class_names: tuple[str, ...] = KITTI_CLASSES,
+        class_names: tuple[str, ...] = builtin.KITTI_CLASSES,
         weight_decay: float = 0.0005,
         dropout: float = 0.5,
         folded: bool = False,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry import anchors as anchor_grids
-from fgfi_tf.models import backbones
+from fgfi_tf.models import backbones, builtin
 from fgfi_tf.models.shuffledet.joined_maps import JoinedMaps
-from fgfi_tf.models.shuffledet.single_map import KITTI_CLASSES, STRIDE, SingleMapDetector
+from fgfi_tf.models.shuffledet.single_map import STRIDE, SingleMapDetector
 
 SUFFIX = "_shuffledet"
 VARIANTS = {f"{name}{SUFFIX}": name for name in backbones.NAMES}
@@ -27,12 +27,14 @@ class BackboneShuffleDet(SingleMapDetector):
         UserError: for an impossible input size or dropout.
     """
 
+    declaration = builtin.BACKBONE_SHUFFLEDET
+
     def __init__(
         self,
         variant: str = f"efficientnet_lite0{SUFFIX}",
         *,
         input_size: tuple[int, int] = anchor_grids.SHUFFLEDET_INPUT,
-        class_names: tuple[str, ...] = KITTI_CLASSES,
+        class_names: tuple[str, ...] = builtin.KITTI_CLASSES,
         weight_decay: float = 0.0005,
         dropout: float = 0.0,
         folded: bool = False,

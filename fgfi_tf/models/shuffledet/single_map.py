@@ -19,7 +19,6 @@ from fgfi_tf.models.shuffledet import coding, losses
 from fgfi_tf.replica import global_counts
 
 STRIDE = 16
-KITTI_CLASSES = ("Car", "Pedestrian", "Cyclist")
 # Detection: the best boxes by score, suppressed within their class.
 TOP_DETECTIONS = 64
 NMS_IOU = 0.4
@@ -50,10 +49,6 @@ class SingleMapDetector(Detector):
 
     box_resize = "edges"
     loss_names = ("class_loss", "confidence_loss", "box_loss", "weight_decay")
-    user_options = ("dropout",)
-    default_input_size = anchor_grids.SHUFFLEDET_INPUT
-    default_class_names = KITTI_CLASSES
-    default_dataset = "kitti"
 
     def __init__(
         self,

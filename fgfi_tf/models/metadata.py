@@ -1,4 +1,4 @@
-"""``model.json``: what a checkpoint or an exported model is of."""
+"""``model.json``: what a checkpoint or an exported model is of. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,18 +12,28 @@ MODEL_FILE = "model.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelCard:
-    """The arguments of ``registry.build``, and the data set a model was trained on ("" where not known)."""
+class ModelMetadata:
+    """The arguments of ``registry.build`` that made a model.
+
+    Attributes:
+        model: the detector's name.
+        input_size, class_names: see ``Detector``.
+        options: the detector's own that are not at their defaults.
+        dataset: name of the data set that it was trained on, "" where not known.
+        extensions: files and modules that registered the detector and the data set.
+    """
 
     model: str
     input_size: tuple[int, int]
     class_names: tuple[str, ...]
     options: dict[str, object] = dataclasses.field(default_factory=dict)
     dataset: str = ""
+    extensions: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
-        """The fields by name."""
-        return dataclasses.asdict(self)
+        """The fields by name; ``extensions`` only where there are any."""
+        fields = dataclasses.asdict(self)
+        return fields if self.extensions else {key: fields[key] for key in fields if key != "extensions"}
 
     def write(self, folder: Path) -> None:
         """Writes ``model.json`` into a folder, whole or not at all."""
@@ -33,8 +43,8 @@ class ModelCard:
         scratch.replace(folder / MODEL_FILE)
 
     @classmethod
-    def read(cls, folder: Path) -> ModelCard | None:
-        """The folder's card; None where it has none. Raises UserError for a malformed one."""
+    def read(cls, folder: Path) -> ModelMetadata | None:
+        """The folder's metadata; None where it has none. Raises UserError for a malformed file."""
         path = folder / MODEL_FILE
         if not path.is_file():
             return None
@@ -46,6 +56,7 @@ class ModelCard:
                 tuple(fields["class_names"]),
                 dict(fields.get("options", {})),
                 fields.get("dataset", ""),
+                tuple(fields.get("extensions", ())),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is malformed: {error}") from error

@@ -1,0 +1,106 @@
+"""``--extensions``: files and modules of others, imported for what they register. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from fgfi_tf.errors import UserError, first_line
+from fgfi_tf.paths import user_path
+from fgfi_tf.registries import Registry
+
+_SUFFIX = ".py"
+_LOADED: set[str] = set()
+
+
+def resolve(text: str) -> tuple[str, ...]:
+    """What ``--extensions`` names, separated by commas: files as absolute paths, modules as they are.
+
+    Raises:
+        UserError: a file that is not there.
+    """
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        if part.endswith(_SUFFIX) or "/" in part:
+            path = user_path(part).absolute()
+            if not path.is_file():
+                raise UserError(
+                    f"--extensions={part}: no such file ({path}); a run folder remembers where its "
+                    "extensions were: pass --extensions with where they are now"
+                )
+            part = str(path)
+        found.append(part)
+    return tuple(found)
+
+
+def load(names: Iterable[str], flag: str = "--extensions") -> None:
+    """Imports what :func:`resolve` gives, each once in a process.
+
+    Args:
+        names: absolute paths of files, and names of modules.
+        flag: who names them, for messages.
+
+    Raises:
+        UserError: one that is missing, that raises an error, or that registers nothing.
+    """
+    for name in names:
+        key = os.path.realpath(name) if name.endswith(_SUFFIX) else name
+        if key in _LOADED:
+            continue
+        before = Registry.total
+        try:
+            _import(name)
+        except FileNotFoundError as error:
+            if error.filename != name:
+                raise _failed(flag, name, error) from error
+            raise UserError(
+                f"{flag}={name}: no such file; pass --extensions with the place where it is now"
+            ) from error
+        except ModuleNotFoundError as error:
+            if error.name != name and not name.startswith(f"{error.name}."):
+                raise _failed(flag, name, error) from error
+            raise UserError(f"{flag}={name}: no such module (is its folder in PYTHONPATH?)") from error
+        except UserError as error:
+            raise UserError(f"{flag}={name}: {error}") from error
+        except Exception as error:
+            raise _failed(flag, name, error) from error
+        if Registry.total == before:
+            raise UserError(
+                f"{flag}={name}: registers nothing: it is to call register() of fgfi_tf.models.registry, "
+                "fgfi_tf.data.registry or fgfi_tf.evaluation.registry"
+            )
+        _LOADED.add(key)
+
+
+def _import(name: str) -> None:
+    """Imports a file, as a module whose name no other one has, or a module."""
+    if not name.endswith(_SUFFIX):
+        importlib.import_module(name)
+        return
+    if not Path(name).is_file():
+        raise FileNotFoundError(errno.ENOENT, "no such file", name)
+    module_name = f"fgfi_tf_extension_{Path(name).stem}_{zlib.crc32(name.encode()):08x}"
+    spec = importlib.util.spec_from_file_location(module_name, name)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # where dataclasses look for their module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+
+
+def _failed(flag: str, name: str, error: Exception) -> UserError:
+    """What an error says, its type, and the last line of the file that it went through."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
+    where = f", line {lines[-1]}" if lines else ""
+    if isinstance(error, SyntaxError) and error.filename == name:
+        where = f", line {error.lineno}"
+    return UserError(f"{flag}={name}{where}: {type(error).__name__}: {first_line(error)}")

@@ -1,0 +1,57 @@
+"""The detectors of this package as they are declared: known by name without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from fgfi_tf.models.declaration import IMAGENET, Declaration
+from fgfi_tf.options import Option, fraction, positive
+
+KITTI_CLASSES = ("Car", "Pedestrian", "Cyclist")
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+BACKBONES = ("efficientnet_lite0", "efficientnet_b0", "mobilenet_v2", "resnet50")
+
+_DROPOUT = Option("dropout", 0.5, "Share dropped in front of the last layers while training.", check=fraction)
+SHUFFLEDET = Declaration(
+    options=(_DROPOUT,),
+    input_size=(384, 1248),
+    class_names=KITTI_CLASSES,
+    dataset="kitti",
+    teacher="shuffledet_1x",
+)
+BACKBONE_SHUFFLEDET = dataclasses.replace(
+    SHUFFLEDET, options=(dataclasses.replace(_DROPOUT, default=0.0),), pretrained=(IMAGENET,), teacher=""
+)
+FASTER_RCNN = Declaration(
+    options=(
+        Option("width", 1.0, "Factor on every channel count.", check=positive),
+        Option(
+            "roi_pooling",
+            "reference",
+            "How regions are pooled: reference (the published 8 x 8 points averaged to 7 x 7), align "
+            "(RoIAlign), crop_and_resize (TensorFlow's kernel).",
+            ("reference", "align", "crop_and_resize"),
+        ),
+        _DROPOUT,
+    ),
+    input_size=(600, 0),
+    class_names=VOC_CLASSES,
+    dataset="voc",
+    teacher="faster_rcnn_vgg16",
+)
+
+_SHUFFLEDET = "fgfi_tf.models.shuffledet:ShuffleDet"
+_BACKBONE = "fgfi_tf.models.shuffledet:BackboneShuffleDet"
+_FASTER_RCNN = "fgfi_tf.models.faster_rcnn:FasterRCNN"
+#: Name, class, what builds it (given the name first), declaration.
+DETECTORS: tuple[tuple[str, str, str, Declaration], ...] = (
+    *((f"{name}_shuffledet", _BACKBONE, _BACKBONE, BACKBONE_SHUFFLEDET) for name in BACKBONES),
+    *((f"shuffledet_{width}", _SHUFFLEDET, _SHUFFLEDET, SHUFFLEDET) for width in ("1x", "0.5x", "0.25x")),
+    *(
+        (f"faster_rcnn_{name}", _FASTER_RCNN, "fgfi_tf.models.faster_rcnn:build", FASTER_RCNN)
+        for name in ("vgg11", "vgg16")
+    ),
+)
