@@ -55,7 +55,7 @@ def define(config_class: type = ExperimentConfig) -> absl_flags.FlagValues:
     """Flags for every field of a dataclass whose fields carry group, help and choices."""
     values = absl_flags.FlagValues()
     for field in dataclasses.fields(config_class):
-        text = field.metadata["help"]
+        text = _text(field)
         if field.metadata["choices"]:
             absl_flags.DEFINE_enum(
                 field.name, field.default, field.metadata["choices"], text, flag_values=values
@@ -186,6 +186,12 @@ def _grouped(config_class: type) -> dict[str, list[dataclasses.Field]]:
     return groups
 
 
+def _text(field: dataclasses.Field) -> str:
+    """What the help says; a text that depends on what is registered is made now."""
+    text = field.metadata["help"]
+    return text() if callable(text) else text
+
+
 def _flag_help(field: dataclasses.Field) -> list[str]:
     choices = "|".join(field.metadata["choices"])
     kind = choices or ("FLOAT|auto" if field.type == "float | str" else field.type.upper())
@@ -193,7 +199,7 @@ def _flag_help(field: dataclasses.Field) -> list[str]:
     shown = ("on" if field.default else "off") if field.type == "bool" else field.default
     listed = field.metadata.get("names")
     known = f" Known: {', '.join(listed())}." if listed else ""
-    text = f"{field.metadata['help']}{known} Default: {'empty' if shown == '' else shown}."
+    text = f"{_text(field)}{known} Default: {'empty' if shown == '' else shown}."
     return [f"  {usage}", *textwrap.wrap(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)]
 
 
