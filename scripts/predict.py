@@ -10,7 +10,7 @@ import dataclasses
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +22,15 @@ from fgfi_tf import cli
 from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry as protocols
-from fgfi_tf.options import option
+from fgfi_tf.evaluation import results as formats
+from fgfi_tf.evaluation.boxes import Boxes
+from fgfi_tf.evaluation.command import PROTOCOL
+from fgfi_tf.options import Chooses, option
 from fgfi_tf.outputs import OutputFolder
 from fgfi_tf.training import flags
 from fgfi_tf.training.config import extensions_option
 
 if TYPE_CHECKING:
-    from fgfi_tf.evaluation.protocol import Protocol
     from fgfi_tf.prediction import ImageFile, Predictor
 
 _LISTED = 20
@@ -50,10 +52,14 @@ class PredictConfig:
     )
     min_score: float = option(0.3, "Prediction", "Lowest score drawn; the result files hold every detection.")
     max_megapixels: float = option(MAX_MEGAPIXELS, "Prediction", "Larger images are passed over.")
-    format: str = option(
+    results: str = option(
         "",
         "Prediction",
-        f"Format of the result files, {' or '.join(protocols.names())} (empty: that of the training data).",
+        "Format of the result files (empty: that of the training data).",
+        chooses=Chooses("format of result files", formats.FORMATS.keys),
+    )
+    format: str = option(
+        "", "Prediction", "Protocol whose own format the result files have.", chooses=PROTOCOL
     )
     extensions: str = extensions_option("Prediction")
     model: str = option("", "Prediction", "Detector; needed for TF1 checkpoints and .pth files only.")
@@ -72,8 +78,9 @@ def main(argv: Sequence[str]) -> int:
     paths = [config.images] if whole else [part for part in config.images.split(",") if part]
     files = prediction.find_images(paths, leave_out=config.output_dir)
     predictor = prediction.Predictor.load(config.model_path, config.model)
-    protocol = _protocol(config, predictor)
-    output = _output(config, predictor, protocol, files)
+    form = _format(config, predictor)
+    output = _output(config, predictor, form, files)
+    kept: dict[str, dict[str, np.ndarray]] = {}
     failed: list[UserError] = []
 
     def report(error: UserError) -> None:
@@ -84,39 +91,52 @@ def main(argv: Sequence[str]) -> int:
     for file, image, found in prediction.predict_files(predictor, files, report, config.max_megapixels):
         picture = prediction.draw_detections(image, found, predictor.class_names, config.min_score)
         output.append(_picture_name(file), _png(picture))
-        detections = protocol.detections({file.name: found}, predictor.class_names)
-        output.append_all(protocol.result_files(detections, ""))
+        if form.grows:
+            output.append_all(_results(form, {file.name: found}, predictor))
+        else:
+            kept[file.name] = found
         done += 1
+    if not form.grows:
+        output.append_all(_results(form, kept, predictor))
     print(f"{done} of {len(files)} images: pictures and result files in {output.folder}")
     if failed:
         _list_failed(failed)
     return 1 if failed else 0
 
 
-def _protocol(config: PredictConfig, predictor: Predictor) -> Protocol:
+def _format(config: PredictConfig, predictor: Predictor) -> formats.Format:
     """What writes the results; refuses, before an image is read, a format that does not fit the model."""
     from fgfi_tf.data import registry as datasets
 
-    if not (config.format or predictor.dataset):
+    if not (config.results or config.format or predictor.dataset):
         raise UserError(
             f"{predictor.name} does not say what it was trained on, and so in which format results are: "
-            f"--format={' or --format='.join(protocols.names())}"
+            f"--results={' or --results='.join(formats.FORMATS)}"
         )
-    protocol = protocols.get(config.format or datasets.entry(predictor.dataset).protocol)
+    name = config.results
+    if not name:
+        name = protocols.protocol_class(config.format or datasets.entry(predictor.dataset).protocol).results
+    form = formats.format_of(name)
     try:
-        protocol.detections({"class": _detections(len(predictor.class_names))}, predictor.class_names)
+        _results(form, {"class": _detections(len(predictor.class_names))}, predictor)
     except UserError as error:
         raise UserError(f"{predictor.name} does not fit the format of the results: {error}") from error
-    return protocol
+    return form
+
+
+def _results(
+    form: formats.Format, frames: Mapping[str, dict[str, np.ndarray]], predictor: Predictor
+) -> dict[str, str]:
+    return form.write(Boxes.of_detections(frames, predictor.class_names), "")
 
 
 def _output(
-    config: PredictConfig, predictor: Predictor, protocol: Protocol, files: Sequence[ImageFile]
+    config: PredictConfig, predictor: Predictor, form: formats.Format, files: Sequence[ImageFile]
 ) -> OutputFolder:
     """The folder of the results; refuses, before an image is read, to write over what is there."""
     output = OutputFolder(config.output_dir, "output_dir", config.overwrite)
     nothing = {file.name: _detections(0) for file in files}
-    results = protocol.result_files(protocol.detections(nothing, predictor.class_names), "")
+    results = _results(form, nothing, predictor)
     output.check([*map(_picture_name, files), *results], [file.path for file in files])
     return output
 

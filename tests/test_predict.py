@@ -14,7 +14,7 @@ from fgfi_tf import cli
 from fgfi_tf.data import voc_raw
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry as protocols
-from fgfi_tf.evaluation import voc_io
+from fgfi_tf.evaluation.voc import files as voc_io
 from fgfi_tf.prediction import Predictor, find_images
 
 KITTI_CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -237,11 +237,19 @@ def test_results_inside_the_input_are_no_input(run, tmp_path):
 @pytest.mark.parametrize(
     "model, arguments, message",
     [
-        ({"dataset": ""}, [], "MODEL does not say what it was trained on.*--format=kitti or --format=voc"),
-        ({"dataset": "", "classes": ("dog",)}, ["--format=kitti"], "MODEL does not fit .*class 'dog'"),
-        ({"classes": ("dog",)}, [], "MODEL does not fit the format of the results: .*class 'dog'"),
+        (
+            {"dataset": ""},
+            [],
+            "MODEL does not say what it was trained on.*--results=kitti or --results=comp4",
+        ),
+        (
+            {"dataset": "", "classes": ("hot dog",)},
+            ["--format=kitti"],
+            "MODEL does not fit .*class 'hot dog'",
+        ),
+        ({"classes": ("hot dog",)}, [], "MODEL does not fit the format of the results: .*class 'hot dog'"),
         ({"dataset": "mine"}, [], "unknown dataset 'mine'"),
-        ({}, ["--format=yolo"], "unknown kind of result files 'yolo'"),
+        ({}, ["--format=yolo"], "unknown protocol 'yolo'"),
     ],
 )
 def test_a_model_without_a_format_fails_before_a_picture_is_read(
@@ -273,7 +281,7 @@ def test_what_predict_writes_of_names_with_blanks_evaluate_reads(run, tmp_path):
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels/my photo.txt").write_text("Car 0 0 0 0 0 7 5 1 1 1 1 1 1 1\n")
     kitti = protocols.get("kitti")
-    truths = kitti.read_truths(str(tmp_path / "labels"), "")
+    truths = kitti.read_ground_truth(str(tmp_path / "labels"), "")
     detections = kitti.read_detections(str(tmp_path / "kitti"), truths, "", False)
     np.testing.assert_array_equal(detections.boxes, [[0, 0, 7, 5]])
 

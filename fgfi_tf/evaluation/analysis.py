@@ -1,19 +1,21 @@
 """What becomes of the detections: correct, or wrong in which way; and which objects are missed.
 
-Operating point: for each class and difficulty the n_gt highest-scored detections, as many as there
+The same for every protocol: it sees what counts (``Setting``) and when two boxes are a pair (``Rule``).
+
+Operating point: for each class and setting the n_gt highest-scored detections, as many as there
 are objects that count. A perfect detector has n_gt correct ones there, and every wrong one
 stands for an object it could have found. Detections that the protocol does not count (on ignored
-objects, in DontCare areas; official: too low) are left out before.
+objects, in areas left out, too low for it) are left out before.
 
 Each of these detections, best score first, is exactly one of
 
-* ``correct``: overlaps a counted object of its class by more than the class's minimum overlap, and
-  no earlier detection took the object; where several objects are free, it takes the best overlap.
-* ``repeated``: overlaps counted objects of its class that much, but earlier ones took them all.
-* ``classification``: overlaps an object of another type by more than the minimum overlap (any type
-  but DontCare and the class's neighbour, e.g. Van for Car, which the protocol ignores).
-* ``localisation``: overlaps an object of its class, counted or not, by more than 0.1 and by at most
-  the minimum overlap.
+* ``correct``: a pair with a counted object of its class that no earlier detection took; where several
+  objects are free, it takes the best overlap (``Rule.best_only``: it looks at its best object alone).
+* ``repeated``: a pair with counted objects of its class, but earlier ones took them all.
+* ``classification``: would be a pair with an object of another class (not of a neighbour that the protocol
+  ignores, as KITTI does a Van for Car).
+* ``localisation``: overlaps an object of its class, counted or not, by an IoU above 0.1 that does not
+  suffice.
 * ``background``: the rest.
 
 ``missed`` are the counted objects that no correct detection of the n_gt belongs to.
@@ -25,33 +27,34 @@ The kinds are those of D. Hoiem et al., "Diagnosing Error in Object Detectors", 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from fgfi_tf.evaluation import kitti_matching as matching
-from fgfi_tf.evaluation.kitti import DIFFICULTIES, MIN_OVERLAP, NEIGHBOUR, Difficulty, countable
-from fgfi_tf.evaluation.kitti_types import CLASS_NAMES, DONT_CARE, TYPE_INDEX, Detections, Labels
+from fgfi_tf.evaluation import matching
+from fgfi_tf.evaluation.boxes import Boxes
+from fgfi_tf.evaluation.protocol import Rule, Setting
 
 KINDS = ("correct", "localisation", "classification", "repeated", "background")
 CORRECT, LOCALISATION, CLASSIFICATION, REPEATED, BACKGROUND = range(len(KINDS))
 NOT_COUNTED = -1
 LOCALISATION_OVERLAP = 0.1
-# KITTI's commonest image; label files do not hold the size
-DEFAULT_IMAGE_SIZE = (375, 1242)
 
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """One class at one difficulty.
+    """One class in one setting.
 
     Attributes:
-        counted: int64 [n_gt], the objects that count, rows of the labels.
+        setting: which.
+        counted: int64 [n_gt], the objects that count, rows of the ground truth.
         rows: int64 [K], K <= n_gt, the detections of the operating point, best score first, as
             rows of the detections that were analysed.
         kinds: int64 [K], index into ``KINDS``.
-        missed: int64 [M], rows of the labels.
+        missed: int64 [M], rows of the ground truth.
     """
 
+    setting: Setting
     counted: np.ndarray
     rows: np.ndarray
     kinds: np.ndarray
@@ -63,7 +66,7 @@ class Analysis:
         return len(self.counted)
 
     def rows_of(self, kind: str) -> np.ndarray:
-        """Rows of the detections of a kind; of the labels for ``missed``."""
+        """Rows of the detections of a kind; of the ground truth for ``missed``."""
         return self.missed if kind == "missed" else self.rows[self.kinds == KINDS.index(kind)]
 
     def counts(self) -> dict[str, int]:
@@ -73,67 +76,93 @@ class Analysis:
 
 
 def analyse(
-    detections: Detections, labels: Labels, protocol: str = "official"
-) -> dict[str, dict[str, Analysis]]:
-    """The analysis of every class at every difficulty; both of the same frames, in one order."""
-    return {
-        class_name: {
-            name: _analyse(class_name, difficulty, detections, labels, protocol)
-            for name, difficulty in DIFFICULTIES.items()
-        }
-        for class_name in CLASS_NAMES
-    }
+    detections: Boxes, ground_truth: Boxes, settings: Sequence[Setting], rule: Rule
+) -> list[Analysis]:
+    """The analysis of every setting. Both tables are of the same images in one order, rows by image."""
+    pairs = matching.overlapping_pairs(
+        ground_truth.image,
+        ground_truth.boxes,
+        detections.image,
+        detections.boxes,
+        LOCALISATION_OVERLAP,
+        rule.side,
+    )
+    return [_analyse(setting, rule, detections, ground_truth, *pairs) for setting in settings]
 
 
 def _analyse(
-    class_name: str, difficulty: Difficulty, detections: Detections, labels: Labels, protocol: str
+    setting: Setting,
+    rule: Rule,
+    detections: Boxes,
+    ground_truth: Boxes,
+    truth: np.ndarray,
+    row: np.ndarray,
+    iou: np.ndarray,
 ) -> Analysis:
-    class_index, overlap = TYPE_INDEX[class_name.lower()], MIN_OVERLAP[class_name]
-    rows = _by_score(detections, class_index, difficulty.min_height if protocol == "official" else 0.0)
-    found = detections.take(np.sort(rows))  # frame order, which finding pairs needs
-    counts = countable(labels, class_index, difficulty, protocol)
-    truth, row, iou = matching.overlapping_pairs(
-        labels.frame, labels.boxes, found.frame, found.boxes, LOCALISATION_OVERLAP
-    )
-    rank_of_place = np.argsort(rows)  # places count in frame order, ranks by score
-    place_of_rank = np.argsort(rank_of_place)
-    rank_of_pair = rank_of_place[row]
+    rows = _by_score(detections, setting.looked_at)
+    rank_of_row = np.full(len(detections), -1)
+    rank_of_row[rows] = np.arange(len(rows))
+    mine = rank_of_row[row] >= 0
+    truth, rank, iou = truth[mine], rank_of_row[row[mine]], iou[mine]  # [P]
 
-    near = iou > overlap
-    kind = labels.type[truth]  # of each pair's object
-    own, counted = kind == class_index, counts[truth]
-    neighbour = kind == (-1 if NEIGHBOUR[class_name] is None else NEIGHBOUR[class_name])
-    other = ~own & ~neighbour & (kind != DONT_CARE)
+    near = _suffices(iou, setting.overlap, rule)
+    own, counted, neighbour = setting.own[truth], setting.counted[truth], setting.neighbours[truth]
+    region = setting.regions[truth] & ~counted
+    other = ~own & ~neighbour & ~region & (ground_truth.classes[truth] >= 0)
+    close = near & ~_second_choice(rank, iou, own & ~region) if rule.best_only else near
 
     def marks(pairs: np.ndarray) -> np.ndarray:
-        return np.bincount(rank_of_pair[pairs], minlength=len(rows)) > 0  # [N], by rank
+        return np.bincount(rank[pairs], minlength=len(rows)) > 0  # [N], by rank
 
     kinds = np.full(len(rows), BACKGROUND)
-    kinds[marks(own)] = LOCALISATION
+    kinds[marks(own & ~region)] = LOCALISATION
     kinds[marks(other & near)] = CLASSIFICATION
-    usable = near & own & counted
+    usable = close & own & counted
     kinds[marks(usable)] = REPEATED
-    stuff = _in_stuff(found, labels, overlap)[place_of_rank]
-    kinds[marks(near & ((own & ~counted) | neighbour)) | stuff] = NOT_COUNTED
-    taken_rank, taken_truth = _assign(rank_of_pair[usable], truth[usable], iou[usable])
+    left_out = close & ((own & ~counted & ~region) | neighbour)
+    kinds[marks(left_out) | _inside(setting, rule, detections, ground_truth, rows)] = NOT_COUNTED
+    taken_rank, taken_truth = _assign(rank[usable], truth[usable], iou[usable])
     kinds[taken_rank] = CORRECT
 
-    n_gt = int(counts.sum())
+    n_gt = int(setting.counted.sum())
     top = np.flatnonzero(kinds != NOT_COUNTED)[:n_gt]  # ranks
-    hit = np.zeros(len(labels), bool)
+    hit = np.zeros(len(ground_truth), bool)
     hit[taken_truth[np.isin(taken_rank, top)]] = True
-    return Analysis(np.flatnonzero(counts), rows[top], kinds[top], np.flatnonzero(counts & ~hit))
+    missed = np.flatnonzero(setting.counted & ~hit)
+    return Analysis(setting, np.flatnonzero(setting.counted), rows[top], kinds[top], missed)
 
 
-def _by_score(detections: Detections, class_index: int, min_height: float) -> np.ndarray:
-    """Rows of the class's detections that are high enough, best score first, file order among equals."""
-    rows = np.flatnonzero((detections.type == class_index) & (detections.heights >= min_height))
+def _suffices(iou: np.ndarray, limit: float, rule: Rule) -> np.ndarray:
+    return iou >= limit if rule.at_least else iou > limit
+
+
+def _by_score(detections: Boxes, wanted: np.ndarray) -> np.ndarray:
+    """The wanted rows, best score first, file order among equals."""
+    rows = np.flatnonzero(wanted)
     return rows[np.argsort(-detections.scores[rows], kind="stable")]
 
 
-def _in_stuff(found: Detections, labels: Labels, overlap: float) -> np.ndarray:
-    areas = labels.take(labels.type == DONT_CARE)
-    return matching.covered_shares(found.frame, found.boxes, areas.frame, areas.boxes) > overlap
+def _second_choice(rank: np.ndarray, iou: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """bool [P]: pairs with an own object that is not the one the detection overlaps most (first on a tie)."""
+    pairs = np.flatnonzero(own)
+    order = pairs[np.lexsort((-iou[pairs], rank[pairs]))]
+    later = np.zeros(len(rank), bool)
+    later[order[1:]] = rank[order[1:]] == rank[order[:-1]]
+    return later
+
+
+def _inside(
+    setting: Setting, rule: Rule, detections: Boxes, ground_truth: Boxes, rows: np.ndarray
+) -> np.ndarray:
+    """bool [N]: of ``rows``, those that lie in a region by the minimum overlap of their own area."""
+    areas = ground_truth.take(setting.regions)
+    share = np.zeros(len(detections))
+    if len(areas):
+        found = np.sort(rows)  # image order, which finding pairs needs
+        share[found] = matching.covered_shares(
+            detections.image[found], detections.boxes[found], areas.image, areas.boxes, rule.side
+        )
+    return _suffices(share[rows], setting.overlap, rule)
 
 
 def _assign(rank: np.ndarray, truth: np.ndarray, iou: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -155,8 +184,9 @@ class ObjectRecords:
     Attributes:
         found: bool [N].
         height: float64 [N], pixels.
-        occlusion: int64 [N], 0 to 3.
-        border: float64 [N], distance in pixels to the nearest image border, 0 where it is cut.
+        occlusion: float64 [N], 0 to 3; 0 where the data does not say.
+        border: float64 [N], distance in pixels to the nearest image border, 0 where it is cut; NaN where
+            the image's size is not known.
     """
 
     found: np.ndarray
@@ -166,57 +196,52 @@ class ObjectRecords:
 
 
 def object_records(
-    class_name: str,
-    detections: Detections,
-    labels: Labels,
-    image_sizes: dict[str, tuple[int, int]] | None = None,
+    setting: Setting,
+    rule: Rule,
+    detections: Boxes,
+    ground_truth: Boxes,
+    image_sizes: np.ndarray | None = None,
 ) -> ObjectRecords:
     """Which objects of a class were found, for recall against what makes them hard.
 
     The detections are the highest-scored ones of the class, as many as it has objects; each, best
-    first, takes the free object of greatest overlap above the class's minimum.
+    first, takes the free object of greatest overlap that makes a pair.
 
     Args:
-        class_name: one of ``CLASS_NAMES``.
-        detections: of the same frames as ``labels``, in the same order.
-        labels: the objects.
-        image_sizes: frame id -> (height, width) where known, else ``DEFAULT_IMAGE_SIZE``.
+        setting: of the class.
+        rule: of the protocol.
+        detections: of the same images as ``ground_truth``, in the same order.
+        ground_truth: the objects.
+        image_sizes: (height, width) of each image [images, 2], NaN where not known.
     """
-    class_index = TYPE_INDEX[class_name.lower()]
-    objects = labels.take(labels.type == class_index)
-    rows = _by_score(detections, class_index, 0.0)[: len(objects)]
+    objects = ground_truth.take(setting.own & ~(setting.regions & ~setting.counted))
+    rows = _by_score(detections, detections.of_class(setting.class_name))[: len(objects)]
     found = detections.take(np.sort(rows))
     truth, row, iou = matching.overlapping_pairs(
-        objects.frame, objects.boxes, found.frame, found.boxes, MIN_OVERLAP[class_name]
+        objects.image, objects.boxes, found.image, found.boxes, LOCALISATION_OVERLAP, rule.side
     )
-    _, taken = _assign(np.argsort(rows)[row], truth, iou)
+    near = _suffices(iou, setting.overlap, rule)
+    _, taken = _assign(np.argsort(rows)[row[near]], truth[near], iou[near])
     hit = np.zeros(len(objects), bool)
     hit[taken] = True
-    sizes = image_sizes or {}
-    size = np.array([sizes.get(name, DEFAULT_IMAGE_SIZE) for name in objects.frame_ids]).reshape(-1, 2)
-    height, width = size[objects.frame].T
-    x1, y1, x2, y2 = objects.boxes.T
+    size = np.full((len(objects.image_ids), 2), np.nan) if image_sizes is None else image_sizes
+    height, width = size[objects.image].T
+    x1, y1, x2, y2 = (objects.boxes - np.repeat(objects.corners, 2)).T
     border = np.minimum.reduce([x1, y1, width - 1 - x2, height - 1 - y2]).clip(min=0.0)
-    return ObjectRecords(hit, objects.heights, objects.occlusion.astype(np.int64), border)
+    return ObjectRecords(hit, objects.heights, objects.column("occlusion"), border)
 
 
-def errors_per_frame(
-    analyses: dict[str, dict[str, Analysis]],
-    detections: Detections,
-    labels: Labels,
-    difficulty: str = "moderate",
-) -> np.ndarray:
-    """Wrong detections plus missed objects of all classes: int64 [frames]."""
-    errors = np.zeros(len(labels.frame_ids), np.int64)
-    for by_difficulty in analyses.values():
-        part = by_difficulty[difficulty]
+def errors_per_image(analyses: Iterable[Analysis], detections: Boxes, ground_truth: Boxes) -> np.ndarray:
+    """Wrong detections plus missed objects of these analyses: int64 [images]."""
+    errors = np.zeros(len(ground_truth.image_ids), np.int64)
+    for part in analyses:
         wrong = part.rows[part.kinds != CORRECT]
-        errors += np.bincount(detections.frame[wrong], minlength=len(errors))
-        errors += np.bincount(labels.frame[part.missed], minlength=len(errors))
+        errors += np.bincount(detections.image[wrong], minlength=len(errors))
+        errors += np.bincount(ground_truth.image[part.missed], minlength=len(errors))
     return errors
 
 
-def worst_frames(errors: np.ndarray, count: int) -> np.ndarray:
-    """Indices of at most ``count`` frames with errors, most first, in order of index among equals."""
+def worst_images(errors: np.ndarray, count: int) -> np.ndarray:
+    """Indices of at most ``count`` images with errors, most first, in order of index among equals."""
     order = np.argsort(-errors, kind="stable")
     return order[errors[order] > 0][:count]

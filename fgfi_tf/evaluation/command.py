@@ -7,30 +7,54 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fgfi_tf.data import text_files
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry
+from fgfi_tf.evaluation.boxes import Boxes
 from fgfi_tf.evaluation.comparison import Comparison
-from fgfi_tf.evaluation.protocol import VARIANTS, Protocol
+from fgfi_tf.evaluation.protocol import Protocol, Result
 from fgfi_tf.options import Chooses, option
 
 PROTOCOL = Chooses("protocol", registry.names)
 _FILES, _OUTPUT = "Result files of any detector (no model needed)", "Output"
 
 
+def _of_each(what: Callable[[type[Protocol]], str]) -> str:
+    """A text of each registered protocol that has one; protocols may be registered until it is asked for."""
+    texts = {name: what(registry.protocol_class(name)) for name in registry.names()}
+    return "; ".join(f"{name}: {text}" for name, text in texts.items() if text)
+
+
+def _formats_help() -> str:
+    return f"Format of --labels and results. {_of_each(lambda one: one.files or 'CSV files of boxes')}."
+
+
+def _variants_help() -> str:
+    def variants(one: type[Protocol]) -> str:
+        known = [f"{key} ({text})" for key, text in one.variants.items()]
+        return ", ".join(known) if len(known) > 1 else ""
+
+    return f"Variant of the protocol. {_of_each(variants)}."
+
+
+def _published_help() -> str:
+    rows = _of_each(lambda one: ", ".join(one.published))
+    return f"Row of the published table to show beside it. {rows}."
+
+
 @dataclasses.dataclass(frozen=True)
 class FilesConfig:
-    """Options of an evaluation from text files."""
+    """Options of an evaluation from files."""
 
-    detections: str = option(
-        "", _FILES, "Folder of result files: NNNNNN.txt of KITTI, comp4_det_<set>_<class>.txt of VOC."
-    )
+    detections: str = option("", _FILES, "Folder or file of one detector's results, as --format says.")
     compare: str = option(
         "",
         _FILES,
-        "Several such folders side by side: name=DIR,name=DIR. Shown with what each gains over --baseline; "
+        "Several such results side by side: name=DIR,name=DIR. Shown with what each gains over --baseline; "
         "a name that is a row of the published table (see --published) is shown beside it.",
     )
     baseline: str = option(
@@ -39,69 +63,91 @@ class FilesConfig:
     teacher: str = option(
         "", _FILES, "The model of --compare that taught others: gains are shown as shares of the gap to it."
     )
-    format: str = option("kitti", _FILES, "Their format and protocol.", chooses=PROTOCOL)
-    labels: str = option("", _FILES, "Folder of the label files: NNNNNN.txt, or VOC's Annotations.")
+    format: str = option("kitti", _FILES, _formats_help, chooses=PROTOCOL)
+    labels: str = option("", _FILES, "Folder or file of the ground truth, as --format says.")
     split: str = option("", _FILES, "File with the images to evaluate, one id a line (empty: all labels).")
     allow_missing: bool = option(
         False, _FILES, "Count a missing result file as one without detections; else it is an error."
     )
-    protocol: str = option(
-        "official",
+    metric: str = option(
+        "",
         _OUTPUT,
-        "official: as the current development kits: KITTI's ignores small detections, VOC's accepts an IoU "
-        "of exactly 0.5. reference: as the 2019 code, which does neither; of VOC, scores rounded to three "
-        "decimals.",
-        VARIANTS,
+        "Protocol that evaluates, of any data (empty: that of --format or of the dataset).",
+        chooses=PROTOCOL,
+    )
+    protocol: str = option("official", _OUTPUT, _variants_help)
+    min_overlap: str = option(
+        "", _OUTPUT, "Classes and the IoU of a match, of --metric=kitti: Van=0.7,Car=0.5 (others as usual)."
     )
     output_json: str = option("", _OUTPUT, "Write the results to this file, fractions in full precision.")
     report_dir: str = option("", _OUTPUT, "Write the report (HTML, Markdown, JSON, PNG) to this folder.")
     overwrite: bool = option(
         False, _OUTPUT, "Write over files that are there already and are no earlier results of an evaluation."
     )
-    images: str = option("", _OUTPUT, "Folder of the images: the report shows the worst frames.")
+    images: str = option("", _OUTPUT, "Folder of the images: the report shows the worst of them.")
     min_score: float = option(
-        0.3, _OUTPUT, "Lowest score drawn where the report of --compare shows the same frames of all models."
+        0.3, _OUTPUT, "Lowest score drawn where the report of --compare shows the same images of all models."
     )
     name: str = option("model", _OUTPUT, "What the report calls the model of --detections.")
-    published: str = option(
-        "",
-        _OUTPUT,
-        "Row of the published table to show beside it: "
-        + "; ".join(f"{name}: {', '.join(registry.get(name).published_rows)}" for name in registry.names()),
-    )
+    published: str = option("", _OUTPUT, _published_help)
 
 
 def evaluate_files(config: FilesConfig) -> None:
-    """Evaluates the folder(s), prints the table(s), writes what is asked for.
+    """Evaluates the results, prints the table(s), writes what is asked for.
 
     Raises:
         UserError: for whatever is wrong with flags, folders or files.
     """
-    folders, protocol = _folders(config), registry.get(config.format, config.protocol)
+    folders, source = _folders(config), registry.get(config.format)
+    protocol = open_protocol(config, config.format)
     if not config.labels:
-        raise UserError("--labels is missing: the folder of the label files")
+        raise UserError("--labels is missing: the folder or file of the ground truth")
     protocol.check_published(config.published)
     comparison = Comparison(config.baseline, config.teacher)
     comparison.check(list(folders))
-    check_outputs(config)
-    truths = protocol.read_truths(config.labels, config.split)
+    check_outputs(config, protocol)
+    truth = source.read_ground_truth(config.labels, config.split)
     detections = {
-        name: protocol.read_detections(folder, truths, config.split, config.allow_missing)
-        for name, folder in folders.items()
+        name: source.read_detections(path, truth, config.split, config.allow_missing).to(protocol.corners)
+        for name, path in folders.items()
     }
-    results = {name: protocol.evaluate(found, truths) for name, found in detections.items()}
+    truth = truth.to(protocol.corners)
+    results = {name: protocol.evaluate(found, truth) for name, found in detections.items()}
     print(protocol.table(results if config.compare else {"": results[config.name]}, config.published))
     if config.output_json:
         numbers = {name: result.to_json() for name, result in results.items()}
         write_json(config.output_json, numbers if config.compare else numbers[config.name])
     if config.report_dir:
-        write_report(config, protocol, truths, detections, results)
+        write_report(config, protocol, truth, detections, results)
     if len(results) > 1:
-        metrics = {name: protocol.figures(result) for name, result in results.items()}
+        metrics = {name: result.metrics for name, result in results.items()}
         print("", comparison.table(metrics), "", *comparison.sentences(metrics), sep="\n")
 
 
-def check_outputs(config: FilesConfig) -> None:
+def open_protocol(config: FilesConfig, default: str) -> Protocol:
+    """The protocol that the flags name, or the default one.
+
+    Raises:
+        UserError: an unknown name, variant or overlap.
+    """
+    return registry.get(config.metric or default, config.protocol, parse_overlaps(config.min_overlap))
+
+
+def parse_overlaps(text: str) -> dict[str, float]:
+    """``Van=0.7,Car=0.5`` as numbers. Raises UserError where it is something else."""
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.rpartition("=")
+        number = text_files.number(value)
+        if not name or number is None or not 0 < number < 1 or name in found:
+            raise UserError(
+                f"--min_overlap: {part!r} is not CLASS=IOU with an IoU between 0 and 1, once a class"
+            )
+        found[name] = number
+    return found
+
+
+def check_outputs(config: FilesConfig, protocol: Protocol) -> None:
     """Before the work: --output_json and --report_dir replace earlier results alone, unless told.
 
     Raises:
@@ -110,25 +156,25 @@ def check_outputs(config: FilesConfig) -> None:
     if config.overwrite:
         return
     path = Path(config.output_json)
-    if config.output_json and path.exists() and not _holds_results(path):
+    if config.output_json and path.exists() and not _holds_results(path, protocol):
         raise UserError(
             f"--output_json={path} is there and holds no results of an evaluation; name another file, or "
             "--overwrite writes over it"
         )
     folder = Path(config.report_dir)
     pages = [name for name in ("index.html", "report.md") if (folder / name).exists()]
-    if config.report_dir and pages and not _holds_results(folder / "report.json"):
+    if config.report_dir and pages and not _holds_results(folder / "report.json", protocol):
         raise UserError(
             f"--report_dir={folder}: {pages[0]} is there and is of no report; name another folder, or "
             "--overwrite writes over it"
         )
 
 
-def _holds_results(path: Path) -> bool:
+def _holds_results(path: Path, protocol: Protocol) -> bool:
     """Whether a file is JSON of :func:`write_json` or of a report."""
     try:
         text = path.read_text(encoding="utf-8")
-        return isinstance(json.loads(text), dict) and '"AP11":' in text
+        return isinstance(json.loads(text), dict) and protocol.json_mark in text
     except (OSError, ValueError, RecursionError):
         return False
 
@@ -159,23 +205,25 @@ def _folders(config: FilesConfig) -> dict[str, str]:
 def write_report(
     config: FilesConfig,
     protocol: Protocol,
-    truths: Any,
-    detections: dict[str, Any],
-    results: dict[str, Any],
+    ground_truth: Boxes,
+    detections: Mapping[str, Boxes],
+    results: Mapping[str, Result],
     split: str = "",
 ) -> None:
     """Writes the report of one or several models to ``config.report_dir`` and says where it is.
 
     ``split``: the name of the data set's split, where it is one.
     """
-    from fgfi_tf.evaluation import report  # plotting takes a second to import
+    # plotting takes a second to import
+    from fgfi_tf.evaluation.report.build import Run, build
+    from fgfi_tf.evaluation.report.write import write
 
     if config.compare:  # a name that is a published row is shown beside it
-        rows = {name: (name,) for name in results if name in protocol.published_rows}
+        rows = {name: (name,) * (name in protocol.published) for name in results}
     else:
-        rows = {name: protocol.rows_beside(config.published, split) for name in results}
-    images = Path(config.images) if config.images else None
+        rows = dict.fromkeys(results, protocol.rows_beside(config.published, split))
+    runs = [Run(name, detections[name], result, rows[name]) for name, result in results.items()]
     comparison = Comparison(config.baseline, config.teacher)
-    data = protocol.report(detections, results, truths, images, rows, comparison, config.min_score)
-    path = report.write(data, config.report_dir)
-    print(f"\nreport: {path}")
+    images = Path(config.images) if config.images else None
+    data = build(protocol, runs, ground_truth, images, comparison, config.min_score)
+    print(f"\nreport: {write(data, config.report_dir)}")

@@ -1,6 +1,6 @@
 """Several models side by side: gains over a baseline, and their share of the gap to the teacher.
 
-Knows no protocol: it sees named fractions, of which the first is the one that counts (``Protocol.figures``).
+Knows no protocol: it sees named fractions, of which the first is the one that counts (``Result.metrics``).
 """
 
 from __future__ import annotations

@@ -1,97 +1,250 @@
-"""What every evaluation protocol gives to the scripts. Imports no TensorFlow.
+"""What an evaluation protocol is: matching and AP of its own, over the house's table of boxes.
 
-A protocol's own types of truths, detections and results are its own business: they go from one of its
-methods to another.
+``Protocol.evaluate`` is all that a protocol has to define. Table, metrics for TensorBoard and the best
+checkpoint, kinds of errors, report and result files come with it; each has a default over the table that a
+protocol can refine. Imports no TensorFlow.
 """
 
 from __future__ import annotations
 
+import abc
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation.comparison import ALONE, Comparison
-from fgfi_tf.evaluation.report_data import ReportData
+from fgfi_tf.evaluation import results as result_files
+from fgfi_tf.evaluation.boxes import PIXELS, Boxes, Corners, Frame
 
-Frame = Mapping[str, np.ndarray]
-VARIANTS = ("official", "reference")
+#: Where a measure's mean stands.
+MEAN = ("", "mean")
 
 
-class Protocol:
-    """Base class. A new protocol is one subclass and one entry in ``fgfi_tf.evaluation.registry``.
-
-    Args:
-        variant: ``official``, the benchmark's own rule; ``reference``, that of the 2019 code.
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One measure of a result as tables show it.
 
     Attributes:
-        published_rows: rows of the published table that can be shown beside a result.
+        title: what it is.
+        values: (class, setting) to a fraction, None where there is nothing to say; either may be "".
+        published: the published rows are of this measure.
     """
 
-    published_rows: tuple[str, ...] = ()
+    title: str
+    values: Mapping[tuple[str, str], float | None]
+    published: bool = False
 
-    def __init__(self, variant: str = "official"):
-        self.variant = variant
 
-    def truths(self, frames: Iterable[Mapping[str, Any]], class_names: Sequence[str]) -> Any:
+class Result:
+    """What ``Protocol.evaluate`` gives; a subclass has ``metrics`` and refines the rest.
+
+    Attributes:
+        metrics: named fractions for TensorBoard and the log of a run; the first one ranks checkpoints.
+    """
+
+    metrics: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values in full precision for ``json.dump``."""
+        return {"metrics": dict(self.metrics)}
+
+    def measures(self) -> tuple[Measure, ...]:
+        """What tables show, the most important first."""
+        return (Measure("Metrics", {("", name): value for name, value in self.metrics.items()}),)
+
+    def curves(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+        """(class, setting) to recall and precision; none where a protocol has no such curves."""
+        return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Metrics(Result):
+    """A result of nothing but named fractions."""
+
+    metrics: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What counts of one class, for the analysis of errors. Masks over the rows of the two tables.
+
+    Attributes:
+        class_name: the class.
+        name: of several settings of a class (difficulties), which; else "".
+        own: bool [G], labelled objects of the class, counted or not.
+        counted: bool [G], those that have to be found.
+        looked_at: bool [D], the detections of the class that count.
+        overlap: the IoU of a match.
+        neighbours: bool [G], objects of other classes that may take a detection, which then does not count.
+        regions: bool [G], areas in which a detection does not count.
+    """
+
+    class_name: str
+    name: str
+    own: np.ndarray
+    counted: np.ndarray
+    looked_at: np.ndarray
+    overlap: float
+    neighbours: np.ndarray
+    regions: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How a protocol takes a detection and an object for a pair.
+
+    Attributes:
+        at_least: an IoU equal to the limit suffices.
+        best_only: a detection looks at the object of its class that it overlaps most, taken or not.
+        side: 1 where the width of a box is xmax - xmin + 1 in the protocol's corners.
+    """
+
+    at_least: bool = True
+    best_only: bool = False
+    side: float = 1.0
+
+
+class Protocol(abc.ABC):
+    """Base class. A new protocol is one subclass, and ``fgfi_tf.evaluation.registry.register(name, it)``.
+
+    Args:
+        variant: one of ``variants``; empty: the first.
+        min_overlap: class -> IoU of a match where the user named one.
+
+    Attributes:
+        title: heads the report.
+        files: what ``--labels`` and ``--detections`` are, for ``--help``; empty: CSV files of the table.
+        variants: name -> what it does, for ``--help``.
+        published: row -> (class, setting) -> percent, of the measure that is ``published``.
+        published_source: where the rows are from.
+        corners: how the protocol counts the corners of boxes.
+        results: the format of the result files, a name of ``fgfi_tf.evaluation.results``.
+        json_mark: what tells the JSON file of its results from other files.
+        main_setting: the setting that stands for all where several models are compared.
+        usual_image_size: (height, width) that the report assumes where it is not known.
+    """
+
+    title: ClassVar[str] = "Detection"
+    files: ClassVar[str] = ""
+    variants: ClassVar[Mapping[str, str]] = {"official": "the protocol's own rule"}
+    published: ClassVar[Mapping[str, Mapping[tuple[str, str], float]]] = {}
+    published_source: ClassVar[str] = ""
+    corners: ClassVar[Corners] = PIXELS
+    results: ClassVar[str] = "csv"
+    json_mark: ClassVar[str] = '"metrics":'
+    main_setting: ClassVar[str] = ""
+    usual_image_size: ClassVar[tuple[int, int] | None] = None
+
+    def __init__(self, variant: str = "", min_overlap: Mapping[str, float] | None = None):
+        self.variant = variant or next(iter(self.variants))
+        self.min_overlap = dict(min_overlap or {})
+        if self.variant not in self.variants:
+            raise UserError(f"--protocol={variant} is not one of {', '.join(self.variants)}")
+
+    @abc.abstractmethod
+    def evaluate(self, detections: Boxes, ground_truth: Boxes) -> Result:
+        """The result. Both tables are in the protocol's ``corners``; detections may be of fewer classes."""
+
+    # --- tables in ------------------------------------------------------------------------------
+
+    def ground_truth(self, frames: Iterable[Frame], class_names: Sequence[str]) -> Boxes:
         """From ``PreparedDataset.labels()``."""
-        raise NotImplementedError("a subclass defines truths")
+        return Boxes.of_ground_truth(frames, class_names).to(self.corners)
 
-    def detections(self, frames: Mapping[str, Frame], class_names: Sequence[str]) -> Any:
+    def detections(self, frames: Mapping[str, Frame], class_names: Sequence[str]) -> Boxes:
         """From image id -> ``boxes`` [n,4] (0-based), ``scores`` [n], ``classes`` [n]."""
-        raise NotImplementedError("a subclass defines detections")
+        return Boxes.of_detections(frames, class_names).to(self.corners)
 
-    def evaluate(self, detections: Any, truths: Any) -> Any:
-        """The result, which has ``to_json()``."""
-        raise NotImplementedError("a subclass defines evaluate")
+    def read_ground_truth(self, labels: str, split: str = "") -> Boxes:
+        """From label files; ``split`` is a list of images, or empty."""
+        return result_files.read_csv(labels, split).to(self.corners)
 
-    def table(self, results: Mapping[str, Any], published: str = "", split: str = "") -> str:
+    def read_detections(
+        self, path: str, ground_truth: Boxes, split: str = "", allow_missing: bool = False
+    ) -> Boxes:
+        """From result files, for the images of ``ground_truth``."""
+        found = result_files.read_csv(path, scored=True).select(ground_truth.image_ids, allow_missing=True)
+        return found.to(self.corners)
+
+    # --- what is shown --------------------------------------------------------------------------
+
+    def table(self, results: Mapping[str, Result], published: str = "", split: str = "") -> str:
         """Results by name as text, beside a published row where one is named, or belongs to the split."""
-        raise NotImplementedError("a subclass defines table")
+        measures = {name: result.measures()[0] for name, result in results.items()}
+        columns = {name or "percent": measure.values for name, measure in measures.items()}
+        keys = list(next(iter(columns.values())))
+        labels = [" ".join(filter(None, key)) for key in keys]
+        first = max(map(len, labels)) + 1
+        widths = [max(8, len(name) + 2) for name in columns]
+        head = "".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True))
+        lines = [f"{self.title}, {next(iter(measures.values())).title}", " " * first + head]
+        for key, label in zip(keys, labels, strict=True):
+            cells = [percent(values.get(key)) for values in columns.values()]
+            cells = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+            lines.append(f"{label:<{first}}{cells}")
+        return "\n".join(lines)
 
-    def figures(self, result: Any) -> dict[str, float]:
-        """Named fractions for TensorBoard and the log of a run; the first one ranks checkpoints."""
-        raise NotImplementedError("a subclass defines figures")
+    def facts(self, result: Result, ground_truth: Boxes) -> tuple[tuple[str, str], ...]:
+        """(name, value) that the report says first, beside the numbers of images and boxes."""
+        return (("Protocol", self.variant),) if len(self.variants) > 1 else ()
 
-    def read_truths(self, labels: str, split: str) -> Any:
-        """From a folder of label files; ``split`` is a list of images, or empty."""
-        raise NotImplementedError("a subclass defines read_truths")
+    def note(self, result: Result) -> str:
+        """A sentence on the AP tables of the report, or ""."""
+        return ""
 
-    def read_detections(self, folder: str, truths: Any, split: str, allow_missing: bool) -> Any:
-        """From a folder of result files, for the images of ``truths``."""
-        raise NotImplementedError("a subclass defines read_detections")
+    def rule(self) -> Rule:
+        """For the analysis of errors: when a detection and an object are a pair."""
+        return Rule()
 
-    def result_files(self, detections: Any, split: str) -> dict[str, str]:
-        """Name -> text of the result files; ``split`` is the name of the split, or empty.
+    def settings(self, detections: Boxes, ground_truth: Boxes) -> list[Setting]:
+        """For the analysis of errors: what counts, for each class and setting.
 
-        The texts of a file for different images, one after the other, are its text for all of them.
+        By default the objects of the detections' classes that are not marked ``difficult``, ``crowd`` or
+        ``ignore``; with an IoU of 0.5 or what the user named.
         """
-        raise NotImplementedError("a subclass defines result_files")
+        ignored = ignored_rows(ground_truth)
+        nothing = np.zeros(len(ground_truth), bool)
+        return [
+            Setting(
+                name,
+                "",
+                own := ground_truth.of_class(name),
+                own & ~ignored,
+                detections.of_class(name),
+                self.min_overlap.get(name, 0.5),
+                neighbours=nothing,
+                regions=own & ground_truth.flag("crowd"),
+            )
+            for name in detections.class_names
+        ]
 
-    def report(
-        self,
-        detections: Mapping[str, Any],
-        results: Mapping[str, Any],
-        truths: Any,
-        images: Path | None,
-        published: Mapping[str, tuple[str, ...]],
-        comparison: Comparison = ALONE,
-        min_score: float = 0.3,
-    ) -> ReportData:
-        """The report of models by name.
+    def result_files(self, detections: Boxes, split: str = "") -> dict[str, str]:
+        """Name -> text of the result files; ``split`` is the name of the split, or empty."""
+        return result_files.FORMATS[self.results].write(detections, split)
 
-        ``published``: the rows to show beside some of them; ``comparison``: of several, which are baseline
-        and teacher; ``min_score``: of several, the lowest score drawn in the frames shown of all.
-        """
-        raise NotImplementedError("a subclass defines report")
+    # --- published rows -------------------------------------------------------------------------
 
     def rows_beside(self, row: str, split: str) -> tuple[str, ...]:
         """The published rows to show beside a result: the one named, or those that belong to the split."""
         return (row,) if row else ()
 
-    def check_published(self, row: str) -> None:
+    def check_published(self, *rows: str) -> None:
         """Raises UserError for a row that is not published."""
-        if row not in ("", *self.published_rows):
-            raise UserError(f"--published={row} is not one of {', '.join(self.published_rows)}")
+        for row in rows:
+            if row not in ("", *self.published):
+                known = ", ".join(self.published) or "none: the protocol has no published rows"
+                raise UserError(f"--published={row} is not one of {known}")
+
+
+def ignored_rows(ground_truth: Boxes) -> np.ndarray:
+    """bool [G]: objects that need not be found: difficult ones and crowds, or those that training ignores."""
+    if {"difficult", "crowd"} & set(ground_truth.columns):
+        return ground_truth.flag("difficult") | ground_truth.flag("crowd")
+    return ground_truth.flag("ignore")
+
+
+def percent(value: float | None, decimals: int = 1) -> str:
+    """A fraction as percent for a terminal, "-" where there is none."""
+    return "-" if value is None or np.isnan(value) else f"{100 * value:.{decimals}f}"

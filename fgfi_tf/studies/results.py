@@ -22,7 +22,7 @@ class RunResult:
     Attributes:
         arm, seed, fingerprint: which run of the plan it is (``plan.fingerprint``).
         command: the training's flags, places as in the plan.
-        metrics: ``Protocol.figures`` of the last step.
+        metrics: ``Result.metrics`` of the last step.
         curve: step -> metrics, of every evaluation in the run.
         losses: the last line of the run's ``metrics.csv``.
         seconds: of the training with its evaluations, all starts together.

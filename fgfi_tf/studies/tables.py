@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fgfi_tf.evaluation import plots, report
-from fgfi_tf.evaluation.report_data import (
+from fgfi_tf.evaluation.report import plots
+from fgfi_tf.evaluation.report import write as report
+from fgfi_tf.evaluation.report.data import (
     SERIES_COLORS,
     Curves,
     Figure,

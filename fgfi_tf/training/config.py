@@ -15,6 +15,7 @@ from typing import Any
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.models import registry
 from fgfi_tf.options import Chooses, Chosen, flag_fields, option
 
@@ -178,6 +179,8 @@ class ExperimentConfig:
     keep_checkpoints: int = _run(5, "Newest checkpoints to keep.")
     picture_every: int = _run(500, "Steps between TensorBoard pictures (0: never).")
     evaluate_every: int = _run(0, "Steps between evaluations on --val_split (0: never).")
+    metric: str = _run("", "Protocol of --evaluate_every (empty: the dataset's).", names=protocols.names)
+    min_overlap: str = _run("", "Classes and the IoU of a match, of --metric=kitti: Van=0.7,Car=0.5.")
 
     devices: str = _hardware("", "Devices to use, e.g. gpu:0,gpu:1 (empty: every GPU, else the CPU).")
     virtual_cpus: int = _hardware(0, "Split the CPU into this many devices (to try distribution).")

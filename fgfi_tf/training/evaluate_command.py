@@ -13,6 +13,8 @@ from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command
+from fgfi_tf.evaluation import results as result_formats
+from fgfi_tf.evaluation.boxes import Boxes
 from fgfi_tf.evaluation.protocol import Protocol
 from fgfi_tf.models import registry
 from fgfi_tf.options import option
@@ -52,7 +54,10 @@ class EvaluateConfig(command.FilesConfig):
     results_dir: str = option(
         "",
         _MODEL,
-        "Write the detections there, in the dataset's own format (see --overwrite).",
+        "Write the detections there, in the format --results (see --overwrite).",
+    )
+    results: str = option(
+        "", _MODEL, "Format of --results_dir (empty: the protocol's own).", names=result_formats.FORMATS.keys
     )
     extensions: str = extensions_option(_MODEL)
     model: str = option(
@@ -88,7 +93,6 @@ def _evaluate_model(config: EvaluateConfig) -> None:
     from fgfi_tf.prediction import Predictor
     from fgfi_tf.training import checkpoints, evaluator
 
-    command.check_outputs(config)
     path, predictor = Path(config.checkpoint), None
     if path.joinpath("saved_model.pb").is_file():
         predictor = Predictor.load(path)
@@ -96,21 +100,23 @@ def _evaluate_model(config: EvaluateConfig) -> None:
         early.check_checkpoint("checkpoint", str(path))
         path = checkpoints.find_checkpoint(path)
     config = _with_run_settings(config, predictor.dataset if predictor else _trained_on(path, config.model))
-    dataset, protocol = _open(config)
-    truths = protocol.truths(dataset.labels(), dataset.class_names)
+    protocol = _protocol(config)
+    command.check_outputs(config, protocol)
+    dataset = _open(config)
+    truth = protocol.ground_truth(dataset.labels(), dataset.class_names)
     output = OutputFolder(config.results_dir, "results_dir", config.overwrite)
     if config.results_dir:
-        output.check(_result_names(protocol, dataset, config.val_split))
+        output.check(_result_files(config, protocol, _nothing(protocol, dataset)))
     if predictor is not None:
         frames = evaluator.predict_split(predictor, dataset)
         detections = protocol.detections(frames, predictor.class_names)
-        result = protocol.evaluate(detections, truths)
+        result = protocol.evaluate(detections, truth)
     else:
         run = evaluator.CheckpointEvaluator(dataset, protocol, config.batch_size, config.model)
         result, detections = run(path)
     print(protocol.table({str(path): result}, config.published, config.val_split))
     if config.results_dir:
-        output.append_all(protocol.result_files(detections, config.val_split))
+        output.append_all(_result_files(config, protocol, detections))
         print(f"result files: {config.results_dir}")
     if config.output_json:
         command.write_json(config.output_json, result.to_json())
@@ -118,25 +124,35 @@ def _evaluate_model(config: EvaluateConfig) -> None:
         folder = datasets.entry(config.dataset).image_folder(config.data_dir, config.val_split)
         named = dataclasses.replace(config, images=config.images or str(folder or ""))
         results = {config.name: result}
-        command.write_report(named, protocol, truths, {config.name: detections}, results, config.val_split)
+        command.write_report(named, protocol, truth, {config.name: detections}, results, config.val_split)
 
 
-def _open(config: EvaluateConfig) -> tuple[PreparedDataset, Protocol]:
-    from fgfi_tf.evaluation import registry as protocols
-
-    protocol = protocols.get(datasets.entry(config.dataset).protocol, config.protocol)
+def _protocol(config: EvaluateConfig) -> Protocol:
+    """The protocol of the flags. Raises UserError, also for a wrong --published or --results."""
+    protocol = command.open_protocol(config, datasets.entry(config.dataset).protocol)
     protocol.check_published(config.published)
+    if config.results:
+        result_formats.format_of(config.results)
+    return protocol
+
+
+def _open(config: EvaluateConfig) -> PreparedDataset:
     return datasets.open_split(
         config.dataset, config.data_dir, config.val_split, config.prepared_dir, config.max_megapixels
-    ), protocol
+    )
 
 
-def _result_names(protocol: Protocol, dataset: PreparedDataset, split: str) -> list[str]:
-    """The result files of a split, whatever is detected."""
+def _result_files(config: EvaluateConfig, protocol: Protocol, detections: Boxes) -> dict[str, str]:
+    if config.results:
+        return result_formats.FORMATS[config.results].write(detections, config.val_split)
+    return protocol.result_files(detections, config.val_split)
+
+
+def _nothing(protocol: Protocol, dataset: PreparedDataset) -> Boxes:
+    """A table of the images of a split without a detection."""
     nothing = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "classes": np.zeros(0, np.int32)}
     frames = dict.fromkeys(dataset.image_ids, nothing)
-    detections = protocol.detections(frames, dataset.class_names[: dataset.num_training_classes])
-    return list(protocol.result_files(detections, split))
+    return protocol.detections(frames, dataset.class_names[: dataset.num_training_classes])
 
 
 def _trained_on(path: Path, model: str) -> str:
@@ -177,7 +193,7 @@ def _watch(config: EvaluateConfig) -> None:
     while not (config.dataset and config.val_split) and not folder.flags.is_file():
         time.sleep(config.poll_seconds)
     config = _with_run_settings(config, "")
-    dataset, protocol = _open(config)
+    protocol, dataset = _protocol(config), _open(config)
     run = evaluator.CheckpointEvaluator(dataset, protocol, config.batch_size, config.model)
     results, passed = evaluator.ResultLog(folder), set()
     results.recover()
@@ -186,7 +202,7 @@ def _watch(config: EvaluateConfig) -> None:
     ):
         try:
             result, _ = run(path)
-            best = results.add(path, protocol.figures(result))
+            best = results.add(path, dict(result.metrics))
         except UserError as error:  # deleted meanwhile as one of the older ones, or damaged
             logging.warning("passed over: %s", error)
             passed.add(checkpoints.step_of(path))

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +13,8 @@ import tensorflow as tf
 from fgfi_tf.data import transforms
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation.protocol import Protocol
+from fgfi_tf.evaluation.boxes import Boxes
+from fgfi_tf.evaluation.protocol import Protocol, Result
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.prediction import Predictor, split_detections
 from fgfi_tf.training import batches, checkpoints, loading
@@ -94,11 +94,11 @@ class CheckpointEvaluator:
     ):
         self._stop = stop
         self._dataset, self._protocol, self._batch_size, self._model = dataset, protocol, batch_size, model
-        self._truths = protocol.truths(dataset.labels(), dataset.class_names)
+        self._truth = protocol.ground_truth(dataset.labels(), dataset.class_names)
         self._detector: Detector | None = None
         self._detect: Callable[[PreparedDataset, int], Frames] | None = None
 
-    def __call__(self, path: Path | str) -> tuple[Any, Any]:
+    def __call__(self, path: Path | str) -> tuple[Result, Boxes]:
         """(result, detections) of a checkpoint. Raises UserError where it cannot be loaded, or Abandoned."""
         with precision("none"):
             if self._detector is None:
@@ -109,7 +109,7 @@ class CheckpointEvaluator:
                 loading.load_weights(self._detector, path)
             frames = self._detect(self._dataset, self._batch_size)
         detections = self._protocol.detections(frames, self._detector.class_names)
-        return self._protocol.evaluate(detections, self._truths), detections
+        return self._protocol.evaluate(detections, self._truth), detections
 
 
 class ResultLog:
@@ -135,14 +135,14 @@ class ResultLog:
         except (ValueError, AttributeError) as error:
             raise UserError(f"{self._folder.results} is malformed: {error}; move it away") from error
 
-    def add(self, checkpoint: Path, figures: dict[str, float]) -> bool:
-        """Records ``Protocol.figures`` of a checkpoint; True where it is the best so far (and kept).
+    def add(self, checkpoint: Path, metrics: dict[str, float]) -> bool:
+        """Records ``Result.metrics`` of a checkpoint; True where it is the best so far (and kept).
 
         Raises UserError, and records nothing, where it should be kept and cannot be copied.
         """
         step, results = checkpoints.step_of(checkpoint), self.results()
-        results[step] = figures
-        self._summarise(step, figures)
+        results[step] = metrics
+        self._summarise(step, metrics)
         if best_step(results) != step:
             self._write(results)
             return False
@@ -170,17 +170,17 @@ class ResultLog:
         self._scratch.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
         self._scratch.replace(self._folder.results)
 
-    def _summarise(self, step: int, figures: dict[str, float]) -> None:
+    def _summarise(self, step: int, metrics: dict[str, float]) -> None:
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(str(self._folder.summaries / "evaluation"))
         with self._writer.as_default(step=step):
-            for name, value in figures.items():
+            for name, value in metrics.items():
                 tf.summary.scalar(f"evaluation/{name}", value)
         self._writer.flush()
 
 
 def best_step(results: dict[int, dict]) -> int:
-    """The step of the best of several results, by their first figure; of equal ones, the earliest."""
+    """The step of the best of several results, by their first metric; of equal ones, the earliest."""
     return max(results, key=lambda step: (next(iter(results[step].values())), -step))
 
 

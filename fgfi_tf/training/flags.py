@@ -81,7 +81,7 @@ def _flags(config_class: type, chosen: Chosen) -> list[_Flag]:
                 field.name,
                 field.type,
                 default,
-                about["help"],
+                about["help"]() if callable(about["help"]) else about["help"],
                 about["group"],
                 about["choices"],
                 about["chooses"],

@@ -17,6 +17,7 @@ from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.evaluation import registry as protocols
+from fgfi_tf.evaluation.command import parse_overlaps
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.training import (
     announce,
@@ -246,7 +247,8 @@ def _evaluation(
 ) -> RunEvaluation | None:
     if not config.evaluate_every:
         return None
-    protocol = protocols.get(datasets.entry(config.dataset).protocol)
+    overlaps = parse_overlaps(config.min_overlap)
+    protocol = protocols.get(config.metric or datasets.entry(config.dataset).protocol, "", overlaps)
     evaluator = CheckpointEvaluator(validation, protocol, stop=lambda: bool(request.name))
     return RunEvaluation(config, evaluator, protocol, ResultLog(folder), start, request, log)
 

@@ -85,6 +85,6 @@ class RunEvaluation:
             name = self._request.name
             self._say(f"evaluation of {path.name} given up for {name}; the next start makes up for it")
             return
-        best = self._results.add(path, self._protocol.figures(evaluation))
+        best = self._results.add(path, dict(evaluation.metrics))
         table = self._protocol.table({f"step {step_of(path)}": evaluation})
         self._say(f"\n{table}{'  (best so far)' if best else ''}")

@@ -7,6 +7,8 @@ import math
 from typing import Any
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation import registry as protocols
+from fgfi_tf.evaluation.command import parse_overlaps
 from fgfi_tf.models import registry
 from fgfi_tf.options import did_you_mean, flag_fields
 from fgfi_tf.training.config import AUTO, ExperimentConfig
@@ -126,6 +128,9 @@ def _validate_optimization(config: ExperimentConfig) -> None:
             f"--evaluate_every={config.evaluate_every}: checkpoints are evaluated, so it must be a multiple "
             f"of --checkpoint_every={config.checkpoint_every}"
         )
+    if config.metric:
+        protocols.protocol_class(config.metric)
+    parse_overlaps(config.min_overlap)
     if config.devices and config.virtual_cpus:
         raise UserError("--devices and --virtual_cpus exclude each other")
 

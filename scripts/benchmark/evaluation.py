@@ -11,8 +11,11 @@ import numpy as np
 from benchmark import kitti_eval
 from benchmark.options import Options
 from benchmark.timing import Result, alternate
-from fgfi_tf.evaluation import kitti, kitti_io, voc
-from fgfi_tf.evaluation.voc_types import Detections, Truths
+from fgfi_tf.evaluation import registry
+from fgfi_tf.evaluation.boxes import Boxes
+from fgfi_tf.evaluation.kitti import ap as kitti
+from fgfi_tf.evaluation.kitti import files as kitti_files
+from fgfi_tf.evaluation.voc import ap as voc
 from fgfi_tf.training.config import parse_numbers
 
 
@@ -26,7 +29,7 @@ def kitti_evaluation(options: Options) -> Iterator[Result]:
             some = frames[:count]
 
             def read(some=some):
-                return kitti_io.read_detections(folder / "detections", some), kitti_io.read_labels(
+                return kitti_files.read_detections(folder / "detections", some), kitti_files.read_labels(
                     folder / "labels", some
                 )
 
@@ -42,14 +45,14 @@ def kitti_evaluation(options: Options) -> Iterator[Result]:
 def voc_evaluation(options: Options) -> Iterator[Result]:
     """20 APs of made-up detections in memory."""
     for count in parse_numbers("frames", options.frames, int):
-        truths, detections = _voc_scenes(count)
+        truth, detections = _voc_scenes(count)
         measurements = alternate(
-            {"from arrays": lambda t=truths, d=detections: voc.evaluate(d, t)}, units=count, **options.rounds
+            {"from arrays": lambda t=truth, d=detections: voc.evaluate(d, t)}, units=count, **options.rounds
         )
         yield Result("voc_eval", f"{count} images, {len(detections.scores)} detections", measurements)
 
 
-def _voc_scenes(count: int) -> tuple[Truths, Detections]:
+def _voc_scenes(count: int) -> tuple[Boxes, Boxes]:
     """VOC 2007's 3 objects an image, 20 detections an image of which some fit."""
     random = np.random.default_rng(0)
     names = tuple(f"class{i}" for i in range(20))
@@ -67,4 +70,5 @@ def _voc_scenes(count: int) -> tuple[Truths, Detections]:
             "scores": random.random(20),
             "classes": classes[chosen],
         }
-    return Truths.from_frames(truths, names), Detections.from_frames(detections, names)
+    protocol = registry.get("voc")
+    return protocol.ground_truth(truths, names), protocol.detections(detections, names)

@@ -24,8 +24,12 @@ import numpy as np
 
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation import kitti, kitti_io
-from fgfi_tf.evaluation.kitti_types import CLASS_NAMES, TYPE_NAMES, Detections, Labels
+from fgfi_tf.evaluation.boxes import NO_ALPHA, Boxes
+from fgfi_tf.evaluation.kitti import ap as kitti
+from fgfi_tf.evaluation.kitti import files as kitti_files
+from fgfi_tf.evaluation.kitti.files import TYPE_NAMES
+from fgfi_tf.evaluation.kitti.result import CLASS_NAMES, DIFFICULTIES, VARIANTS
+from fgfi_tf.evaluation.results import write_kitti
 from fgfi_tf.options import option
 from fgfi_tf.training import flags
 from fgfi_tf.training.config import parse_numbers
@@ -44,7 +48,7 @@ class Options:
     frames: str = _option("500,1000,2000,3769", "Numbers of frames to evaluate.")
     repeats: int = _option(5, "Timed runs of each; the median counts.")
     loop_frames: int = _option(1000, "Run the plain loop up to this many frames (it takes minutes beyond).")
-    protocol: str = _option("official", "official or reference.", kitti.PROTOCOLS)
+    protocol: str = _option("official", "official or reference.", VARIANTS)
     detections: str = _option("", "Folder of result files (empty: made-up ones).")
     labels: str = _option("", "Folder of label files (empty: made-up ones).")
     split: str = _option("", "Frames of these folders (empty: all label files).")
@@ -76,7 +80,9 @@ def make_files(folder: Path, n_frames: int, seed: int = 0) -> tuple[str, ...]:
         moved = boxes[seen] + rng.normal(0, 0.06, (len(seen), 4)) * height[seen, None]
         moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2])
         detections[frame] = {"boxes": moved.round(2), "scores": rng.random(len(seen)), "classes": types[seen]}
-    kitti_io.write_detections(folder / "detections", Detections.from_frames(detections))
+    (folder / "detections").mkdir()
+    for name, text in write_kitti(Boxes.of_detections(detections, CLASS_NAMES)).items():
+        (folder / "detections" / name).write_text(text)
     return frames
 
 
@@ -91,34 +97,36 @@ def _medians(call: Callable[[], object], repeats: int) -> tuple[float, float]:
     return statistics.median(clock), statistics.median(processor)
 
 
-def _plain_loop(detections: Detections, labels: Labels, protocol: str) -> dict[str, dict[str, float]]:
+def _plain_loop(detections: Boxes, labels: Boxes, protocol: str) -> dict[str, dict[str, float]]:
     sys.path.insert(0, str(_REPOSITORY / "tests" / "evaluation"))
     try:
         import literal_kitti
     except ImportError as error:
         raise UserError(f"the plain loop is part of the tests, which this checkout lacks: {error}") from None
-    scene: list[tuple[list, list]] = [([], []) for _ in labels.frame_ids]
+    scene: list[tuple[list, list]] = [([], []) for _ in labels.image_ids]
     for row in range(len(labels)):
-        truth = {key: getattr(labels, key)[row] for key in ("occlusion", "truncation", "alpha")}
-        truth |= {"type": TYPE_NAMES[labels.type[row]], "box": labels.boxes[row].tolist()}
-        scene[labels.frame[row]][0].append(truth)
+        truth = {key: labels.columns[key][row] for key in ("occlusion", "truncation", "alpha")}
+        truth |= {"type": TYPE_NAMES[labels.classes[row]], "box": labels.boxes[row].tolist()}
+        scene[labels.image[row]][0].append(truth)
     for row in range(len(detections)):
-        found = {"type": TYPE_NAMES[detections.type[row]], "box": detections.boxes[row].tolist()}
-        found |= {"score": float(detections.scores[row]), "alpha": float(detections.alpha[row])}
-        scene[detections.frame[row]][1].append(found)
+        found = {"type": TYPE_NAMES[detections.classes[row]], "box": detections.boxes[row].tolist()}
+        found |= {
+            "score": float(detections.scores[row]),
+            "alpha": float(detections.column("alpha", NO_ALPHA)[row]),
+        }
+        scene[detections.image[row]][1].append(found)
     return {
         name: {
-            d: literal_kitti.evaluate(scene, name, d, protocol == "official")["AP40"]
-            for d in kitti.DIFFICULTIES
+            d: literal_kitti.evaluate(scene, name, d, protocol == "official")["AP40"] for d in DIFFICULTIES
         }
         for name in CLASS_NAMES
     }
 
 
 def _measure(options: Options, frames: Sequence[str]) -> dict[str, float | int | None]:
-    def read() -> tuple[Detections, Labels]:
-        labels = kitti_io.read_labels(options.labels, frames)
-        return kitti_io.read_detections(options.detections, frames), labels
+    def read() -> tuple[Boxes, Boxes]:
+        labels = kitti_files.read_labels(options.labels, frames)
+        return kitti_files.read_detections(options.detections, frames), labels
 
     def from_text() -> kitti.Evaluation:
         return kitti.evaluate(*read(), options.protocol)
@@ -157,8 +165,8 @@ def _peak(options: Options, n_frames: int) -> float:
 def _print_peak(options: Options, frames: Sequence[str]) -> None:
     import resource
 
-    labels = kitti_io.read_labels(options.labels, frames)
-    kitti.evaluate(kitti_io.read_detections(options.detections, frames), labels, options.protocol)
+    labels = kitti_files.read_labels(options.labels, frames)
+    kitti.evaluate(kitti_files.read_detections(options.detections, frames), labels, options.protocol)
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 
@@ -205,7 +213,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("give both --detections and --labels, or neither")
     if options.labels:
         split, labels = options.split, options.labels
-        return _run(options, kitti_io.read_split(split) if split else kitti_io.list_frames(labels))
+        return _run(options, kitti_files.read_split(split) if split else kitti_files.list_frames(labels))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         frames = make_files(folder, max(parse_numbers("frames", options.frames, int)))

@@ -14,7 +14,11 @@ from hypothesis import strategies as st
 
 from fgfi_tf.data import edges, kitti_raw, text_files, voc_raw
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation import kitti, kitti_io, voc, voc_io
+from fgfi_tf.evaluation.boxes import ONE_BASED, Boxes
+from fgfi_tf.evaluation.kitti import ap as kitti
+from fgfi_tf.evaluation.kitti import files as kitti_io
+from fgfi_tf.evaluation.voc import ap as voc
+from fgfi_tf.evaluation.voc import files as voc_io
 
 EXAMPLES = 4000 if os.environ.get("FGFI_LONG_TESTS") == "1" else 150
 fuzz = settings(
@@ -105,13 +109,19 @@ def test_kitti_labels(folder, content):
     if labels is None:
         return
     np.testing.assert_array_equal(labels.boxes, columns["boxes"])
-    np.testing.assert_array_equal(labels.type, columns["classes"])
+    np.testing.assert_array_equal(labels.classes, columns["classes"])
     for value in columns.values():
         assert (
             np.isfinite(value.astype(np.float32)).all() and np.abs(value.astype(float)).max(initial=0) <= 1e6
         )
-    assert (labels.boxes[:, 2:] >= labels.boxes[:, :2]).all() and set(labels.occlusion) <= {-1, 0, 1, 2, 3}
-    assert all(t == -1 or 0 <= t <= 1 for t in labels.truncation)
+    assert (labels.boxes[:, 2:] >= labels.boxes[:, :2]).all() and set(labels.columns["occlusion"]) <= {
+        -1,
+        0,
+        1,
+        2,
+        3,
+    }
+    assert all(t == -1 or 0 <= t <= 1 for t in labels.columns["truncation"])
     assert len(labels) == sum(
         bool(line.strip()) for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     )
@@ -128,7 +138,7 @@ def test_kitti_results(folder, content):
         return
     assert np.isfinite(found.scores).all() and np.abs(found.boxes).max(initial=0) <= 1e6
     (folder / "a.txt").write_bytes(LABEL)
-    for protocol in kitti.PROTOCOLS:
+    for protocol in kitti.VARIANTS:
         values = kitti.evaluate(found, kitti_io.read_labels(folder, ["a"]), protocol)
         assert all(0 <= r.ap11 <= 1 and 0 <= r.ap40 <= 1 for _, _, r in values)
 
@@ -149,7 +159,7 @@ def test_voc_annotations(folder, content, encoding, skip_unknown):
     assert skip_unknown or not annotation.unknown
     boxes = annotation.arrays()["boxes"]
     assert (boxes[:, 2:] >= boxes[:, :2]).all() and np.abs(boxes).max(initial=0) <= 1e6 + 1
-    truths = attempt(lambda: voc_io.read_truths(folder, ["a"]), folder)
+    truths = attempt(lambda: voc_io.read_ground_truth(folder, ["a"]), folder)
     np.testing.assert_array_equal(truths.boxes, boxes + 1)
 
 
@@ -164,8 +174,8 @@ def test_voc_results(folder, content):
     assert np.isfinite(found.scores).all() and np.abs(found.boxes).max(initial=0) <= 1e6
     truth = {"boxes": np.array([[0.0, 1, 29, 39]]), "classes": [11], "difficult": [False]}
     frames = [{"image_id": name, **truth} for name in images]
-    truths = voc.Truths.from_frames(frames, voc_raw.CLASS_NAMES)
-    for protocol in voc.PROTOCOLS:
+    truths = Boxes.of_ground_truth(frames, voc_raw.CLASS_NAMES).to(ONE_BASED)
+    for protocol in voc.VARIANTS:
         result = voc.evaluate(found, truths, protocol).results["dog"]
         assert 0 <= result.ap_11point <= 1 and 0 <= result.ap_area <= 1
 

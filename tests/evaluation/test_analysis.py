@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from fgfi_tf.evaluation import analysis
-from fgfi_tf.evaluation.kitti_types import TYPE_NAMES, Detections, Labels
+from fgfi_tf.evaluation import analysis, registry
+from fgfi_tf.evaluation.boxes import Boxes
+from fgfi_tf.evaluation.kitti.files import TYPE_NAMES
+from fgfi_tf.evaluation.protocol import Rule
 
 
 def box(x, width=100.0, height=50.0):
@@ -19,11 +21,29 @@ def scene(found, labelled, **labels):
         "scores": [f[2] for f in found],
     }
     objects = {"boxes": [t[0] for t in labelled], "classes": [t[1] for t in labelled]} | labels
-    return Detections.from_frames({"f": detections}, TYPE_NAMES), Labels.from_frames({"f": objects})
+    return Boxes.of_detections({"f": detections}, TYPE_NAMES), Boxes.of_ground_truth(
+        {"f": objects}, TYPE_NAMES
+    )
+
+
+def analyses_of(detections, labels, protocol="official"):
+    """class -> difficulty -> analysis."""
+    own, found = registry.get("kitti", protocol), {}
+    settings = own.settings(detections, labels)
+    for part in analysis.analyse(detections, labels, settings, own.rule()):
+        found.setdefault(part.setting.class_name, {})[part.setting.name] = part
+    return found
+
+
+def records_of(class_name, detections, labels, sizes=((375.0, 1242.0),)):
+    own = registry.get("kitti")
+    settings = own.settings(detections, labels)
+    setting = next(one for one in settings if (one.class_name, one.name) == (class_name, "moderate"))
+    return analysis.object_records(setting, own.rule(), detections, labels, sizes and np.array(sizes))
 
 
 def counts_of(found, labelled, difficulty="moderate", class_name="Car", protocol="official", **labels):
-    part = analysis.analyse(*scene(found, labelled, **labels), protocol)[class_name][difficulty]
+    part = analyses_of(*scene(found, labelled, **labels), protocol)[class_name][difficulty]
     return {kind: number for kind, number in part.counts().items() if number}
 
 
@@ -59,14 +79,14 @@ def test_localisation_begins_above_an_overlap_of_a_tenth(shift, kind):
 
 def test_rows_of_each_kind_and_of_missed_objects():
     found = [(box(2000), "Car", 0.1), (box(200), "Car", 0.9)]
-    part = analysis.analyse(*scene(found, CARS[:2]))["Car"]["moderate"]
+    part = analyses_of(*scene(found, CARS[:2]))["Car"]["moderate"]
     assert part.rows_of("background").tolist() == [0] and part.rows_of("correct").tolist() == [1]
     assert part.rows_of("missed").tolist() == [0] and part.counted.tolist() == [0, 1] and part.n_gt == 2
 
 
 def test_the_better_detection_has_the_object_whatever_the_file_order():
     found = [(box(5), "Car", 0.2), (box(0), "Car", 0.9)]
-    part = analysis.analyse(*scene(found, CARS[:2]))["Car"]["moderate"]
+    part = analyses_of(*scene(found, CARS[:2]))["Car"]["moderate"]
     assert (part.rows.tolist(), part.kinds.tolist()) == ([1, 0], [analysis.CORRECT, analysis.REPEATED])
 
 
@@ -143,32 +163,99 @@ def test_object_records():
         ([600.0, 100.0, 700.0, 150.0], "Pedestrian"),
     ]
     detections, labels = scene([(b, c, s) for b, c, s in found], labelled, occlusion=[0, 2, 0])
-    records = analysis.object_records("Car", detections, labels)
+    records = records_of("Car", detections, labels)
     # two cars: the two best detections are looked at; the first has IoU 40 / 60 with its car
     assert records.found.tolist() == [False, False]
     found[0] = ([0.0, 11.0, 100.0, 60.0], "Car", 0.9)
-    records = analysis.object_records("Car", scene(found, labelled)[0], labels)
+    records = records_of("Car", scene(found, labelled)[0], labels)
     assert records.found.tolist() == [True, False]
     assert (records.height.tolist(), records.occlusion.tolist()) == ([50, 50], [0, 2])
     assert records.border.tolist() == [0, 0]
-    pedestrian = analysis.object_records("Pedestrian", detections, labels, {"f": (160, 750)})
+    pedestrian = records_of("Pedestrian", detections, labels, ((160.0, 750.0),))
     assert pedestrian.border.tolist() == [9]  # 159 - 150 from the lower border
-    assert analysis.object_records("Pedestrian", detections, labels).border.tolist() == [100]
+    assert records_of("Pedestrian", detections, labels).border.tolist() == [100]
+    assert np.isnan(records_of("Pedestrian", detections, labels, None).border[0])
 
 
 @pytest.mark.parametrize("count, expected", [(9, [2, 0, 3]), (1, [2])])
-def test_worst_frames(count, expected):
-    assert analysis.worst_frames(np.array([2, 0, 5, 2]), count).tolist() == expected
+def test_worst_images(count, expected):
+    assert analysis.worst_images(np.array([2, 0, 5, 2]), count).tolist() == expected
 
 
-def test_errors_per_frame():
+def test_errors_per_image():
     frames = {name: {"boxes": [box(0)], "classes": ["Car"]} for name in ("a", "b", "c")}
-    labels = Labels.from_frames(frames)
+    labels = Boxes.of_ground_truth(frames, TYPE_NAMES)
     found = {
         "a": {"boxes": [box(0)], "classes": ["Car"], "scores": [0.9]},
         "b": {"boxes": [box(900)], "classes": ["Car"], "scores": [0.8]},
         "c": {"boxes": [], "classes": [], "scores": []},
     }
-    detections = Detections.from_frames(found)
-    errors = analysis.errors_per_frame(analysis.analyse(detections, labels), detections, labels)
+    detections = Boxes.of_detections(found, TYPE_NAMES)
+    moderate = [parts["moderate"] for parts in analyses_of(detections, labels).values()]
+    errors = analysis.errors_per_image(moderate, detections, labels)
     assert errors.tolist() == [0, 2, 1]
+
+
+# --- VOC: a detection looks at its best object alone, and difficult objects are left out -------------
+
+CLASSES = ("cat", "dog", "cow")
+
+
+def voc_scene():
+    protocol = registry.get("voc")
+    truths = protocol.ground_truth(
+        [
+            {
+                "image_id": "a",
+                "boxes": [[0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9], [60, 0, 69, 9]],
+                "classes": [0, 0, 1, 0],
+                "difficult": [False, False, False, True],
+            },
+            {"image_id": "b", "boxes": [[0, 0, 9, 9]] * 3, "classes": [0, 0, 0], "difficult": [False] * 3},
+        ],
+        CLASSES,
+    )
+    rows = [
+        # cat: five objects count, so the five best that count
+        (0, [0, 0, 9, 9], 0.99),  # correct
+        (0, [60, 0, 69, 9], 0.98),  # difficult: not counted
+        (0, [0, 0, 9, 8], 0.97),  # repeated
+        (0, [40, 0, 49, 9], 0.96),  # on a dog: classification
+        (0, [20, 0, 29, 3], 0.95),  # IoU 0.4: localisation
+        (0, [80, 0, 89, 9], 0.94),  # background
+        (0, [20, 0, 29, 9], 0.93),  # correct, but beyond the five
+        (1, [40, 0, 49, 9], 0.5),  # correct
+    ]
+    frame = dict(zip(("classes", "boxes", "scores"), map(list, zip(*rows, strict=True)), strict=True))
+    nothing = {"classes": [], "boxes": [], "scores": []}
+    return protocol.detections({"a": frame, "b": nothing}, CLASSES), truths
+
+
+def test_voc_kinds_by_hand():
+    detections, truths = voc_scene()
+    protocol = registry.get("voc")
+    settings = protocol.settings(detections, truths)
+    parts = analysis.analyse(detections, truths, settings, protocol.rule())
+    cat, dog, cow = parts
+    np.testing.assert_array_equal(cat.rows, [0, 2, 3, 4, 5])
+    names = [analysis.KINDS[kind] for kind in cat.kinds]
+    assert names == ["correct", "repeated", "classification", "localisation", "background"]
+    np.testing.assert_array_equal(cat.missed, [1, 4, 5, 6])
+    assert dog.counts()["correct"] == 1 and len(dog.missed) == 0
+    assert cow.n_gt == 0 and len(cow.rows) == 0
+    np.testing.assert_array_equal(analysis.errors_per_image(parts, detections, truths), [5, 3])
+
+
+def test_only_the_best_object_is_looked_at_by_voc():
+    # Both detections overlap the first object most (IoU 0.8 and 0.7), the second one by 0.6 and more: KITTI
+    # gives it the free one, VOC takes it as found twice.
+    protocol = registry.get("voc")
+    frame = {"image_id": "a", "boxes": [[0, 0, 99, 99], [0, 30, 99, 129]], "classes": [0, 0]}
+    found = {"boxes": [[0, 2, 99, 101], [0, 10, 99, 109]], "classes": [0, 0], "scores": [0.9, 0.8]}
+    truths = protocol.ground_truth([frame], ("cat",))
+    detections = protocol.detections({"a": found}, ("cat",))
+    settings = protocol.settings(detections, truths)
+    (cat,) = analysis.analyse(detections, truths, settings, protocol.rule())
+    assert [analysis.KINDS[kind] for kind in cat.kinds] == ["correct", "repeated"]
+    (free,) = analysis.analyse(detections, truths, settings, Rule(best_only=False))
+    assert [analysis.KINDS[kind] for kind in free.kinds] == ["correct", "correct"]

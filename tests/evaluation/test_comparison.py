@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation import report_same_frames
+from fgfi_tf.evaluation.boxes import Boxes
 from fgfi_tf.evaluation.comparison import Comparison
+from fgfi_tf.evaluation.report import same_images
+from fgfi_tf.evaluation.report.pictures import ImageFolder
 
 MODELS = {
     "teacher": {"mAP11": 0.70, "Car_easy": 0.80},
@@ -69,28 +72,28 @@ def test_wrong_names(comparison, message):
         comparison.check(list(MODELS))
 
 
-def test_frames_are_spread_over_those_with_objects():
+def test_images_are_spread_over_those_with_objects():
     objects = np.array([0, 2, 3, 1, 5, 2, 2, 0, 4])
     at_hand = np.ones(9, bool)
     # candidates with two objects or more: 1, 2, 4, 5, 6, 8
-    assert report_same_frames.frames_to_show(objects, at_hand, 3) == [1, 4, 8]
+    assert same_images.images_to_show(objects, at_hand, 3) == [1, 4, 8]
     at_hand[4] = False
-    assert report_same_frames.frames_to_show(objects, at_hand, 2) == [1, 8]
+    assert same_images.images_to_show(objects, at_hand, 2) == [1, 8]
     # too few of them: any frame with an image
-    assert report_same_frames.frames_to_show(np.zeros(9), at_hand, 2) == [0, 8]
+    assert same_images.images_to_show(np.zeros(9), at_hand, 2) == [0, 8]
 
 
-def test_a_model_s_boxes_below_the_score_are_not_drawn():
-    image = np.full((60, 416, 3), 90, np.uint8)
-    one = report_same_frames.Drawn(np.array([[10.0, 10, 60, 50]]), ["Car"])
-    low = report_same_frames.Drawn(one.boxes, ["Car"], np.array([0.2]))
-    high = report_same_frames.Drawn(one.boxes, ["Car"], np.array([0.4]))
+def test_a_model_s_boxes_below_the_score_are_not_drawn(tmp_path):
+    Image.fromarray(np.full((60, 416, 3), 90, np.uint8)).save(tmp_path / "a.png")
+    one = {"boxes": [[10.0, 10, 60, 50]], "classes": [0]}
+    truth = Boxes.of_ground_truth({"a": one}, ("Car",))
 
-    def columns(drawn):
-        found = report_same_frames.section(["a"], lambda _: image, lambda _: one, {"m": lambda _: drawn}, 0.3)
-        montage = found.parts[0].pictures[0].image
+    def columns(score):
+        found = Boxes.of_detections({"a": one | {"scores": [score]}}, ("Car",))
+        section = same_images.section({"m": found}, truth, ImageFolder.of(tmp_path, ["a"]), 0.3)
+        montage = section.parts[0].pictures[0].image
         return montage[10:50, 5:421], montage[10:50, 426:842]  # two pictures of 416 with gaps of 5
 
-    truth, model = columns(low)
-    assert (truth != 90).any() and (model == 90).all()
-    assert (columns(high)[1] != 90).any()
+    labelled, model = columns(0.2)
+    assert (labelled != 90).any() and (model == 90).all()
+    assert (columns(0.4)[1] != 90).any()

@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 from places import GOLDEN
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation import kitti, kitti_io, kitti_matching
-from fgfi_tf.evaluation.kitti_types import CLASS_NAMES, TYPE_NAMES, Detections, Labels
+from fgfi_tf.evaluation import matching
+from fgfi_tf.evaluation.boxes import Boxes
+from fgfi_tf.evaluation.kitti import ap as kitti
+from fgfi_tf.evaluation.kitti import files as kitti_io
+from fgfi_tf.evaluation.kitti.files import TYPE_NAMES
+from fgfi_tf.evaluation.kitti.result import CLASS_NAMES
 
 VARIANTS = {"official": "official", "reference": "seed"}
 
@@ -37,7 +41,7 @@ def read_golden(archives, folder, name, labels_name):
     return kitti_io.read_detections(folder / "data", frames), labels
 
 
-@pytest.mark.parametrize("protocol", kitti.PROTOCOLS)
+@pytest.mark.parametrize("protocol", kitti.VARIANTS)
 @pytest.mark.parametrize("name", ["adversarial", "recall_grid"])
 def test_results_of_the_development_kit(tmp_path, name, protocol):
     detections, labels = read_golden(GOLDEN / "kitti_ap", tmp_path, name, name)
@@ -57,6 +61,15 @@ def test_results_of_the_development_kit_on_the_validation_set(tmp_path, shared_p
 
 
 # --- against the plain loop -------------------------------------------------------------------
+
+
+def detections_of(frames):
+    return Boxes.of_detections(frames, CLASS_NAMES)
+
+
+def labels_of(frames):
+    return Boxes.of_ground_truth(frames, TYPE_NAMES)
+
 
 alphas = st.sampled_from([-1.5, 0.0, 0.5, 3.0])
 scores = st.sampled_from([-2e7, -1.0, 0.0, 0.2, 0.5, 0.5, 0.9, 1.0]) | st.floats(0, 1, width=32)
@@ -131,13 +144,13 @@ def as_arrays(scene):
     for i, (t, d) in enumerate(scene):
         labels[f"{i:06d}"]["alpha"] = [o["alpha"] for o in t]
         detections[f"{i:06d}"]["alpha"] = [o["alpha"] for o in d]
-    return Detections.from_frames(detections, TYPE_NAMES), Labels.from_frames(labels)
+    return Boxes.of_detections(detections, TYPE_NAMES), labels_of(labels)
 
 
 def check_against_loop(scene):
     detections, labels = as_arrays(scene)
     orientation = len(detections) > 0
-    for protocol in kitti.PROTOCOLS:
+    for protocol in kitti.VARIANTS:
         evaluation = kitti.evaluate(detections, labels, protocol, orientation=orientation)
         for class_name, difficulty, result in evaluation:
             expected = literal_kitti.evaluate(scene, class_name, difficulty, protocol == "official")
@@ -184,8 +197,8 @@ def test_equals_the_plain_loop_in_crowds():
 
 
 def test_blocks_do_not_change_the_result(monkeypatch):
-    monkeypatch.setattr(kitti_matching, "_PAIR_BLOCK", 50)
-    monkeypatch.setattr(kitti_matching, "_CELL_BLOCK", 700)
+    monkeypatch.setattr(matching, "_PAIR_BLOCK", 50)
+    monkeypatch.setattr(matching, "_CELL_BLOCK", 700)
     check_against_loop(crowd(1, 5, 10, 20))
 
 
@@ -202,7 +215,7 @@ def one_frame(detected, labelled):
         "classes": ["car"] * len(detected),
     }
     labels = {"boxes": square(labelled), "classes": ["CAR"] * len(labelled)}
-    return Detections.from_frames({"a": detections}), Labels.from_frames({"a": labels})
+    return detections_of({"a": detections}), labels_of({"a": labels})
 
 
 def test_two_objects_found_one_false_positive_between():
@@ -222,7 +235,7 @@ def test_perfect_detections_reach_one():
     assert result.ap11 == result.ap40 == 1.0
 
 
-@pytest.mark.parametrize("protocol", kitti.PROTOCOLS)
+@pytest.mark.parametrize("protocol", kitti.VARIANTS)
 def test_nothing_at_all(protocol):
     evaluation = kitti.evaluate(*one_frame([], []), protocol)
     assert evaluation.mean_ap(11) == evaluation.mean_ap(40) == 0.0
@@ -289,23 +302,23 @@ def test_orientation_of_zero_angles_is_not_computed_unless_asked_for():
 
 def test_frames_are_chosen_and_ordered():
     boxes = {"boxes": [[0, 0, 50, 50]], "classes": ["Car"]}
-    labels = Labels.from_frames({"a": boxes, "b": boxes, "c": boxes})
-    detections = Detections.from_frames({"c": boxes | {"scores": [0.5]}, "a": boxes | {"scores": [0.9]}})
+    labels = labels_of({"a": boxes, "b": boxes, "c": boxes})
+    detections = detections_of({"c": boxes | {"scores": [0.5]}, "a": boxes | {"scores": [0.9]}})
     result = kitti.evaluate(detections, labels, frames=["c", "a"])["Car"]["easy"]
     assert (result.n_gt, result.thresholds.tolist()) == (2, [0.9, 0.5])
-    with pytest.raises(UserError, match="frame b has no detections"):
+    with pytest.raises(UserError, match="image b has no detections"):
         kitti.evaluate(detections, labels)
-    with pytest.raises(UserError, match="frame d has no labels"):
+    with pytest.raises(UserError, match="image d has no labels"):
         kitti.evaluate(detections, labels, frames=["a", "d"])
-    with pytest.raises(UserError, match="frame a is listed more than once"):
+    with pytest.raises(UserError, match="image a is listed more than once"):
         kitti.evaluate(detections, labels, frames=["a", "a"])
-    filled = detections.select(labels.frame_ids, allow_missing=True)
+    filled = detections.select(labels.image_ids, allow_missing=True)
     assert kitti.evaluate(filled, labels)["Car"]["easy"].n_gt == 3
     with pytest.raises(UserError, match="protocol 'seed' is not one of official, reference"):
         kitti.evaluate(filled, labels, "seed")
 
 
-@pytest.mark.parametrize("protocol", kitti.PROTOCOLS)
+@pytest.mark.parametrize("protocol", kitti.VARIANTS)
 @pytest.mark.parametrize(
     ("truncation", "occlusion", "counted"),
     [
@@ -329,9 +342,7 @@ def test_objects_at_the_limits_of_the_difficulties(truncation, occlusion, counte
         "occlusion": [occlusion],
     }
     empty = {"boxes": [], "classes": [], "scores": []}
-    evaluation = kitti.evaluate(
-        Detections.from_frames({"a": empty}), Labels.from_frames({"a": row}), protocol
-    )
+    evaluation = kitti.evaluate(detections_of({"a": empty}), labels_of({"a": row}), protocol)
     assert " ".join(name for name, result in evaluation["Cyclist"].items() if result.n_gt) == counted
 
 
@@ -350,6 +361,6 @@ def test_overlap_has_to_be_greater_than_the_limit(name, width, found):
     """A detection of so many hundredths of an object: 0.7 for cars, 0.5 for the others."""
     label = {"boxes": [[0.0, 0, 100, 100]], "classes": [name]}
     detection = {"boxes": [[0.0, 0, width, 100]], "classes": [name], "scores": [0.5]}
-    evaluation = kitti.evaluate(Detections.from_frames({"a": detection}), Labels.from_frames({"a": label}))
+    evaluation = kitti.evaluate(detections_of({"a": detection}), labels_of({"a": label}))
     # recall 1 of one object: all of the 41 positions but 40 of them have no threshold
     assert evaluation[name]["easy"].ap11 == pytest.approx(found / 11)

@@ -4,11 +4,19 @@ import numpy as np
 import pytest
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation import kitti_io
-from fgfi_tf.evaluation.kitti_types import Detections, Labels
+from fgfi_tf.evaluation.boxes import Boxes
+from fgfi_tf.evaluation.kitti import files as kitti_io
+from fgfi_tf.evaluation.kitti.result import CLASS_NAMES
+from fgfi_tf.evaluation.results import write_kitti
 
 RESULT = "Car -1 -1 -10 10.5 20 110 220.25 -1 -1 -1 -1000 -1000 -1000 -10 0.75"
 LABEL = "Pedestrian 0.25 1 -0.5 10.5 20 110 220.25 1.7 0.6 0.8 1.5 1.6 20.5 0.01"
+
+
+def write(folder, detections):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in write_kitti(detections).items():
+        (folder / name).write_text(text)
 
 
 def folder_of(path, **files):
@@ -20,34 +28,42 @@ def folder_of(path, **files):
 
 def test_result_fields(tmp_path):
     found = kitti_io.read_detections(folder_of(tmp_path, a=RESULT, b="", c=RESULT + "\n" + RESULT), "abc")
-    assert found.frame_ids == ("a", "b", "c")
-    assert found.frame.tolist() == [0, 2, 2] and found.type.tolist() == [0, 0, 0]
+    assert found.image_ids == ("a", "b", "c")
+    assert found.image.tolist() == [0, 2, 2] and found.classes.tolist() == [0, 0, 0]
     assert found.boxes[0].tolist() == [10.5, 20, 110, 220.25]
-    assert found.scores.tolist() == [0.75] * 3 and found.alpha.tolist() == [-10] * 3
+    assert found.scores.tolist() == [0.75] * 3 and found.columns["alpha"].tolist() == [-10] * 3
 
 
 def test_label_fields(tmp_path):
     labels = kitti_io.read_labels(folder_of(tmp_path, a=LABEL), "a")
-    assert labels.type.tolist() == [1]
-    assert (labels.truncation[0], labels.occlusion[0], labels.alpha[0]) == (0.25, 1, -0.5)
+    assert labels.classes.tolist() == [1]
+    assert [labels.columns[key][0] for key in ("truncation", "occlusion", "alpha")] == [0.25, 1, -0.5]
 
 
 def test_blanks_blank_lines_line_ends_and_exponents(tmp_path):
     text = "\n\n  " + RESULT.replace(" ", "  ").replace("0.75", "7.5e-1") + "\r\n \t\n" + RESULT + " \n\n"
     found = kitti_io.read_detections(folder_of(tmp_path, a=text, b=RESULT), "ab")
-    assert found.frame.tolist() == [0, 0, 1] and found.scores.tolist() == [0.75] * 3
+    assert found.image.tolist() == [0, 0, 1] and found.scores.tolist() == [0.75] * 3
 
 
 def test_class_names_in_any_letter_case(tmp_path):
     names = ("car", "CAR", "pedestrian", "CyClist", "person_SITTING", "dontcare", "Van")
     text = "\n".join(RESULT.replace("Car", name) for name in names)
-    assert kitti_io.read_detections(folder_of(tmp_path, a=text), "a").type.tolist() == [0, 0, 1, 2, 4, 8, 3]
+    assert kitti_io.read_detections(folder_of(tmp_path, a=text), "a").classes.tolist() == [
+        0,
+        0,
+        1,
+        2,
+        4,
+        8,
+        3,
+    ]
 
 
 def test_a_file_longer_than_one_read(tmp_path):
     lines = [RESULT.replace("0.75", f"{i / 4096}") for i in range(4096)]
     found = kitti_io.read_detections(folder_of(tmp_path, a="\n".join(lines), b=RESULT), "ab")
-    assert found.scores[:-1].tolist() == [i / 4096 for i in range(4096)] and found.frame[-1] == 1
+    assert found.scores[:-1].tolist() == [i / 4096 for i in range(4096)] and found.image[-1] == 1
 
 
 def test_folders_without_any_box(tmp_path):
@@ -117,7 +133,7 @@ def test_a_missing_result_file(tmp_path):
     with pytest.raises(UserError, match=r"b.txt: no such file \(--allow_missing"):
         kitti_io.read_detections(tmp_path, "ab")
     found = kitti_io.read_detections(tmp_path, "ab", allow_missing=True)
-    assert found.frame_ids == ("a", "b") and found.frame.tolist() == [0]
+    assert found.image_ids == ("a", "b") and found.image.tolist() == [0]
 
 
 def test_every_wrong_file_is_named(tmp_path):
@@ -136,7 +152,7 @@ def test_byte_order_marks_and_names_with_blanks(tmp_path):
     mark = "\ufeff"
     folder_of(tmp_path, a=mark + RESULT, b=mark, **{"my photo": mark + RESULT + "\n" + RESULT})
     found = kitti_io.read_detections(tmp_path, kitti_io.list_frames(tmp_path))
-    assert found.frame_ids == ("a", "b", "my photo") and found.frame.tolist() == [0, 2, 2]
+    assert found.image_ids == ("a", "b", "my photo") and found.image.tolist() == [0, 2, 2]
 
 
 def test_missing_folders(tmp_path):
@@ -184,50 +200,18 @@ def test_written_files_are_read_back_equal(tmp_path):
             "classes": rng.integers(0, 3, 20),
         },
     }
-    detections = Detections.from_frames(frames)
-    kitti_io.write_detections(tmp_path / "new" / "data", detections)
+    detections = Boxes.of_detections(frames, CLASS_NAMES)
+    write(tmp_path / "new" / "data", detections)
     assert (tmp_path / "new" / "data" / "000007.txt").read_text() == ""
     back = kitti_io.read_detections(tmp_path / "new" / "data", ["000007", "000003"])
-    for name in ("frame", "type", "boxes", "scores"):
+    for name in ("image", "classes", "boxes", "scores"):
         np.testing.assert_array_equal(getattr(back, name), getattr(detections, name))
 
 
 def test_the_written_line(tmp_path):
     box = {"boxes": [[1, 2.5, 30, 40]], "scores": [0.5], "classes": ["cyclist"]}
-    kitti_io.write_detections(tmp_path, Detections.from_frames({"a": box}))
+    write(tmp_path, Boxes.of_detections({"a": box}, CLASS_NAMES))
     expected = "Cyclist -1 -1 0.0 1.0 2.5 30.0 40.0 0 0 0 0 0 0 0 0.5\n"
     assert (tmp_path / "a.txt").read_text() == expected
-    kitti_io.write_detections(tmp_path, Detections.from_frames({"a": box | {"alpha": [-1.25]}}))
+    write(tmp_path, Boxes.of_detections({"a": box | {"alpha": [-1.25]}}, CLASS_NAMES))
     assert (tmp_path / "a.txt").read_text() == expected.replace("0.0", "-1.25", 1)
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"scores": [np.nan]}, "frame f7: scores holds a value that is not finite"),
-        ({"scores": [0.5, 0.5]}, "frame f7: 1 boxes but 2 scores"),
-        ({"boxes": [[0, 0, 10]]}, r"frame f7: boxes must be \[n, 4\], not \[1, 3\]"),
-        ({"boxes": [[0, 0, np.inf, 1]]}, "frame f7: boxes holds a value that is not finite"),
-        ({"boxes": [[5, 0, 4, 1]]}, "frame f7: a box has x2 < x1 or y2 < y1"),
-        ({"classes": [3]}, "frame f7: class 3 is not below 3"),
-        ({"classes": ["Bus"]}, "frame f7: unknown class 'Bus'"),
-    ],
-)
-def test_wrong_arrays_name_the_frame(change, message):
-    good = {"boxes": [[0, 0, 10, 10]], "scores": [0.5], "classes": [2]}
-    assert Detections.from_frames({"f7": good}).type.tolist() == [2]
-    with pytest.raises(UserError, match=message):
-        Detections.from_frames({"f6": good, "f7": good | change})
-
-
-def test_labels_from_arrays():
-    labels = Labels.from_frames(
-        {
-            "a": {"boxes": [[0, 0, 1, 1]], "classes": [1], "truncation": [0.5]},
-            "b": {"boxes": [], "classes": []},
-        },
-        class_names=("car", "van"),
-    )
-    assert labels.type.tolist() == [3] and labels.truncation.tolist() == [0.5]
-    assert labels.occlusion.tolist() == [0] and labels.alpha.tolist() == [-10]
-    assert len(Labels.from_frames({})) == 0 and len(Detections.from_frames({})) == 0

@@ -8,10 +8,16 @@ import pytest
 from PIL import Image
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation import kitti, plots, report, report_kitti
+from fgfi_tf.evaluation import registry
+from fgfi_tf.evaluation.boxes import Boxes
 from fgfi_tf.evaluation.comparison import Comparison
-from fgfi_tf.evaluation.kitti_types import Detections, Labels
-from fgfi_tf.evaluation.report_data import (
+from fgfi_tf.evaluation.kitti.files import TYPE_NAMES
+from fgfi_tf.evaluation.kitti.result import CLASS_NAMES
+from fgfi_tf.evaluation.protocol import Metrics, Protocol
+from fgfi_tf.evaluation.report import plots
+from fgfi_tf.evaluation.report import write as report
+from fgfi_tf.evaluation.report.build import Run, build
+from fgfi_tf.evaluation.report.data import (
     Bars,
     Curves,
     Figure,
@@ -24,6 +30,9 @@ from fgfi_tf.evaluation.report_data import (
     Table,
     format_value,
 )
+from fgfi_tf.evaluation.report.figures import binned_recall
+
+KITTI, VOC = registry.get("kitti"), registry.get("voc")
 
 VOID = {"meta", "img"}
 
@@ -154,7 +163,7 @@ def kitti_case(rng, score=1.0):
             "classes": ["Car", "Pedestrian", "Cyclist"],
             "scores": scores,
         }
-    return Detections.from_frames(found), Labels.from_frames(labelled)
+    return Boxes.of_detections(found, CLASS_NAMES), Boxes.of_ground_truth(labelled, TYPE_NAMES)
 
 
 @pytest.fixture
@@ -172,37 +181,38 @@ def texts_of(html):
 
 def test_one_model(tmp_path, image_folder):
     detections, labels = kitti_case(np.random.default_rng(0))
-    run = report_kitti.Run("net", detections, kitti.evaluate(detections, labels), published="0.5x")
-    path = report.write(report_kitti.build([run], labels, image_folder), tmp_path / "report")
+    run = Run("net", detections, KITTI.evaluate(detections, labels), published=("0.5x",))
+    path = report.write(build(KITTI, [run], labels, image_folder), tmp_path / "report")
     texts = texts_of(path.read_text())
     for text in (
         "KITTI 2D detection: net",
         "published 0.5x",
         "81.6",
         "57.4",
-        "Worst frames",
+        "Worst images",
         "Missed: tallest objects",
     ):
         assert any(text in found for found in texts), text
-    assert any("Only the 2 of 3 frames" in found for found in texts)
-    assert "Frame 000000: 1 error" in texts  # the missed car; of 0 cyclists 0 detections are looked at
+    assert any("Only the 2 of 3 images" in found for found in texts)
+    assert "Image 000000: 1 error" in texts  # the missed car; of 0 cyclists 0 detections are looked at
     numbers = json.loads((path.parent / "report.json").read_text())["net"]
-    assert numbers["results"]["Car"]["easy"]["AP11"] == run.evaluation["Car"]["easy"].ap11
+    assert numbers["results"]["Car"]["easy"]["AP11"] == run.result["Car"]["easy"].ap11
     assert numbers["analysis"]["Car"]["moderate"]["missed"] == 3
-    assert numbers["published"]["0.5x"]["Car"] == [81.6, 71.7, 61.2]
+    assert numbers["published"]["0.5x"]["Car hard"] == 61.2
 
 
 def test_several_models_with_their_gains(tmp_path, image_folder):
     first, labels = kitti_case(np.random.default_rng(0))
-    nothing = Detections.from_frames(
-        {name: {"boxes": [], "classes": [], "scores": []} for name in first.frame_ids}
+    nothing = Boxes.of_detections(
+        {name: {"boxes": [], "classes": [], "scores": []} for name in first.image_ids},
+        CLASS_NAMES,
     )
     runs = [
-        report_kitti.Run(name, detections, kitti.evaluate(detections, labels))
+        Run(name, detections, KITTI.evaluate(detections, labels))
         for name, detections in (("teacher", first), ("student", nothing), ("student-I", first))
     ]
     comparison = Comparison(baseline="student", teacher="teacher")
-    data = report_kitti.build(runs, labels, image_folder, comparison=comparison, min_score=0.0)
+    data = build(KITTI, runs, labels, image_folder, comparison=comparison, min_score=0.0)
     path = report.write(data, tmp_path / "report")
     texts = texts_of(path.read_text())
     rows = {row.label: row.values for row in data.sections[0].parts[0].rows}
@@ -212,35 +222,125 @@ def test_several_models_with_their_gains(tmp_path, image_folder):
     assert "100 % of the gap to teacher" in data.sections[0].text
     # Ground truth and three models, 416 pixels each with gaps of 5; one row a frame.
     (montage,) = data.sections[1].parts[0].pictures
-    assert data.sections[1].title == "The same frames" and montage.image.shape[1] == 4 * 416 + 5 * 5
-    with Image.open(path.parent / "pictures" / "same_frames.png") as image:
+    assert data.sections[1].title == "The same images" and montage.image.shape[1] == 4 * 416 + 5 * 5
+    with Image.open(path.parent / "pictures" / "same_images.png") as image:
         assert image.size == montage.image.shape[1::-1]
-    assert any("Frame 000000, student:" in text for text in texts)
+    assert any("Image 000000, student:" in text for text in texts)
     assert set(json.loads((path.parent / "report.json").read_text())) == {"teacher", "student", "student-I"}
 
 
 def test_without_images_there_are_no_pictures():
     detections, labels = kitti_case(np.random.default_rng(0))
-    run = report_kitti.Run("net", detections, kitti.evaluate(detections, labels))
-    data = report_kitti.build([run], labels)
+    run = Run("net", detections, KITTI.evaluate(detections, labels))
+    data = build(KITTI, [run], labels)
     assert not [p for s in data.sections for p in s.parts if isinstance(p, Gallery)]
 
 
 def test_image_folders_that_do_not_serve(tmp_path):
     detections, labels = kitti_case(np.random.default_rng(0))
-    run = report_kitti.Run("net", detections, kitti.evaluate(detections, labels))
+    run = Run("net", detections, KITTI.evaluate(detections, labels))
     with pytest.raises(UserError, match="nowhere: no such image folder"):
-        report_kitti.build([run], labels, tmp_path / "nowhere")
-    with pytest.raises(UserError, match="holds no image of the evaluated frames"):
-        report_kitti.build([run], labels, tmp_path)
+        build(KITTI, [run], labels, tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no image of the evaluated ones"):
+        build(KITTI, [run], labels, tmp_path)
     (tmp_path / "000000.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="000000.png: the image is unreadable or truncated"):
-        report_kitti.build([run], labels, tmp_path)
+        build(KITTI, [run], labels, tmp_path)
 
 
 def test_binned_recall():
     found = np.array([1, 1, 0, 0, 1, 1, 1, 1, 1, 0], bool)
     values = np.array([0, 1, 2, 3, 4, 5, 50, 50, 50, -1], float)
     # [0, 5): 5 objects, 3 found; [5, 10): one object, too few; [10, 100): 3, too few
-    recall = report_kitti.binned_recall(found, values, (0, 5, 10, 100))
+    recall = binned_recall(found, values, (0, 5, 10, 100))
     assert recall[0] == pytest.approx(0.6) and np.isnan(recall[1:]).all()
+
+
+# --- VOC --------------------------------------------------------------------------------------
+
+CLASSES = ("cat", "dog", "cow")
+
+
+def voc_case(n_classes=3):
+    """Of dogs all is found, of cats nothing, cows there are none; one difficult cat."""
+    names = (*CLASSES, *(f"class{i}" for i in range(3, n_classes)))
+    frame = {
+        "image_id": "a",
+        "boxes": [[0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9]],
+        "classes": [0, 0, 1],
+        "difficult": [False, True, False],
+    }
+    found = {"boxes": [[0, 0, 9, 3], [40, 0, 49, 9]], "scores": [0.9, 0.8], "classes": [0, 1]}
+    nothing = {"boxes": [], "scores": [], "classes": []}
+    truths = VOC.ground_truth([frame], names)
+    return truths, VOC.detections({"a": found}, names), VOC.detections({"a": nothing}, names)
+
+
+@pytest.mark.parametrize("n_classes", [3, 14])
+def test_voc_report_of_two_models(tmp_path, n_classes):
+    Image.fromarray(np.full([60, 100, 3], 90, np.uint8)).save(tmp_path / "a.jpg")
+    truths, some, nothing = voc_case(n_classes)
+    runs = [
+        Run("none", nothing, VOC.evaluate(nothing, truths)),
+        Run("some", some, VOC.evaluate(some, truths), ("VGG11", "VGG11-I")),
+    ]
+    data = build(VOC, runs, truths, tmp_path)
+    report.write(data, tmp_path / "report")
+    text = (tmp_path / "report/report.md").read_text()
+    if n_classes == 3:  # a model is a row
+        assert "| dog | cow | mean | mean of classes with objects |" in text
+        assert "| some | 0.0 | 100.0 | \N{EN DASH} | 33.3 | 50.0 |" in text
+        assert "| published VGG11 | 66.6 | 58.3 | 63.2 | 59.6 | \N{EN DASH} |" in text
+    else:  # a class is
+        assert "| dog | 0.0 | 100.0 | 100.0 | 58.3 | 41.7 | 72.6 | 27.4 |" in text
+        assert "| cow | – | – | – | 63.2 | – | 73.5 | – |" in text
+    assert "- Objects: 3" in text and "- Difficult: 1" in text and "The same images" in text
+    assert "Image a, some: 2 errors" in text
+    numbers = json.loads((tmp_path / "report/report.json").read_text())
+    assert numbers["some"]["analysis"]["cat"]["localisation"] == 1
+    np.testing.assert_allclose(numbers["some"]["results"]["dog"]["AP11"], 1)
+    with pytest.raises(UserError, match="--published=VGG19 is not one of VGG16, VGG11, VGG11-I"):
+        build(VOC, [Run("x", some, runs[1].result, ("VGG19",))], truths)
+
+
+def test_curves_begin_at_the_axis_and_end_where_the_detections_do():
+    # Two objects of three are found, after one wrong detection and before another.
+    boxes = np.array([[0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9]])
+    frame = {"image_id": "a", "boxes": boxes, "classes": [0, 0, 0], "difficult": [False] * 3}
+    truths = VOC.ground_truth([frame], ("cat", "cow"))
+    found = {
+        "boxes": [[0, 50, 9, 59], boxes[0], boxes[1], [0, 70, 9, 79]],
+        "scores": [0.9, 0.8, 0.7, 0.6],
+        "classes": [0] * 4,
+    }
+    detections = VOC.detections({"a": found}, ("cat", "cow"))
+    data = build(VOC, [Run("m", detections, VOC.evaluate(detections, truths))], truths)
+    (panel,) = data.sections[1].parts[0].panels
+    (line,) = panel.lines
+    np.testing.assert_allclose(line.x, np.array([0, 0, 1, 2, 2, 2]) / 3)
+    np.testing.assert_allclose(line.y, np.array([2, 2, 2, 2, 1.5, 0]) / 3)
+
+
+# --- a stranger's protocol --------------------------------------------------------------------
+
+
+class Hits(Protocol):
+    """The share of images with a detection."""
+
+    def evaluate(self, detections, ground_truth):
+        return Metrics({"hits": len(np.unique(detections.image)) / len(ground_truth.image_ids)})
+
+
+def test_a_report_of_a_protocol_that_defines_nothing_but_its_numbers(tmp_path):
+    Image.fromarray(np.full([60, 100, 3], 90, np.uint8)).save(tmp_path / "a.jpg")
+    truths, some, nothing = voc_case()
+    protocol = Hits()
+    runs = [
+        Run(name, found, protocol.evaluate(found, truths)) for name, found in (("n", nothing), ("s", some))
+    ]
+    report.write(build(protocol, runs, truths, tmp_path), tmp_path / "report")
+    text = (tmp_path / "report/report.md").read_text()
+    assert "# Detection: n, s" in text and "| gain of s over n | +100.0 |" in text
+    assert "## What the detections are" in text and "## Precision and recall" not in text
+    assert "| dog | 1 | 1 | 0 | 0 | 0 | 0 | 0 |" in text  # one dog, found
+    assert protocol.table({"": runs[1].result}).splitlines()[2].split() == ["hits", "100.0"]

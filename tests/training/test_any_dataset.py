@@ -7,7 +7,8 @@ import predict
 import pytest
 from voc_fixtures import write_devkit
 
-from fgfi_tf.evaluation import kitti_io, voc_io
+from fgfi_tf.evaluation.kitti import files as kitti_io
+from fgfi_tf.evaluation.voc import files as voc_io
 from fgfi_tf.training import evaluate_command, run
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.run_folder import RunFolder

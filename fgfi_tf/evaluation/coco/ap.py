@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation.boxes import EDGES, Boxes
+from fgfi_tf.evaluation.protocol import Measure, Result, ignored_rows
 
 #: The twelve numbers in COCOeval's order.
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -36,7 +38,7 @@ class ClassResult:
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Result):
     """What COCOeval accumulated.
 
     Attributes:
@@ -67,6 +69,27 @@ class Evaluation:
                 ),
             )
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The twelve numbers without those that say nothing, then AP of each class that has an object."""
+        stats = {key: value for key, value in zip(STATS, self.stats.tolist(), strict=True) if value > -1}
+        return {"AP": 0.0} | stats | {name: one.ap for name, one in self if not np.isnan(one.ap)}
+
+    def measures(self) -> tuple[Measure, ...]:
+        """The twelve numbers, and AP of each class."""
+        stats = {("", key): _known(value) for key, value in zip(STATS, self.stats.tolist(), strict=True)}
+        classes = {
+            (name, title): _known(getattr(one, key))
+            for name, one in self
+            for key, title in (("ap", "AP"), ("ap50", "AP50"), ("ar", "AR100"))
+        }
+        return Measure("COCO's twelve numbers", stats), Measure("Classes", classes)
+
+    def curves(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+        """Precision at IoU 0.5 and recall 0, 0.01 ... 1."""
+        recall = np.linspace(0, 1, self.precision.shape[1])
+        return {(name, ""): (recall, one.precision) for name, one in self if not np.isnan(one.ap)}
+
     def to_json(self) -> dict[str, Any]:
         """The twelve numbers in order and by name, and those of each class (None without an object)."""
         classes = {
@@ -83,6 +106,10 @@ class Evaluation:
             "classes": classes,
             "images": self.n_images,
         }
+
+
+def _known(value: float) -> float | None:
+    return value if value >= 0 else None  # neither -1 nor NaN
 
 
 def _mean(values: np.ndarray) -> float:
@@ -126,6 +153,57 @@ def evaluate(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any]])
         category_ids=tuple(run.params.catIds),
         n_images=len(run.params.imgIds),
     )
+
+
+def evaluate_tables(detections: Boxes, ground_truth: Boxes) -> Evaluation:
+    """:func:`evaluate` of two tables: the classes of the detections, the images of the ground truth.
+
+    Columns of the ground truth: ``area`` (else that of the box) and ``crowd`` (else what is difficult, or
+    what training ignores, which takes detections without counting them, as a crowd does). Without COCO's own
+    ids images are numbered as they stand, classes too.
+
+    Raises:
+        UserError: pycocotools is not installed.
+    """
+    names, images = detections.class_names, ground_truth.image_ids
+    truth = ground_truth.with_classes(names).to(EDGES)
+    found = detections.select(images, allow_missing=True).to(EDGES)
+    crowd = truth.flag("crowd") if "crowd" in truth.columns else ignored_rows(truth)
+    boxes, areas = _xywh(truth)
+    area = truth.columns.get("area", areas)
+    annotations = [
+        {
+            "id": row + 1,
+            "image_id": int(truth.image[row]),
+            "category_id": int(truth.classes[row]),
+            "bbox": boxes[row],
+            "area": float(area[row]),
+            "iscrowd": int(crowd[row]),
+        }
+        for row in np.flatnonzero(truth.classes >= 0)
+    ]
+    boxes, _ = _xywh(found)
+    rows = zip(found.image.tolist(), found.classes.tolist(), boxes, found.scores.tolist(), strict=True)
+    return evaluate(
+        {
+            "images": [{"id": number} for number in range(len(images))],
+            "annotations": annotations,
+            "categories": [{"id": number, "name": name} for number, name in enumerate(names)],
+        },
+        [
+            dict(zip(("image_id", "category_id", "bbox", "score"), row, strict=True))
+            for row in rows
+            if row[1] >= 0
+        ],
+    )
+
+
+def _xywh(table: Boxes) -> tuple[list[list[float]], np.ndarray]:
+    """(x, y, w, h) and area of each box; sizes as a file gave them, to the last digit, where one did."""
+    width = table.columns.get("width", table.boxes[:, 2] - table.boxes[:, 0])
+    height = table.columns.get("height", table.boxes[:, 3] - table.boxes[:, 1])
+    corners = [table.boxes[:, 0], table.boxes[:, 1], width, height]
+    return np.stack(corners, axis=1).tolist(), width * height
 
 
 def _indexed(coco: Any, dataset: dict[str, Any]) -> Any:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
+
 from fgfi_tf.errors import MOST_PROBLEMS, UserError
+from fgfi_tf.evaluation.boxes import EDGES, Boxes, CocoIds
 
 
 def read_ground_truth(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -48,8 +52,11 @@ def read_ground_truth(path: str | os.PathLike[str]) -> dict[str, Any]:
     return {**found, "annotations": annotations}
 
 
-def read_detections(path: str | os.PathLike[str], ground_truth: dict[str, Any]) -> list[dict[str, Any]]:
-    """A list of detections of the images and categories of ``ground_truth``.
+def read_detections(path: str | os.PathLike[str], ids: CocoIds) -> list[dict[str, Any]]:
+    """A list of detections of known images and categories.
+
+    An image may be given by its name instead of its id, a category by ``category_name``, which wins: so
+    detectors write that do not know the ids.
 
     Raises:
         UserError: the file is absent or no such JSON; a detection of an unknown image or category, a box or
@@ -58,15 +65,70 @@ def read_detections(path: str | os.PathLike[str], ground_truth: dict[str, Any]) 
     found = _read(path)
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise UserError(f"{path}: results are a list of image_id, category_id, bbox and score")
-    images, categories = ({one["id"] for one in ground_truth[key]} for key in ("images", "categories"))
-    _refuse(path, "detections", found, images, categories, ("score",))
+    found = [_with_ids(one, ids) for one in found]
+    _refuse(path, "detections", found, set(ids.images.values()), set(ids.categories.values()), ("score",))
     return found
 
 
-def write_detections(path: str | os.PathLike[str], detections: Sequence[dict[str, Any]]) -> None:
-    """Writes a list of ``image_id``, ``category_id``, ``bbox`` and ``score``, with every digit."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(list(detections)) + "\n")
+def _with_ids(one: dict[str, Any], ids: CocoIds) -> dict[str, Any]:
+    image, name = one.get("image_id"), one.get("category_name")
+    changed = {}
+    if isinstance(image, str) and image in ids.images:
+        changed["image_id"] = ids.images[image]
+    if isinstance(name, str) and name in ids.categories:
+        changed["category_id"] = ids.categories[name]
+    return {**one, **changed} if changed else one
+
+
+def ground_truth_table(ground_truth: dict[str, Any]) -> Boxes:
+    """What :func:`read_ground_truth` gives as a table; images by rising id, as pycocotools takes them.
+
+    An image is called as its file, without suffix, where every image has one of its own; else as its id.
+    """
+    images = sorted(ground_truth["images"], key=lambda one: (isinstance(one["id"], str), one["id"]))
+    categories = sorted(ground_truth["categories"], key=lambda one: one["id"])
+    names = [PurePath(str(one.get("file_name", ""))).with_suffix("").as_posix() for one in images]
+    if len({name for name in names if name != "."}) < len(images):
+        names = [str(one["id"]) for one in images]
+    ids = CocoIds(
+        {name: one["id"] for name, one in zip(names, images, strict=True)},
+        {str(one["name"]): one["id"] for one in categories},
+    )
+    if len(ids.categories) < len(categories):
+        raise UserError("two categories have the same name")
+    sizes = [(one.get("height", 0), one.get("width", 0)) for one in images]
+    table = _table(ground_truth["annotations"], ids)
+    return dataclasses.replace(
+        table,
+        columns={
+            **table.columns,
+            "area": np.array([one["area"] for one in ground_truth["annotations"]], np.float64),
+            "crowd": np.array([one["iscrowd"] for one in ground_truth["annotations"]], bool),
+        },
+        image_sizes=np.array(sizes).reshape(-1, 2) if all(min(size) > 0 for size in sizes) else None,
+    ).by_image()
+
+
+def detections_table(detections: Sequence[dict[str, Any]], ids: CocoIds) -> Boxes:
+    """What :func:`read_detections` gives as a table; equal scores keep their order within an image."""
+    scores = np.array([one["score"] for one in detections], np.float64)
+    return dataclasses.replace(_table(detections, ids), scores=scores).by_image()
+
+
+def _table(rows: Sequence[dict[str, Any]], ids: CocoIds) -> Boxes:
+    image = {key: number for number, key in enumerate(ids.images.values())}
+    kind = {key: number for number, key in enumerate(ids.categories.values())}
+    boxes = np.array([one["bbox"] for one in rows], np.float64).reshape(-1, 4)
+    return Boxes(
+        tuple(ids.images),
+        tuple(ids.categories),
+        np.array([image[one["image_id"]] for one in rows], np.int64),
+        np.array([kind[one["category_id"]] for one in rows], np.int64),
+        np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+        columns={"width": boxes[:, 2], "height": boxes[:, 3]},
+        corners=EDGES,
+        coco_ids=ids,
+    )
 
 
 def _read(path: str | os.PathLike[str]) -> Any:

@@ -13,8 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+
+from fgfi_tf.evaluation import matching
+from fgfi_tf.evaluation.boxes import Boxes
+from fgfi_tf.evaluation.protocol import Measure, Result
 
 SETTINGS = ("easy", "medium", "hard")
 IOU_THRESHOLD = 0.5
@@ -22,40 +27,7 @@ N_THRESHOLDS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class Faces:
-    """Labelled faces of a set of images.
-
-    Attributes:
-        image_ids: ``<event>/<image>`` of every image, those without a face included.
-        image: int64 [F], index into ``image_ids``, never decreasing.
-        boxes: float64 [F, 4], (x, y, w, h) in pixels of the image.
-        counted: setting -> bool [F], the faces that count; the others are ignored there.
-    """
-
-    image_ids: tuple[str, ...]
-    image: np.ndarray
-    boxes: np.ndarray
-    counted: Mapping[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Detections:
-    """Detections in the same images.
-
-    Attributes:
-        image: int64 [D], index into the image ids of the faces, never decreasing; within an image the order
-            of the file, which the rules need to fall by score.
-        boxes: float64 [D, 4], (x, y, w, h) in pixels of the image.
-        scores: float64 [D], of any range.
-    """
-
-    image: np.ndarray
-    boxes: np.ndarray
-    scores: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
+class SettingResult:
     """One setting.
 
     Attributes:
@@ -81,18 +53,60 @@ class Result:
         return self.recalled / max(self.faces, 1)
 
 
-def evaluate(detections: Detections, faces: Faces) -> dict[str, Result]:
-    """Setting -> result.
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Result):
+    """Setting -> result."""
+
+    settings: Mapping[str, SettingResult]
+
+    def __getitem__(self, setting: str) -> SettingResult:
+        return self.settings[setting]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """AP of each setting."""
+        return {name: one.ap for name, one in self.settings.items()}
+
+    def measures(self) -> tuple[Measure, ...]:
+        """AP of each setting."""
+        values = {("", name): one.ap if one.faces else None for name, one in self.settings.items()}
+        return (Measure("average precision", values, published=True),)
+
+    def curves(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+        """Recall and precision at the thousand thresholds."""
+        return {
+            ("face", name): (one.recall, one.precision) for name, one in self.settings.items() if one.faces
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """AP of each setting as a fraction, and the faces that count."""
+        return {**self.metrics, "faces": {name: one.faces for name, one in self.settings.items()}}
+
+
+def counted_faces(faces: Boxes) -> dict[str, np.ndarray]:
+    """Setting -> bool [F]. Ground truth without WIDER's settings has one, of all faces not ignored."""
+    if set(SETTINGS) <= set(faces.columns):
+        return {name: faces.flag(name) for name in SETTINGS}
+    return {"all": ~faces.flag("invalid", "ignore")}
+
+
+def evaluate(detections: Boxes, faces: Boxes) -> Evaluation:
+    """Evaluates every setting.
 
     An image without any labelled face is left out with its detections, as the evaluators do that this
     follows; one whose faces do not count in a setting is not: its unmatched detections are false there.
+
+    Args:
+        detections: of the images of ``faces``; within an image the order of the file, which the rules need
+            to fall by score. Corners are edges of pixels.
+        faces: columns ``easy``, ``medium``, ``hard``: whether a face counts; the others are ignored there.
     """
+    detections, faces = detections.select(faces.image_ids, allow_missing=True).by_image(), faces.by_image()
     steps = _threshold_of_each(detections)
     best, iou = _best_faces(detections, faces)
     labelled = np.isin(detections.image, faces.image)  # [D], in an image with faces
     results = {}
-    for setting in faces.counted:
-        counts = np.asarray(faces.counted[setting], bool)
+    for setting, counts in counted_faces(faces).items():
         hit = iou >= IOU_THRESHOLD
         on_ignored = np.zeros(len(hit), bool)
         on_ignored[hit] = ~counts[best[hit]]
@@ -103,10 +117,10 @@ def evaluate(detections: Detections, faces: Faces) -> dict[str, Result]:
         results[setting] = _result(
             int(counts.sum()), np.cumsum(proposals)[:N_THRESHOLDS], np.cumsum(recalled)[:N_THRESHOLDS]
         )
-    return results
+    return Evaluation(results)
 
 
-def _threshold_of_each(detections: Detections) -> np.ndarray:
+def _threshold_of_each(detections: Boxes) -> np.ndarray:
     """int64 [D]: the first threshold at which a detection is taken; ``N_THRESHOLDS`` where none takes it.
 
     An image's detections are cut behind the last one that reaches the threshold, so a detection is taken as
@@ -125,7 +139,7 @@ def _threshold_of_each(detections: Detections) -> np.ndarray:
     return N_THRESHOLDS - np.searchsorted(thresholds[::-1], reached, side="right")
 
 
-def _best_faces(detections: Detections, faces: Faces) -> tuple[np.ndarray, np.ndarray]:
+def _best_faces(detections: Boxes, faces: Boxes) -> tuple[np.ndarray, np.ndarray]:
     """For each detection the row of its best face (the first on a tie) and their IoU, -1 without faces."""
     best, iou = np.zeros(len(detections.image), np.int64), np.full(len(detections.image), -1.0)
     of_image = {int(faces.image[start]): (start, end) for start, end in _runs(faces.image)}
@@ -140,11 +154,11 @@ def _best_faces(detections: Detections, faces: Faces) -> tuple[np.ndarray, np.nd
 
 
 def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """float64 [d, f]: of boxes (x, y, w, h), with x2 = x + w and + 1 on every side."""
+    """float64 [d, f]: of boxes (x, y, x + w, y + h), with + 1 on every side."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum((first[:, :2] + first[:, 2:])[:, None], (second[:, :2] + second[:, 2:])[None])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
     shared = np.maximum(high - low + 1.0, 0.0).prod(axis=2)
-    areas = (first[:, 2:] + 1.0).prod(axis=1)[:, None] + (second[:, 2:] + 1.0).prod(axis=1)[None]
+    areas = matching.areas(first, 1.0)[:, None] + matching.areas(second, 1.0)[None]
     return shared / (areas - shared)
 
 
@@ -155,9 +169,9 @@ def _runs(image: np.ndarray) -> Iterator[tuple[int, int]]:
         yield from zip([0, *edges.tolist()], [*edges.tolist(), len(image)], strict=True)
 
 
-def _result(faces: int, proposals: np.ndarray, recalled: np.ndarray) -> Result:
+def _result(faces: int, proposals: np.ndarray, recalled: np.ndarray) -> SettingResult:
     """The area below the precision's running maximum from the right, over the changes of recall."""
-    result = Result(0.0, faces, proposals, recalled)
+    result = SettingResult(0.0, faces, proposals, recalled)
     recall = np.concatenate([[0.0], result.recall, [1.0]])
     precision = np.concatenate([[0.0], result.precision, [0.0]])
     envelope = np.maximum.accumulate(precision[::-1])[::-1]

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from fgfi_tf.errors import Problems, UserError
-from fgfi_tf.evaluation.wider.ap import SETTINGS, Detections, Faces
+from fgfi_tf.evaluation.boxes import EDGES, Boxes
+from fgfi_tf.evaluation.wider.ap import SETTINGS
 
+CLASS_NAMES = ("face",)
 FACES_FILE = "wider_face_val.mat"
 SETTING_FILE = "wider_{}_val.mat"
 _FIELDS = 5  # x y w h score
 
 
-def read_ground_truth(folder: str | os.PathLike[str]) -> Faces:
+def read_ground_truth(folder: str | os.PathLike[str]) -> Boxes:
     """The four official validation files of a folder, ``wider_{face,easy,medium,hard}_val.mat``.
 
     Raises:
@@ -32,7 +34,7 @@ def read_ground_truth(folder: str | os.PathLike[str]) -> Faces:
         raise UserError(f"{folder}: the files are not those of WIDER FACE's evaluation: {error}") from None
 
 
-def _faces(faces: dict[str, Any], chosen: dict[str, np.ndarray]) -> Faces:
+def _faces(faces: dict[str, Any], chosen: dict[str, np.ndarray]) -> Boxes:
     image_ids: list[str] = []
     boxes: list[np.ndarray] = []
     counted: dict[str, list[np.ndarray]] = {name: [] for name in chosen}
@@ -47,12 +49,22 @@ def _faces(faces: dict[str, Any], chosen: dict[str, np.ndarray]) -> Faces:
                 if len(rows) and not 0 <= rows.min() <= rows.max() < len(own):
                     raise ValueError(f"{image_ids[-1]}: {name} names a face that it does not have")
                 counted[name].append(np.isin(np.arange(len(own)), rows))
-    return Faces(
-        tuple(image_ids),
-        np.repeat(np.arange(len(boxes)), [len(own) for own in boxes]),
-        np.concatenate(boxes) if boxes else np.zeros((0, 4)),
-        {name: np.concatenate(flags) if flags else np.zeros(0, bool) for name, flags in counted.items()},
-    )
+    columns = {name: np.concatenate([np.zeros(0, bool), *flags]) for name, flags in counted.items()}
+    return _table(image_ids, boxes, columns=columns)
+
+
+def _table(
+    image_ids: Sequence[str],
+    xywh: Sequence[np.ndarray],
+    scores: np.ndarray | None = None,
+    columns: dict[str, np.ndarray] | None = None,
+) -> Boxes:
+    """From (x, y, w, h) [n, 4] of each image."""
+    image = np.repeat(np.arange(len(xywh)), [len(own) for own in xywh])
+    boxes = np.concatenate([np.zeros((0, 4)), *xywh])
+    boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    classes = np.zeros(len(boxes), np.int64)
+    return Boxes(tuple(image_ids), CLASS_NAMES, image, classes, boxes, scores, columns or {}, EDGES)
 
 
 def _read_mat(path: Path, keys: Sequence[str]) -> dict[str, Any]:
@@ -77,7 +89,7 @@ def _read_mat(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 
 def read_detections(
     folder: str | os.PathLike[str], image_ids: Sequence[str], allow_missing: bool = False
-) -> Detections:
+) -> Boxes:
     """The result files ``folder/<event>/<image>.txt`` of these images.
 
     A file holds the image's name, the number of boxes, and lines ``x y w h score``.
@@ -102,10 +114,8 @@ def read_detections(
         with problems.collect():
             rows.append(_read_result(path))
     problems.raise_any()
-    values = np.concatenate(rows) if rows else np.zeros((0, _FIELDS))
-    return Detections(
-        np.repeat(np.arange(len(rows)), [len(row) for row in rows]), values[:, :4], values[:, 4]
-    )
+    scores = np.concatenate([np.zeros(0), *(row[:, 4] for row in rows)])
+    return _table(image_ids, [row[:, :4] for row in rows], scores)
 
 
 def _read_result(path: Path) -> np.ndarray:
@@ -129,19 +139,3 @@ def _read_result(path: Path) -> np.ndarray:
     if not np.isfinite(values).all():
         raise UserError(f"{path}: holds a number that is not finite")
     return values
-
-
-def write_detections(
-    folder: str | os.PathLike[str], image_ids: Sequence[str], detections: Detections
-) -> None:
-    """Writes ``folder/<event>/<image>.txt`` for every image, boxes by falling score, with every digit."""
-    folder = Path(folder)
-    for index, name in enumerate(image_ids):
-        rows = np.flatnonzero(detections.image == index)
-        rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
-        lines = [name.rsplit("/", 1)[-1], str(len(rows))]
-        for box, score in zip(detections.boxes[rows].tolist(), detections.scores[rows].tolist(), strict=True):
-            lines.append(" ".join(f"{value!r}" for value in (*box, score)))
-        path = folder / f"{name}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines) + "\n")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from html import escape
 
-from fgfi_tf.evaluation.report_data import Figure, Gallery, ReportData, Row, Section, Table, format_value
+from fgfi_tf.evaluation.report.data import Figure, Gallery, ReportData, Row, Section, Table, format_value
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fbfbfa; --card: #ffffff; --ink: #24292f; --soft: #667080;

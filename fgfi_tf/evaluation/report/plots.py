@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import PercentFormatter
 
-from fgfi_tf.evaluation.report_data import Bars, Curves, Figure, Points
+from fgfi_tf.evaluation.report.data import Bars, Curves, Figure, Points
 
 _INK, _SOFT, _GRID = "#24292f", "#6e7681", "#e4e7eb"
 _PANEL = (3.7, 2.7)  # inches

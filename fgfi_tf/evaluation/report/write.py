@@ -16,9 +16,9 @@ from pathlib import Path
 from PIL import Image
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation import plots
-from fgfi_tf.evaluation.report_data import Figure, Gallery, Picture, ReportData, Table, format_value
-from fgfi_tf.evaluation.report_html import to_html
+from fgfi_tf.evaluation.report import plots
+from fgfi_tf.evaluation.report.data import Figure, Gallery, Picture, ReportData, Table, format_value
+from fgfi_tf.evaluation.report.html import to_html
 
 # Full colour resolution: else thin coloured lines turn grey.
 _JPEG = {"format": "JPEG", "quality": 88, "subsampling": 0}

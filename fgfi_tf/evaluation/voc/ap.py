@@ -6,7 +6,7 @@ convention) it is a true positive where the object has not been found yet, ignor
 difficult, and a false positive where it has been found; otherwise it is a false positive. Difficult objects
 are no positives. Equal scores keep their order.
 
-Two protocols: ``official``, the development kit (Matlab), for which an IoU equal to the threshold is
+Two variants: ``official``, the development kit (Matlab), for which an IoU equal to the threshold is
 sufficient, and ``reference``, the Python evaluator of the 2019 code, which published Faster R-CNN figures
 come from, for which it is not.
 """
@@ -19,10 +19,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation.voc_types import Detections, Truths
+from fgfi_tf.evaluation.boxes import Boxes
+from fgfi_tf.evaluation.protocol import MEAN, Measure, Result, ignored_rows
 
-METRICS = ("11point", "area")
-PROTOCOLS = ("official", "reference")
+METRICS = {"11point": "11 points (VOC 2007)", "area": "Area under the curve (VOC 2010 on)"}
+VARIANTS = ("official", "reference")
+#: The mean over those classes that have objects that count.
+PRESENT = ("", "mean of classes with objects")
 _RECALL_THRESHOLDS = np.arange(0.0, 1.1, 0.1)
 
 
@@ -37,8 +40,6 @@ class ClassResult:
         difficult: objects that are.
         true_positives: bool [N], N detections by descending score.
         false_positives: bool [N]; neither is set for detections of difficult objects.
-        order: int64 [N], the rows of the evaluated detections in that order.
-        matched: int64 [N], the row of the truth that each matches, difficult or not; -1 for none.
         recall: float64 [N], up to each detection; NaN without positives.
         precision: float64 [N].
     """
@@ -49,8 +50,6 @@ class ClassResult:
     difficult: int
     true_positives: np.ndarray
     false_positives: np.ndarray
-    order: np.ndarray
-    matched: np.ndarray
     recall: np.ndarray
     precision: np.ndarray
 
@@ -61,24 +60,57 @@ class ClassResult:
     @property
     def ignored(self) -> int:
         """Detections of difficult objects."""
-        return int(len(self.order) - np.sum(self.true_positives) - np.sum(self.false_positives))
+        return int(len(self.recall) - np.sum(self.true_positives) - np.sum(self.false_positives))
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """Results by class name; ``n_images`` images were evaluated at ``iou_threshold`` by ``protocol``."""
+class Evaluation(Result):
+    """Results by class name; ``n_images`` images were evaluated at ``iou_threshold`` by ``variant``."""
 
     results: dict[str, ClassResult]
     n_images: int
     iou_threshold: float
-    protocol: str = "official"
+    variant: str = "official"
 
     def __iter__(self) -> Iterator[tuple[str, ClassResult]]:
         return iter(self.results.items())
 
     def suffices(self, iou: np.ndarray) -> np.ndarray:
         """bool: whether boxes of these IoUs match."""
-        return iou >= self.iou_threshold if self.protocol == "official" else iou > self.iou_threshold
+        return iou >= self.iou_threshold if self.variant == "official" else iou > self.iou_threshold
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The mean over the classes that have objects, at 11 points and of the area, then each class."""
+        classes = {name: one.ap_11point for name, one in self if one.positives}
+        return {
+            "mAP11": self.mean_ap("11point", present_only=True),
+            "mAP_area": self.mean_ap("area", present_only=True),
+            **classes,
+        }
+
+    def measures(self) -> tuple[Measure, ...]:
+        """Both APs; None for a class that has no objects that count."""
+        found = []
+        for metric, title in METRICS.items():
+            values = {(name, ""): one.ap(metric) if one.positives else None for name, one in self}
+            mean = self.mean_ap(metric)
+            values[MEAN] = None if np.isnan(mean) else mean
+            if not all(one.positives for _, one in self):
+                values[PRESENT] = self.mean_ap(metric, present_only=True)
+            found.append(Measure(title, values, published=metric == "11point"))
+        return tuple(found)
+
+    def curves(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+        """The best precision at each recall or above, from the first axis down to the second."""
+        found = {}
+        for name, one in self:
+            if one.positives:
+                envelope = np.maximum.accumulate(one.precision[::-1])[::-1]
+                start, last = np.zeros(len(one.recall[:1])), one.recall[-1:]
+                x = np.concatenate([start, one.recall, last])
+                found[name, ""] = x, np.concatenate([envelope[:1], envelope, np.zeros(len(last))])
+        return found
 
     def mean_ap(self, metric: str = "11point", present_only: bool = False) -> float:
         """Mean over all classes, or over those that have positives (of a small data set not all do)."""
@@ -86,14 +118,14 @@ class Evaluation:
         return float(np.mean(values)) if values else 0.0
 
     def to_json(self) -> dict:
-        """Class -> figures as fractions in full precision, and their means under ``mean``."""
+        """Class -> metrics as fractions in full precision, and their means under ``mean``."""
         classes = {
             name: {
                 "AP11": r.ap_11point,
                 "AP_area": None if np.isnan(r.ap_area) else r.ap_area,
                 "positives": r.positives,
                 "difficult": r.difficult,
-                "detections": len(r.order),
+                "detections": len(r.recall),
                 "true_positives": int(np.sum(r.true_positives)),
                 "false_positives": int(np.sum(r.false_positives)),
                 "ignored": r.ignored,
@@ -109,26 +141,28 @@ class Evaluation:
 
 
 def evaluate(
-    detections: Detections, truths: Truths, protocol: str = "official", iou_threshold: float = 0.5
+    detections: Boxes, ground_truth: Boxes, variant: str = "official", iou_threshold: float = 0.5
 ) -> Evaluation:
-    """Evaluates every class.
+    """Evaluates every class of the detections.
 
     Args:
-        detections: of the images of ``truths``; those of other images are refused.
-        truths: all objects of all images.
-        protocol: ``official`` or ``reference`` (module docstring).
+        detections: of the images of ``ground_truth``; those of other images are refused. Equal scores rank by
+            row. Corners inclusive.
+        ground_truth: all objects of all images; column ``difficult``. Other classes are left out.
+        variant: ``official`` or ``reference`` (module docstring).
         iou_threshold: the IoU that two boxes must have, or exceed, to match.
 
     Raises:
-        UserError: an unknown protocol, detections of an image that ``truths`` does not name, other class
-            names.
+        UserError: an unknown variant, detections of an image that ``ground_truth`` does not name, no class
+            that both have.
     """
-    if protocol not in PROTOCOLS:
-        raise UserError(f"protocol {protocol!r} is not one of {', '.join(PROTOCOLS)}")
-    detections = detections.of_images(truths)
+    if variant not in VARIANTS:
+        raise UserError(f"protocol {variant!r} is not one of {', '.join(VARIANTS)}")
+    detections, truths = _aligned(detections, ground_truth)
     best_iou, best_truth = best_truths(detections, truths)
-    evaluation = Evaluation({}, len(truths.image_ids), iou_threshold, protocol)
+    evaluation = Evaluation({}, len(truths.image_ids), iou_threshold, variant)
     best_truth = np.where(evaluation.suffices(best_iou), best_truth, -1)
+    difficult = ignored_rows(truths)
     for index, name in enumerate(truths.class_names):
         rows = np.flatnonzero(detections.classes == index)
         rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
@@ -136,24 +170,36 @@ def evaluate(
         evaluation.results[name] = _class_result(
             rows,
             best_truth=best_truth[rows],
-            difficult=truths.difficult,
-            positives=int(np.sum(own & ~truths.difficult)),
-            n_difficult=int(np.sum(own & truths.difficult)),
+            difficult=difficult,
+            positives=int(np.sum(own & ~difficult)),
+            n_difficult=int(np.sum(own & difficult)),
         )
     return evaluation
 
 
-def best_truths(
-    detections: Detections, truths: Truths, other_classes: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def _aligned(detections: Boxes, ground_truth: Boxes) -> tuple[Boxes, Boxes]:
+    """Both of the same images and of the detections' classes."""
+    known = set(ground_truth.image_ids)
+    used = {detections.image_ids[index] for index in np.unique(detections.image)}
+    unknown = [name for name in detections.image_ids if name in used and name not in known]
+    if unknown:
+        raise UserError(f"detections of image {unknown[0]}, which has no labels ({len(unknown)} such images)")
+    truths = ground_truth.with_classes(detections.class_names)
+    if len(truths) and (truths.classes < 0).all():
+        raise UserError(
+            f"no label is of the detections' classes ({', '.join(detections.class_names[:5])} ...)"
+        )
+    return detections.select(ground_truth.image_ids, allow_missing=True), truths.take(truths.classes >= 0)
+
+
+def best_truths(detections: Boxes, truths: Boxes) -> tuple[np.ndarray, np.ndarray]:
     """Each detection's highest IoU with a truth of its image and class, and that truth (first on a tie).
 
-    -inf and -1 where there is none; the IoU is NaN where a box has no area. With ``other_classes``, of the
-    image's truths of every other class.
+    -inf and -1 where there is none; the IoU is NaN where a box has no area.
     """
-    n_classes = 1 if other_classes else len(truths.class_names)
-    truth_group = truths.image * n_classes + (0 if other_classes else truths.classes)
-    group = detections.image * n_classes + (0 if other_classes else detections.classes)
+    n_classes = len(truths.class_names)
+    truth_group = truths.image * n_classes + truths.classes
+    group = detections.image * n_classes + detections.classes
     by_group = np.argsort(truth_group, kind="stable")
     sorted_groups = truth_group[by_group]
     start = np.searchsorted(sorted_groups, group, side="left")
@@ -167,8 +213,6 @@ def best_truths(
     pair_truth = by_group[np.repeat(start[some], count[some]) + within]
     pair_detection = np.repeat(some, count[some])
     iou = _iou(detections.boxes[pair_detection], truths.boxes[pair_truth])
-    if other_classes:
-        iou[truths.classes[pair_truth] == detections.classes[pair_detection]] = -np.inf
     best_iou[some] = np.maximum.reduceat(iou, first_pair)
     is_best = iou == np.repeat(best_iou[some], count[some])
     first_best = np.minimum.reduceat(np.where(is_best, np.arange(len(iou)), len(iou)), first_pair)
@@ -210,8 +254,6 @@ def _class_result(
         difficult=n_difficult,
         true_positives=true_positives,
         false_positives=false_positives,
-        order=rows,
-        matched=best_truth,
         recall=recall,
         precision=precision,
     )
@@ -233,3 +275,15 @@ def ap_area(recall: np.ndarray, precision: np.ndarray) -> float:
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     steps = np.flatnonzero(recall[1:] != recall[:-1])
     return float(np.sum((recall[steps + 1] - recall[steps]) * envelope[steps + 1]))
+
+
+def rounded(detections: Boxes) -> Boxes:
+    """As the published result files hold them: scores with 3 decimals, coordinates with 1."""
+    return dataclasses.replace(
+        detections, scores=_decimals(detections.scores, 3), boxes=_decimals(detections.boxes, 1)
+    )
+
+
+def _decimals(values: np.ndarray, digits: int) -> np.ndarray:
+    """What printing with so many decimals and reading again gives (numpy's own rounding differs on ties)."""
+    return np.array([float(f"{v:.{digits}f}") for v in values.reshape(-1)]).reshape(values.shape)

@@ -1,6 +1,6 @@
-"""Matching of detections to ground truths over a whole data set by array operations.
+"""Overlaps and greedy matching over a whole data set by array operations, of protocols and analysis.
 
-The protocol matches greedily: frame by frame the ground truths in file order, each taking the best
+KITTI's protocol matches greedily: frame by frame the ground truths in file order, each taking the best
 detection that is still free. Two ground truths influence each other only where they compete for a
 detection, so
 
@@ -49,31 +49,36 @@ def frame_pairs(frame_a: np.ndarray, frame_b: np.ndarray) -> Iterator[tuple[np.n
         first = last
 
 
-def intersections(boxes_a: np.ndarray, boxes_b: np.ndarray) -> np.ndarray:
+def intersections(boxes_a: np.ndarray, boxes_b: np.ndarray, side: float = 0.0) -> np.ndarray:
     """Intersection areas [P] of boxes [P, 4] taken in pairs; 0 where they do not overlap."""
-    width = np.minimum(boxes_a[:, 2], boxes_b[:, 2]) - np.maximum(boxes_a[:, 0], boxes_b[:, 0])
-    height = np.minimum(boxes_a[:, 3], boxes_b[:, 3]) - np.maximum(boxes_a[:, 1], boxes_b[:, 1])
+    width = np.minimum(boxes_a[:, 2], boxes_b[:, 2]) - np.maximum(boxes_a[:, 0], boxes_b[:, 0]) + side
+    height = np.minimum(boxes_a[:, 3], boxes_b[:, 3]) - np.maximum(boxes_a[:, 1], boxes_b[:, 1]) + side
     return np.where((width > 0) & (height > 0), width * height, 0.0)
 
 
-def areas(boxes: np.ndarray) -> np.ndarray:
-    """Areas [N] of boxes [N, 4], without the + 1 of inclusive pixels."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+def areas(boxes: np.ndarray, side: float = 0.0) -> np.ndarray:
+    """Areas [N] of boxes [N, 4]; ``side`` is 1 where the width of a box is xmax - xmin + 1."""
+    return (boxes[:, 2] - boxes[:, 0] + side) * (boxes[:, 3] - boxes[:, 1] + side)
 
 
 def overlapping_pairs(
-    frame_a: np.ndarray, boxes_a: np.ndarray, frame_b: np.ndarray, boxes_b: np.ndarray, above: float
+    frame_a: np.ndarray,
+    boxes_a: np.ndarray,
+    frame_b: np.ndarray,
+    boxes_b: np.ndarray,
+    above: float,
+    side: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs of the same frame with an IoU greater than ``above``, in order of a, then b.
+    """All pairs of the same image with an IoU greater than ``above``, in order of a, then b.
 
     Returns:
         Indices into a [P], into b [P] and their IoU [P], computed in the development kit's order
         of operations, so that an overlap at a limit falls on the same side.
     """
-    area_a, area_b = areas(boxes_a), areas(boxes_b)
+    area_a, area_b = areas(boxes_a, side), areas(boxes_b, side)
     found = []
     for a, b in frame_pairs(frame_a, frame_b):
-        shared = intersections(boxes_a[a], boxes_b[b])
+        shared = intersections(boxes_a[a], boxes_b[b], side)
         touching = np.flatnonzero(shared > 0)
         a, b, shared = a[touching], b[touching], shared[touching]
         iou = shared / (area_b[b] + area_a[a] - shared)
@@ -85,13 +90,17 @@ def overlapping_pairs(
 
 
 def covered_shares(
-    frame: np.ndarray, boxes: np.ndarray, frame_area: np.ndarray, area_boxes: np.ndarray
+    frame: np.ndarray,
+    boxes: np.ndarray,
+    frame_area: np.ndarray,
+    area_boxes: np.ndarray,
+    side: float = 0.0,
 ) -> np.ndarray:
-    """The greatest share [N] of each box's own area that lies inside one area [M] of its frame."""
+    """The greatest share [N] of each box's own area that lies inside one area [M] of its image."""
     share = np.zeros(len(boxes))
-    size = areas(boxes)
+    size = areas(boxes, side)
     for box, area in frame_pairs(frame, frame_area):
-        shared = intersections(boxes[box], area_boxes[area])
+        shared = intersections(boxes[box], area_boxes[area], side)
         touching = np.flatnonzero(shared > 0)
         box = box[touching]
         np.maximum.at(share, box, shared[touching] / size[box])

@@ -17,7 +17,7 @@ from absl import logging
 
 from fgfi_tf.data import text_files, voc_raw
 from fgfi_tf.errors import Problems, UserError
-from fgfi_tf.evaluation.voc_types import Detections, Truths, check_unique
+from fgfi_tf.evaluation.boxes import ONE_BASED, Boxes, check_unique
 
 _OWN_PREFIX = "comp4"
 
@@ -63,9 +63,9 @@ def list_images(annotations: str | Path) -> tuple[str, ...]:
     return images
 
 
-def read_truths(
+def read_ground_truth(
     annotations: str | Path, image_ids: Sequence[str], class_names: Sequence[str] = voc_raw.CLASS_NAMES
-) -> Truths:
+) -> Boxes:
     """The objects of some images from ``annotations``/<image>.xml.
 
     Objects of other classes are left out, as the devkit does; a warning counts them.
@@ -84,7 +84,7 @@ def read_truths(
     if unknown:
         counts = ", ".join(f"{name!r} ({count})" for name, count in unknown.most_common(10))
         logging.warning("objects of classes that are not evaluated: %s", counts)
-    return Truths.from_frames(frames, class_names)
+    return Boxes.of_ground_truth(frames, class_names).to(ONE_BASED)
 
 
 def read_detections(
@@ -94,7 +94,7 @@ def read_detections(
     class_names: Sequence[str] = voc_raw.CLASS_NAMES,
     allow_missing: bool = False,
     prefix: str = _OWN_PREFIX,
-) -> Detections:
+) -> Boxes:
     """Reads the result files of every class.
 
     Boxes that end before they begin are read: published results have some, and every evaluator takes them as
@@ -132,58 +132,15 @@ def read_detections(
     empty = (values[:, 3:] - values[:, 1:3] + 1 <= 0).any(axis=1)
     if empty.any():
         logging.warning("boxes with xmax < xmin or ymax < ymin count as false positives: %d", empty.sum())
-    return Detections(
+    return Boxes(
         image_ids=tuple(image_ids),
         class_names=tuple(class_names),
         image=np.array(images, np.int64),
         classes=np.array(classes, np.int64),
         boxes=values[:, 1:],
         scores=values[:, 0],
+        corners=ONE_BASED,
     )
-
-
-def write_detections(
-    folder: str | Path, image_set: str, detections: Detections, full_precision: bool = False
-) -> list[Path]:
-    """Writes :func:`result_files` into a folder, over what is there, and returns their paths.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    paths = []
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for name, text in result_files(image_set, detections, full_precision).items():
-            paths.append(Path(folder) / name)
-            paths[-1].write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{folder}: result files cannot be written: {error.strerror}") from None
-    return paths
-
-
-def result_files(image_set: str, detections: Detections, full_precision: bool = False) -> dict[str, str]:
-    """Name -> text of one result file per class.
-
-    Scores have 3 decimals and coordinates 1, as the published code writes them, unless ``full_precision``
-    (every digit: reading gives the same numbers again).
-    """
-    form = _full_line if full_precision else _rounded_line
-    files = {}
-    for index, name in enumerate(detections.class_names):
-        lines = (
-            form(detections.image_ids[detections.image[r]], detections.scores[r], detections.boxes[r])
-            for r in np.flatnonzero(detections.classes == index)
-        )
-        files[result_file("", image_set, name).name] = "".join(lines)
-    return files
-
-
-def _rounded_line(image: str, score: float, box: np.ndarray) -> str:
-    return f"{image} {score:.3f} " + " ".join(f"{v:.1f}" for v in box) + "\n"
-
-
-def _full_line(image: str, score: float, box: np.ndarray) -> str:
-    return f"{image} {float(score)!r} " + " ".join(repr(float(v)) for v in box) + "\n"
 
 
 def _read_rows(path: Path, image_index: Mapping[str, int]) -> tuple[list[int], np.ndarray]:

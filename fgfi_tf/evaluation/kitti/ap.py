@@ -14,176 +14,98 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation import kitti_matching as matching
-from fgfi_tf.evaluation.kitti_types import (
-    CLASS_NAMES,
+from fgfi_tf.evaluation import matching
+from fgfi_tf.evaluation.boxes import NO_ALPHA, Boxes
+from fgfi_tf.evaluation.kitti.result import (
+    DIFFICULTIES,
     DONT_CARE,
-    NO_ALPHA,
-    PERSON_SITTING,
-    TYPE_INDEX,
-    VAN,
-    Detections,
-    Labels,
+    MIN_OVERLAP,
+    N_RECALL,
+    NEIGHBOUR,
+    VARIANTS,
+    Difficulty,
+    DifficultyResult,
+    Evaluation,
 )
 
-PROTOCOLS = ("official", "reference")
-N_RECALL = 41  # recall positions 0, 1/40 ... 1 at which precision is taken
-# an overlap counts only if greater; for DontCare the same limit on the detection's covered share
-MIN_OVERLAP = {"Car": 0.7, "Pedestrian": 0.5, "Cyclist": 0.5}
-# ground truths that may take a detection of the class without being found or missed
-NEIGHBOUR = {"Car": VAN, "Pedestrian": PERSON_SITTING, "Cyclist": None}
 _LOWEST_SCORE = -1e7  # the kit's "no detection": scores down to here are never collected
 
 
-@dataclasses.dataclass(frozen=True)
-class Difficulty:
-    """Limits of a difficulty. A ground truth at the limit of occlusion or truncation counts; one of the
-    minimum height, in pixels, counts for ``reference`` and not for ``official``.
-    """
-
-    min_height: float
-    max_occlusion: int
-    max_truncation: float
-
-
-DIFFICULTIES = {
-    "easy": Difficulty(40, 0, 0.15),
-    "moderate": Difficulty(25, 1, 0.30),
-    "hard": Difficulty(25, 2, 0.50),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """One class at one difficulty. Fractions, full precision.
-
-    Attributes:
-        evaluated: False where no detection of the class exists at all; the development kit then
-            writes nothing, and the numbers here are 0.
-        ap11: mean of precision at recall 0, 0.1 ... 1.
-        ap40: mean of precision at recall 1/40 ... 1.
-        n_gt: ground truths that count.
-        precision: float64 [41], after the maximum filter, 0 beyond the last threshold.
-        thresholds: float64 [T], T <= 41, scores at which precision was taken, descending.
-        tp, fp, fn: int64 [T], counts at each threshold.
-        similarity: float64 [41] or None, orientation similarity like ``precision``.
-        aos11, aos40: its means, or None.
-    """
-
-    evaluated: bool
-    ap11: float
-    ap40: float
-    n_gt: int
-    precision: np.ndarray
-    thresholds: np.ndarray
-    tp: np.ndarray
-    fp: np.ndarray
-    fn: np.ndarray
-    similarity: np.ndarray | None = None
-    aos11: float | None = None
-    aos40: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers, ready for ``json.dump``."""
-        values = {
-            "AP11": self.ap11,
-            "AP40": self.ap40,
-            "precision41": self.precision.tolist(),
-            "evaluated": self.evaluated,
-            "n_gt": self.n_gt,
-            "n_thresholds": len(self.thresholds),
-            "thresholds": self.thresholds.tolist(),
-            "tp_fp_fn": np.stack([self.tp, self.fp, self.fn], axis=1).tolist(),
-        }
-        if self.similarity is not None:
-            values |= {"AOS11": self.aos11, "AOS40": self.aos40, "similarity41": self.similarity.tolist()}
-        return values
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """All nine results: ``results[class name][difficulty]``."""
-
-    protocol: str
-    n_frames: int
-    results: dict[str, dict[str, Result]]
-
-    def __getitem__(self, class_name: str) -> dict[str, Result]:
-        return self.results[class_name]
-
-    def __iter__(self) -> Iterator[tuple[str, str, Result]]:
-        """(class name, difficulty, result), in the order of the tables."""
-        for class_name, by_difficulty in self.results.items():
-            for difficulty, result in by_difficulty.items():
-                yield class_name, difficulty, result
-
-    def mean_ap(self, positions: int = 11) -> float:
-        """Mean of the nine APs, a fraction; ``positions`` is 11 or 40."""
-        return float(np.mean([result.ap11 if positions == 11 else result.ap40 for _, _, result in self]))
-
-    def to_json(self) -> dict[str, Any]:
-        """{class: {difficulty: {"AP11", "AP40", "precision41", ...}}}."""
-        return {name: {key: r.to_json() for key, r in rows.items()} for name, rows in self.results.items()}
-
-
 def evaluate(
-    detections: Detections,
-    labels: Labels,
-    protocol: str = "official",
+    detections: Boxes,
+    labels: Boxes,
+    variant: str = "official",
     frames: Iterable[str] | None = None,
     orientation: bool | None = None,
+    min_overlap: Mapping[str, float] = MIN_OVERLAP,
 ) -> Evaluation:
     """Average precision of each class at each difficulty.
 
     Args:
-        detections: must hold every evaluated frame, if only as one without detections.
-        labels: ground truths with their DontCare areas.
-        protocol: ``official`` or ``reference`` (module docstring).
+        detections: must hold every evaluated frame, if only as one without detections; column ``alpha``.
+        labels: ground truths with their DontCare areas; columns ``truncation``, ``occlusion``, ``alpha``.
+        variant: ``official`` or ``reference`` (module docstring).
         frames: ids of the frames to evaluate; by default those of ``labels``.
         orientation: whether to compute orientation similarity. By default it is computed where
             every detection has an observation angle, as in the development kit, and not all angles
             are 0, which is what result files without angles hold.
+        min_overlap: the classes to evaluate, and the IoU that a detection of each has to exceed.
 
     Raises:
-        UserError: unknown protocol, a frame without labels or detections or named twice,
+        UserError: unknown variant, a frame without labels or detections or named twice,
             orientation asked for where angles are missing.
     """
-    if protocol not in PROTOCOLS:
-        raise UserError(f"protocol {protocol!r} is not one of {', '.join(PROTOCOLS)}")
-    labels = labels.select(labels.frame_ids if frames is None else frames)
-    detections = detections.select(labels.frame_ids)
-    has_alpha = len(detections) > 0 and not (detections.alpha == NO_ALPHA).any()
+    if variant not in VARIANTS:
+        raise UserError(f"protocol {variant!r} is not one of {', '.join(VARIANTS)}")
+    labels = labels.select(labels.image_ids if frames is None else frames).by_image()
+    detections = detections.select(labels.image_ids).by_image()
+    alpha = detections.column("alpha", NO_ALPHA)
+    has_alpha = len(detections) > 0 and not (alpha == NO_ALPHA).any()
     if orientation and not has_alpha:
         raise UserError("orientation similarity needs an observation angle (alpha) for every detection")
     if orientation is None:
-        orientation = has_alpha and bool((detections.alpha != 0).any())
+        orientation = has_alpha and bool((alpha != 0).any())
     results = {}
-    for class_name in CLASS_NAMES:
-        scene = _ClassScene.of(class_name, detections, labels, protocol)
+    for class_name, overlap in min_overlap.items():
+        scene = _ClassScene.of(class_name, overlap, detections, labels, variant)
         results[class_name] = {
-            name: _evaluate_difficulty(scene, difficulty, protocol, orientation)
+            name: _evaluate_difficulty(scene, difficulty, variant, orientation)
             for name, difficulty in DIFFICULTIES.items()
         }
-    return Evaluation(protocol, len(labels.frame_ids), results)
+    return Evaluation(variant, len(labels.image_ids), results, dict(min_overlap))
 
 
 def countable(
-    labels: Labels, class_index: int, difficulty: Difficulty, protocol: str = "official"
+    labels: Boxes, class_name: str, difficulty: Difficulty, variant: str = "official"
 ) -> np.ndarray:
-    """bool [N]: the ground truths of the class that count at the difficulty."""
-    high_enough = np.greater if protocol == "official" else np.greater_equal
+    """bool [N]: the ground truths of the class that count at the difficulty.
+
+    Of other data sets the objects that are marked as difficult do not count.
+    """
+    high_enough = np.greater if variant == "official" else np.greater_equal
     return (
-        (labels.type == class_index)
+        labels.of_class(class_name)
         & high_enough(labels.heights, difficulty.min_height)
-        & (labels.occlusion <= difficulty.max_occlusion)
-        & (labels.truncation <= difficulty.max_truncation)
+        & (labels.column("occlusion") <= difficulty.max_occlusion)
+        & (labels.column("truncation") <= difficulty.max_truncation)
+        & ~labels.flag("difficult")
+        & ~labels.flag("crowd")
     )
+
+
+def neighbours(labels: Boxes, class_name: str) -> np.ndarray:
+    """bool [N]: the ground truths that may take a detection of the class without being found or missed."""
+    return labels.of_class(NEIGHBOUR.get(class_name, ""))
+
+
+def areas(labels: Boxes) -> np.ndarray:
+    """bool [N]: areas in which a detection counts for nothing; of other data sets the crowds."""
+    return labels.of_class(DONT_CARE) | labels.flag("crowd")
 
 
 def recall_thresholds(scores: np.ndarray, n_gt: int) -> np.ndarray:
@@ -213,42 +135,46 @@ def recall_thresholds(scores: np.ndarray, n_gt: int) -> np.ndarray:
 class _ClassScene:
     """What matters for one class: ground truths that may be matched, detections, their pairs."""
 
-    labels: Labels  # of the class and its neighbour
-    class_index: int
-    detections: Detections  # of the class; official: also all that may be too low
+    labels: Boxes  # of the class and its neighbour
+    class_name: str
+    detections: Boxes  # of the class; official: also all that may be too low
+    of_class: np.ndarray  # bool [D]
     stuff: np.ndarray  # bool [D], mostly inside a DontCare area
     pairs: matching.Candidates  # indices into the two above
 
     @classmethod
-    def of(cls, class_name: str, detections: Detections, labels: Labels, protocol: str) -> _ClassScene:
-        class_index = TYPE_INDEX[class_name.lower()]
-        neighbour = NEIGHBOUR[class_name]
-        areas = labels.take(labels.type == DONT_CARE)
-        labels = labels.take(
-            (labels.type == class_index) | (labels.type == (-1 if neighbour is None else neighbour))
-        )
-        of_class = detections.type == class_index
-        if protocol == "official":
+    def of(
+        cls, class_name: str, overlap: float, detections: Boxes, labels: Boxes, variant: str
+    ) -> _ClassScene:
+        regions = labels.take(areas(labels))
+        labels = labels.take(labels.of_class(class_name) | neighbours(labels, class_name))
+        wanted = detections.of_class(class_name)
+        if variant == "official":
             lowest = max(difficulty.min_height for difficulty in DIFFICULTIES.values())
-            of_class |= detections.heights < lowest
-        detections = detections.take(of_class)
-        overlap = MIN_OVERLAP[class_name]
-        share = matching.covered_shares(detections.frame, detections.boxes, areas.frame, areas.boxes)
+            wanted = wanted | (detections.heights < lowest)
+        detections = detections.take(wanted)
+        share = matching.covered_shares(detections.image, detections.boxes, regions.image, regions.boxes)
         pairs = matching.overlapping_pairs(
-            labels.frame, labels.boxes, detections.frame, detections.boxes, overlap
+            labels.image, labels.boxes, detections.image, detections.boxes, overlap
         )
-        return cls(labels, class_index, detections, share > overlap, matching.Candidates.of(*pairs))
+        return cls(
+            labels,
+            class_name,
+            detections,
+            detections.of_class(class_name),
+            share > overlap,
+            matching.Candidates.of(*pairs),
+        )
 
 
 def _evaluate_difficulty(
-    scene: _ClassScene, difficulty: Difficulty, protocol: str, orientation: bool
-) -> Result:
-    detections = scene.detections
-    counts = countable(scene.labels, scene.class_index, difficulty, protocol)  # [G]; others are ignored
+    scene: _ClassScene, difficulty: Difficulty, variant: str, orientation: bool
+) -> DifficultyResult:
+    detections, of_class = scene.detections, scene.of_class
+    counts = countable(scene.labels, scene.class_name, difficulty, variant)  # [G]; others are ignored
     n_gt = int(counts.sum())
-    of_class = detections.type == scene.class_index
     # the kit cuts the height to a whole number first, which changes nothing against whole limits
-    low = (detections.heights < difficulty.min_height) & (protocol == "official")  # [D]
+    low = (detections.heights < difficulty.min_height) & (variant == "official")  # [D]
     pairs = scene.pairs.take((of_class | low)[scene.pairs.detection])
     thresholds = recall_thresholds(_collected_scores(pairs, detections.scores, counts, low), n_gt)
 
@@ -258,7 +184,8 @@ def _evaluate_difficulty(
     hit = pair_counts & ~pair_low  # matches of these pairs are true positives
     weights = [hit, valid[pairs.detection], pair_counts]
     if orientation:
-        angle = scene.labels.alpha[pairs.truth] - detections.alpha[pairs.detection]
+        angle = scene.labels.column("alpha", NO_ALPHA)[pairs.truth]
+        angle = angle - detections.column("alpha", NO_ALPHA)[pairs.detection]
         weights.append(np.where(hit, (1 + np.cos(angle)) / 2, 0.0))
     preference = (pair_low, np.where(pair_low, 0.0, -pairs.overlap))
     sums = _matched_sums(pairs, preference, score, np.array(weights, np.float64), thresholds)
@@ -266,7 +193,7 @@ def _evaluate_difficulty(
     fp = _count_at_least(detections.scores[valid], thresholds) - valid_matched
 
     precision = _filtered(tp, tp + fp)
-    result = Result(
+    result = DifficultyResult(
         evaluated=bool(of_class.any()),
         ap11=float(precision[::4].mean()),
         ap40=float(precision[1:].mean()),

@@ -6,17 +6,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from fgfi_tf.data import kitti_text, text_files
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation.kitti_types import (
-    NO_ALPHA,
-    TYPE_NAMES,
-    Detections,
-    Labels,
-    check_frame_ids,
-)
+from fgfi_tf.evaluation.boxes import Boxes, check_unique
+
+TYPE_NAMES = kitti_text.CLASS_NAMES
 
 
 def read_split(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -41,30 +35,23 @@ def list_frames(folder: str | os.PathLike[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def read_labels(folder: str | os.PathLike[str], frame_ids: Iterable[str]) -> Labels:
+def read_labels(folder: str | os.PathLike[str], frame_ids: Iterable[str]) -> Boxes:
     """The label files ``folder/<frame id>.txt`` of these frames.
 
     Raises:
         UserError: the folder is absent; files that are absent or hold a malformed line or an unknown type
             (the message names up to 20 of them).
     """
-    frame_ids = check_frame_ids(frame_ids)
+    frame_ids = check_unique(frame_ids)
     folder = _check_folder(folder)
     frame, kind, values = kitti_text.read(folder, frame_ids, kitti_text.LABEL_FIELDS, hint=_hint(folder))
-    return Labels(
-        frame_ids,
-        frame,
-        kind,
-        values[:, 3:7].copy(),
-        values[:, 2].copy(),
-        values[:, 0].copy(),
-        values[:, 1].copy(),
-    )
+    columns = {name: values[:, i].copy() for i, name in enumerate(("truncation", "occlusion", "alpha"))}
+    return Boxes(frame_ids, TYPE_NAMES, frame, kind, values[:, 3:7].copy(), columns=columns)
 
 
 def read_detections(
     folder: str | os.PathLike[str], frame_ids: Iterable[str], allow_missing: bool = False
-) -> Detections:
+) -> Boxes:
     """The result files ``folder/<frame id>.txt`` of these frames.
 
     Args:
@@ -75,42 +62,12 @@ def read_detections(
     Raises:
         UserError: as :func:`read_labels`.
     """
-    frame_ids = check_frame_ids(frame_ids)
+    frame_ids = check_unique(frame_ids)
     folder = _check_folder(folder)
     hint = _hint(folder) or " (--allow_missing counts it as a frame without detections)"
     frame, kind, values = kitti_text.read(folder, frame_ids, kitti_text.RESULT_FIELDS, allow_missing, hint)
-    return Detections(
-        frame_ids, frame, kind, values[:, 3:7].copy(), values[:, 2].copy(), values[:, 14].copy()
-    )
-
-
-def write_detections(folder: str | os.PathLike[str], detections: Detections) -> None:
-    """Writes :func:`result_files` into a folder, over what is there."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in result_files(detections).items():
-        (folder / name).write_text(text)
-
-
-def result_files(detections: Detections) -> dict[str, str]:
-    """Name -> text of one result file a frame, as the 2019 reference wrote, "" where nothing was found.
-
-    A line is ``Type -1 -1 alpha x1 y1 x2 y2 0 0 0 0 0 0 0 score`` with alpha 0.0 where there is
-    none. Numbers are written with as many digits as doubles need: what is read back is equal.
-    """
-    alphas = np.where(detections.alpha == NO_ALPHA, 0.0, detections.alpha).tolist()
-    rows = zip(
-        detections.type.tolist(), alphas, detections.boxes.tolist(), detections.scores.tolist(), strict=True
-    )
-    lines = [
-        f"{TYPE_NAMES[kind]} -1 -1 {alpha!r} {x1!r} {y1!r} {x2!r} {y2!r} 0 0 0 0 0 0 0 {score!r}\n"
-        for kind, alpha, (x1, y1, x2, y2), score in rows
-    ]
-    ends = np.searchsorted(detections.frame, np.arange(len(detections.frame_ids)), side="right").tolist()
-    return {
-        f"{frame_id}.txt": "".join(lines[start:end])
-        for frame_id, start, end in zip(detections.frame_ids, [0, *ends], ends, strict=False)
-    }
+    boxes, scores, alpha = values[:, 3:7].copy(), values[:, 14].copy(), values[:, 2].copy()
+    return Boxes(frame_ids, TYPE_NAMES, frame, kind, boxes, scores, {"alpha": alpha})
 
 
 def _check_folder(folder: str | os.PathLike[str]) -> Path:

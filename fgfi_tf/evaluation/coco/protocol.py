@@ -1,0 +1,45 @@
+"""COCO's protocol."""
+
+from __future__ import annotations
+
+from fgfi_tf.data import text_files
+from fgfi_tf.evaluation.boxes import EDGES, Boxes
+from fgfi_tf.evaluation.coco import ap, files
+from fgfi_tf.evaluation.protocol import Protocol, Rule
+
+
+class CocoProtocol(Protocol):
+    """The twelve numbers of COCO, computed by pycocotools (extra ``[coco]``); see ``ap``."""
+
+    title = "COCO detection"
+    files = "JSON files of the ground truth and of a list of detections (wants pip install -e '.[coco]')"
+    corners = EDGES
+    results = "coco"
+    json_mark = '"stats":'
+
+    def evaluate(self, detections: Boxes, ground_truth: Boxes) -> ap.Evaluation:
+        """See ``Protocol``."""
+        return ap.evaluate_tables(detections, ground_truth)
+
+    def note(self, result: ap.Evaluation) -> str:
+        """See ``Protocol``."""
+        return (
+            "AP is the mean over IoU 0.5 to 0.95 and over classes; s, m and l are objects of less than "
+            "32 x 32, up to 96 x 96, and more pixels. An en dash: no such object."
+        )
+
+    def rule(self) -> Rule:
+        """See ``Protocol``."""
+        return Rule(side=0.0)
+
+    def read_ground_truth(self, labels: str, split: str = "") -> Boxes:
+        """A JSON file; ``split`` is a list of images by name."""
+        table = files.ground_truth_table(files.read_ground_truth(labels))
+        return table.select(text_files.read_ids(split)) if split else table
+
+    def read_detections(
+        self, path: str, ground_truth: Boxes, split: str = "", allow_missing: bool = False
+    ) -> Boxes:
+        """A JSON file; an image without an entry has no detections."""
+        ids = ground_truth.coco_ids
+        return files.detections_table(files.read_detections(path, ids), ids).select(ground_truth.image_ids)
