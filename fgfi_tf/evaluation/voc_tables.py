@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from fgfi_tf.data.voc_raw import CLASS_NAMES
+from fgfi_tf.data.readers.voc import CLASS_NAMES
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation.voc import Evaluation
 

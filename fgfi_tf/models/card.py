@@ -13,17 +13,22 @@ MODEL_FILE = "model.json"
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """The arguments of ``registry.build``, and the data set a model was trained on ("" where not known)."""
+    """The arguments of ``registry.build``, and the data set a model was trained on ("" where not known).
+
+    ``classes`` is what ``--classes`` made of the labels' class names: merges and what is ignored, "" if nothing.
+    """
 
     model: str
     input_size: tuple[int, int]
     class_names: tuple[str, ...]
     options: dict[str, object] = dataclasses.field(default_factory=dict)
     dataset: str = ""
+    classes: str = ""
 
     def as_dict(self) -> dict[str, object]:
-        """The fields by name."""
-        return dataclasses.asdict(self)
+        """The fields by name; ``classes`` only where there are any."""
+        fields = dataclasses.asdict(self)
+        return fields if self.classes else {key: fields[key] for key in fields if key != "classes"}
 
     def write(self, folder: Path) -> None:
         """Writes ``model.json`` into a folder, whole or not at all."""
@@ -46,6 +51,7 @@ class ModelCard:
                 tuple(fields["class_names"]),
                 dict(fields.get("options", {})),
                 fields.get("dataset", ""),
+                fields.get("classes", ""),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is malformed: {error}") from error

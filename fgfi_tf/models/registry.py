@@ -87,7 +87,13 @@ def check_options(name: str, options: Mapping[str, object]) -> None:
 
 
 def build(
-    name: str, *, input_size: tuple[int, int], class_names: Sequence[str], dataset: str = "", **options
+    name: str,
+    *,
+    input_size: tuple[int, int],
+    class_names: Sequence[str],
+    dataset: str = "",
+    classes: str = "",
+    **options,
 ) -> Detector:
     """A detector with fresh weights.
 
@@ -95,7 +101,7 @@ def build(
         name: one of :func:`names`.
         input_size: see ``Detector.input_size``.
         class_names: what it detects, in the order of the dataset's class indices.
-        dataset: the data set it is for, for its card alone.
+        dataset, classes: the data set it is for and its ``--classes``, for its card alone.
         options: what else the detector's constructor takes (``weight_decay``, its ``user_options``).
 
     Raises:
@@ -107,7 +113,7 @@ def build(
     make = functools.partial(_resolved(make), name) if isinstance(make, str) else make
     detector = make(input_size=input_size, class_names=class_names, **options)
     chosen = {key: options[key] for key in kind.user_options if key in options}
-    detector.card = ModelCard(name, input_size, class_names, chosen, dataset)
+    detector.card = ModelCard(name, input_size, class_names, chosen, dataset, classes)
     return detector
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fgfi_tf.data import registry as datasets
+from fgfi_tf.data.classes import ClassChoice, parse
 from fgfi_tf.data.images import MAX_MEGAPIXELS
+from fgfi_tf.data.splits import VAL_FRACTION
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command
 from fgfi_tf.evaluation.protocol import Protocol
@@ -21,6 +23,7 @@ from fgfi_tf.training.config import option
 
 if TYPE_CHECKING:  # it imports TensorFlow, which result files do without
     from fgfi_tf.data.records import PreparedDataset
+    from fgfi_tf.models.card import ModelCard
 
 _MODEL = "A trained model on a dataset"
 
@@ -46,6 +49,15 @@ class EvaluateConfig(command.FilesConfig):
     )
     val_split: str = option(
         "", _MODEL, "Split to evaluate on: a list in ImageSets (empty: the run's own --val_split, else val)."
+    )
+    classes: str = option(
+        "",
+        _MODEL,
+        "Merges and ignored classes of the labels, as train.py takes them (empty: those of the training); which "
+        "classes are evaluated, the model says.",
+    )
+    val_fraction: float = option(
+        -1.0, _MODEL, "Share that is the split val where the data has no splits (-1: that of the training)."
     )
     batch_size: int = option(0, _MODEL, "Images at a time (0: 8, or 1 where images keep their shape).")
     results_dir: str = option(
@@ -83,18 +95,21 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 def _evaluate_model(config: EvaluateConfig) -> None:
-    from fgfi_tf.prediction import Predictor
+    from fgfi_tf.models.card import ModelCard
+    from fgfi_tf.prediction import METADATA_FOLDER, Predictor
     from fgfi_tf.training import checkpoints, evaluator
 
     command.check_outputs(config)
     path, predictor = Path(config.checkpoint), None
     if path.joinpath("saved_model.pb").is_file():
         predictor = Predictor.load(path)
+        card = ModelCard.read(path / METADATA_FOLDER)
     else:  # before the data is prepared
         early.check_checkpoint("checkpoint", str(path))
         path = checkpoints.find_checkpoint(path)
-    config = _with_run_settings(config, predictor.dataset if predictor else _trained_on(path, config.model))
-    dataset, protocol = _open(config)
+        card = ModelCard.read(path.parent)
+    config = _with_run_settings(config, _trained_on(card, config.model))
+    dataset, protocol = _open(config, card)
     truths = protocol.truths(dataset.labels(), dataset.class_names)
     output = OutputFolder(config.results_dir, "results_dir", config.overwrite)
     if config.results_dir:
@@ -119,29 +134,50 @@ def _evaluate_model(config: EvaluateConfig) -> None:
         command.write_report(named, protocol, truths, {config.name: detections}, results, config.val_split)
 
 
-def _open(config: EvaluateConfig) -> tuple[PreparedDataset, Protocol]:
+def _open(config: EvaluateConfig, card: ModelCard | None) -> tuple[PreparedDataset, Protocol]:
     from fgfi_tf.evaluation import registry as protocols
 
     protocol = protocols.get(datasets.entry(config.dataset).protocol, config.protocol)
     protocol.check_published(config.published)
-    return datasets.open_split(
-        config.dataset, config.data_dir, config.val_split, config.prepared_dir, config.max_megapixels
-    ), protocol
+    dataset = datasets.open_split(
+        config.dataset,
+        config.data_dir,
+        config.val_split,
+        config.prepared_dir,
+        config.max_megapixels,
+        classes=_choice(config, card),
+        val_fraction=config.val_fraction,
+    )
+    frames = dataset.labels()
+    if any(len(frame["classes"]) for frame in frames) and all(np.all(frame["ignore"]) for frame in frames):
+        held = ", ".join(dataset.class_names[len(dataset.learnt_names) :])
+        raise UserError(
+            f"{dataset.name} holds none of {', '.join(dataset.learnt_names)}, which the model detects; it holds "
+            f"{held}: --classes=NAME=CLASS says which of them is which"
+        )
+    return dataset, protocol
+
+
+def _choice(config: EvaluateConfig, card: ModelCard | None) -> ClassChoice:
+    """The model's own classes, with the merges of ``--classes`` or of its training."""
+    choice = parse(config.classes or (card.classes if card else ""))
+    if card is None:
+        return choice
+    if choice.learnt and set(map(str.lower, choice.learnt)) != set(map(str.lower, card.class_names)):
+        raise UserError(f"--classes={config.classes}: the model detects {', '.join(card.class_names)}")
+    return choice.of_model(card.class_names)
 
 
 def _result_names(protocol: Protocol, dataset: PreparedDataset, split: str) -> list[str]:
     """The result files of a split, whatever is detected."""
     nothing = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "classes": np.zeros(0, np.int32)}
     frames = dict.fromkeys(dataset.image_ids, nothing)
-    detections = protocol.detections(frames, dataset.class_names[: dataset.num_training_classes])
+    detections = protocol.detections(frames, dataset.learnt_names)
     return list(protocol.result_files(detections, split))
 
 
-def _trained_on(path: Path, model: str) -> str:
+def _trained_on(card: ModelCard | None, model: str) -> str:
     """The dataset that a checkpoint was trained on, "" where nothing says."""
-    from fgfi_tf.models.card import ModelCard
-
-    card = ModelCard.read(path.parent)
     if card is not None:
         return card.dataset
     return registry.detector_class(model).default_dataset if model else ""
@@ -152,30 +188,39 @@ def _with_run_settings(config: EvaluateConfig, trained_on: str) -> EvaluateConfi
     from fgfi_tf.training import flags
     from fgfi_tf.training.run_folder import FLAGS_FILE
 
-    dataset, split = config.dataset, config.val_split
+    dataset, split, fraction = config.dataset, config.val_split, config.val_fraction
     path = Path(config.checkpoint)
     for folder in (path, path.parent, path.parent.parent):
         if (folder / FLAGS_FILE).is_file():
             run = flags.read_flagfile(folder / FLAGS_FILE)
             dataset = dataset or run.dataset
-            split = split or (run.val_split if dataset == run.dataset else "")
+            if dataset == run.dataset:
+                split = split or run.val_split
+                fraction = run.val_fraction if fraction == -1 else fraction
             break
-    return dataclasses.replace(config, dataset=dataset or trained_on or "kitti", val_split=split or "val")
+    return dataclasses.replace(
+        config,
+        dataset=dataset or trained_on or "kitti",
+        val_split=split or "val",
+        val_fraction=VAL_FRACTION if fraction == -1 else fraction,
+    )
 
 
 def _watch(config: EvaluateConfig) -> None:
     from absl import logging
 
+    from fgfi_tf.models.card import ModelCard
     from fgfi_tf.training import checkpoints, evaluator
     from fgfi_tf.training.run_folder import RunFolder
 
     folder = RunFolder(Path(config.checkpoint))
     waiting = "" if folder.root.is_dir() else " (there is no such folder yet: waiting for a run to make it)"
     print(f"watching {folder.root}; it ends with training{waiting}", flush=True)
-    while not (config.dataset and config.val_split) and not folder.flags.is_file():
+    # the model says which classes are evaluated; it is there before the first step
+    while not (ModelCard.read(folder.checkpoints) or folder.finished.is_file()):
         time.sleep(config.poll_seconds)
     config = _with_run_settings(config, "")
-    dataset, protocol = _open(config)
+    dataset, protocol = _open(config, ModelCard.read(folder.checkpoints))
     run = evaluator.CheckpointEvaluator(dataset, protocol, config.batch_size, config.model)
     results, passed = evaluator.ResultLog(folder), set()
     results.recover()

@@ -55,6 +55,7 @@ def load_detector(
         input_size=input_size or card.input_size,
         class_names=card.class_names,
         dataset=card.dataset,
+        classes=card.classes,
         **card.options,
     )
     load_weights(detector, prefix, name)
