@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fgfi_tf import cli
-from fgfi_tf.data import voc_raw
+from fgfi_tf.data.readers import voc as voc_reader
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.evaluation.voc import files as voc_io
@@ -134,7 +134,7 @@ def test_results_are_written_as_pictures_are_done(run, tmp_path, monkeypatch):
         return detect(images)
 
     monkeypatch.setitem(globals(), "one_box", killed)
-    names = voc_raw.CLASS_NAMES
+    names = voc_reader.CLASS_NAMES
     assert run(classes=names, dataset="voc") == 130
     found = written(tmp_path / "out")
     assert found["comp4_det_images_aeroplane.txt"] == b"a 0.25 1.0 1.0 8.0 6.0\nb 0.25 1.0 1.0 8.0 6.0\n"
@@ -273,7 +273,7 @@ def test_what_predict_writes_of_names_with_blanks_evaluate_reads(run, tmp_path):
     picture(tmp_path / "in/my photo.png")
     picture(tmp_path / "in/a  b/ c.png", 128)
     ids = ["a  b/ c", "my photo"]
-    assert run(classes=voc_raw.CLASS_NAMES, dataset="voc") == 0
+    assert run(classes=voc_reader.CLASS_NAMES, dataset="voc") == 0
     found = voc_io.read_detections(tmp_path / "out", "images", ids)
     assert found.image.tolist() == [0, 1] and found.scores.tolist() == [0.5, 0.25]
     np.testing.assert_array_equal(found.boxes, [[1, 1, 8, 6]] * 2)

@@ -1,15 +1,18 @@
-"""What the TFDS builders of raw folders share: one split of one folder in one state as TFRecords.
+"""The one TFDS builder of every dataset that is read from files: one split in one state as TFRecords.
 
 Images are stored in the order of the split, as the bytes of their files; those that the graph would not read
-as they are shown (turned, of 16 bits, of other formats) as PNG, without loss: see ``fgfi_tf.data.images``.
+as they are shown (turned, of 16 bits, of other formats) as PNG, without loss: see ``fgfi_tf.data.images``. Classes
+are stored as the labels name them: what is learnt of them is chosen when records are read (``classes``).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,14 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
 
+from fgfi_tf.data.dataset import Dataset, Frame
 from fgfi_tf.data.edges import cut_to_image
 from fgfi_tf.data.images import MAX_MEGAPIXELS, encoded_image
-from fgfi_tf.data.records import Sample, progress_bar
-from fgfi_tf.errors import Problems
+from fgfi_tf.data.records import RawSplit, Sample, is_prepared, prepare_records, progress_bar, quiet_tfds
+from fgfi_tf.errors import Problems, UserError
 
-ObjectFeatures = dict[str, tuple[tuple[int, ...], type]]
+_SHOWN = 3
+_SIZES = "image_sizes"  # of the records' metadata
 
 
 @dataclasses.dataclass
@@ -31,55 +36,45 @@ class SplitConfig(tfds.core.BuilderConfig):
     """A split; its name carries the fingerprint of the raw files.
 
     Attributes:
-        frames: the dataset's own records of a frame, with ``image_id`` and ``image_path``.
+        frames: its pictures and labels.
+        dataset: what they are of.
         progress: show a progress bar while writing.
         max_megapixels: larger pictures are refused.
     """
 
-    frames: tuple[Any, ...] = ()
+    frames: tuple[Frame, ...] = ()
+    dataset: Dataset = dataclasses.field(default_factory=Dataset)
     progress: bool = True
     max_megapixels: float = MAX_MEGAPIXELS
 
 
 class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Base of the builders. A subclass defines the constants and :meth:`frame_objects`."""
+    """Writes one split of any dataset."""
 
-    VERSION = tfds.core.Version("1.1.0")  # in the fingerprint: records of another version are not used
-    DESCRIPTION = ""
-    HOMEPAGE = ""
-    #: shape and dtype of what each object has.
-    OBJECT_FEATURES: ObjectFeatures = {}
-    _boxes_cut = 0
+    VERSION = tfds.core.Version("2.0.0")  # in the fingerprint: records of another version are not used
+    RELEASE_NOTES = {"2.0.0": "one builder for every dataset; classes by their names"}
 
-    def frame_objects(self, frame: Any, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
-        """The labels of a frame: arrays [N, ...] by the names of ``OBJECT_FEATURES``."""
-        raise NotImplementedError("a subclass defines frame_objects")
-
-    def cut_boxes(self, boxes: np.ndarray, image_size: tuple[int, int], path: Path | None) -> np.ndarray:
-        """Boxes of a label file, cut to the image; a subclass calls it. See ``edges.cut_to_image``."""
-        boxes, count = cut_to_image(boxes, image_size, path)
-        self._boxes_cut += count
-        return boxes
-
-    def warn_of_cut_boxes(self) -> None:
-        """Says how many boxes were cut where this builder has written records; TFDS silences what writes."""
-        if self._boxes_cut:
-            logging.warning(
-                "%s: boxes that reached over the edge of their image by up to a pixel were cut: %d",
-                self.builder_config.name,
-                self._boxes_cut,
-            )
+    def __init__(self, **kwargs: Any):
+        self.cut: dict[str, int] = {}  # image id -> boxes that were cut
+        super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
+        config = self.builder_config
         objects = {
-            name: tfds.features.Tensor(shape=shape, dtype=dtype)
-            for name, (shape, dtype) in self.OBJECT_FEATURES.items()
+            "boxes": tfds.features.Tensor(shape=(4,), dtype=np.float32),
+            "label": tfds.features.ClassLabel(names=list(vocabulary(config.frames)) or ["none"]),
+            "ignore": tfds.features.Tensor(shape=(), dtype=np.bool_),
+            **{
+                name: tfds.features.Tensor(shape=shape, dtype=dtype)
+                for name, (shape, dtype) in config.dataset.attributes.items()
+            },
         }
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self.DESCRIPTION,
-            homepage=self.HOMEPAGE,
+            description=config.dataset.description,
+            homepage=config.dataset.homepage,
             disable_shuffling=True,  # the pipeline shuffles; evaluation needs the split's order
+            metadata=tfds.core.MetadataDict({_SIZES: []}),
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(None, None, 3)),
@@ -96,53 +91,177 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self) -> Iterator[tuple[int, dict]]:
         config = self.builder_config
+        index = {name: place for place, name in enumerate(vocabulary(config.frames))}
+        sizes: list[list[int]] = []
         bar = progress_bar(config.frames, f"preparing {config.name}", config.progress)
         problems = Problems()
         for key, frame in enumerate(bar):
             with problems.collect():
                 image, size = encoded_image(frame.image_path, config.max_megapixels)
-                objects = self.frame_objects(frame, size)
-                yield (
-                    key,
-                    {
-                        "image": io.BytesIO(image),
-                        "image_id": frame.image_id,
-                        "image_size": np.array(size, np.int32),
-                        "objects": {
-                            name: objects[name].astype(dtype)
-                            for name, (_, dtype) in self.OBJECT_FEATURES.items()
-                        },
-                    },
-                )
+                boxes = self._boxes(frame, size)
+                sizes.append(list(map(int, size)))
+                yield key, self._example(frame, image, size, boxes, index)
         problems.raise_any()
+        self.info.metadata[_SIZES] = sizes
+
+    def _example(
+        self, frame: Frame, image: bytes, size: Sequence[int], boxes: np.ndarray, index: dict
+    ) -> dict:
+        attributes = self.builder_config.dataset.attributes
+        return {
+            "image": io.BytesIO(image),
+            "image_id": frame.image_id,
+            "image_size": np.array(size, np.int32),
+            "objects": {
+                "boxes": boxes.astype(np.float32),
+                "label": np.array([index[name] for name in frame.names], np.int64),
+                "ignore": frame.ignore,
+                **{
+                    name: np.asarray(frame.attributes[name], dtype) for name, (_, dtype) in attributes.items()
+                },
+            },
+        }
+
+    def _boxes(self, frame: Frame, size: tuple[int, int]) -> np.ndarray:
+        """A frame's boxes, cut to the picture; labels that give a size must give the upright picture's own.
+
+        Those that give the size before the EXIF orientation are refused: nothing tells whether their boxes were
+        drawn on the picture as it is stored or as it is shown.
+        """
+        said = frame.image_size
+        if said is not None and tuple(said) != tuple(size):
+            swapped = tuple(said) == tuple(size)[::-1]
+            hint = "; where EXIF turns a picture, the upright one counts, for boxes too" if swapped else ""
+            raise UserError(
+                f"{frame.label_path}: says {said[1]} x {said[0]}, "
+                f"but {frame.image_path} is {size[1]} x {size[0]}{hint}"
+            )
+        boxes, count = cut_to_image(frame.boxes, size, frame.label_path)
+        if count:
+            self.cut[frame.image_id] = count
+        return boxes
+
+    def warn_of_cut_boxes(self) -> None:
+        """Says how many boxes were cut where this builder has written records; TFDS silences what writes."""
+        if self.cut:
+            logging.warning(
+                "%s: boxes that reached over the edge of their image were cut: %d, in %s",
+                self.builder_config.name,
+                sum(self.cut.values()),
+                first_of(list(self.cut)),
+            )
 
 
-def fingerprint(title: str, paths: Iterable[Path | None]) -> str:
-    """12 hex digits over a title and the name, size and time of each file; None is passed over."""
+def prepare(
+    dataset: Dataset,
+    frames: Sequence[Frame],
+    split: str,
+    folder: Path,
+    progress: bool = True,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> RawSplit:
+    """The records of a split, written where they are not there yet.
+
+    Args:
+        dataset: what is read.
+        frames: its pictures and labels.
+        split: a name for them.
+        folder: where the records go. Those of another state of the raw files (other names, sizes or times) are
+            never used.
+        progress: show progress bars on stderr while writing.
+        max_megapixels: larger pictures are refused, before they are decoded.
+
+    Raises:
+        UserError: images that cannot be read, boxes outside of them, sizes that are not theirs, up to 20; a
+            folder that cannot be written.
+    """
+    prefix = re.sub(r"[^A-Za-z0-9]", "_", split) or "all"
+    name = f"{prefix}-{fingerprint(f'{SplitBuilder.VERSION} {split}', frames)}"
+    config = SplitConfig(
+        name=name, frames=tuple(frames), dataset=dataset, progress=progress, max_megapixels=max_megapixels
+    )
+    with quiet_tfds():
+        builder = SplitBuilder(data_dir=folder, config=config)
+    if not is_prepared(builder):
+        _name_outdated(Path(builder.data_dir).parent.parent, prefix)
+    paths = prepare_records(builder)
+    builder.warn_of_cut_boxes()
+    sizes = builder.info.metadata[_SIZES]
+    if len(sizes) != len(frames):
+        raise UserError(f"{builder.data_dir}: the prepared records are damaged; delete it to prepare anew")
+    return RawSplit(
+        paths=paths,
+        parse=functools.partial(parse_record, builder.info.features, tuple(dataset.attributes)),
+        vocabulary=vocabulary(frames),
+        labels=_labels(frames, sizes),
+        files=[(frame.image_path, frame.label_path) for frame in frames],
+    )
+
+
+def vocabulary(frames: Sequence[Frame]) -> tuple[str, ...]:
+    """Every class name that the labels hold, sorted."""
+    return tuple(sorted({name for frame in frames for name in frame.names}))
+
+
+def fingerprint(title: str, frames: Sequence[Frame]) -> str:
+    """12 hex digits over a title, and each frame's id and the name, size and time of its files."""
+    states: dict[Path, str] = {}
     digest = hashlib.sha256(f"{title}\n".encode())
-    for path in paths:
-        if path is not None:
-            state = path.stat()
-            digest.update(f"{path.parent.name}/{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
+    for frame in frames:
+        digest.update(f"{frame.image_id}\n".encode())
+        for path in (frame.image_path, frame.label_path):
+            if path is None:
+                continue
+            if path not in states:
+                state = path.stat()
+                states[path] = f"{path.parent.name}/{path.name} {state.st_size} {state.st_mtime_ns}\n"
+            digest.update(states[path].encode())
     return digest.hexdigest()[:12]
+
+
+def first_of(names: Sequence[str]) -> str:
+    """``a, b, c and 7 more``."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def parse_record(
     features: tfds.features.FeaturesDict, attributes: tuple[str, ...], serialized: tf.Tensor
 ) -> Sample:
-    """A record of a :class:`SplitBuilder` to a sample; its ``image`` is the encoded file, a string.
-
-    Without a stored ``ignore`` every object is one to train on.
-    """
+    """A record of a :class:`SplitBuilder`, see ``RawSplit``; its ``image`` is the encoded file, a string."""
     record = features.deserialize_example(serialized, decoders={"image": tfds.decode.SkipDecoding()})
     objects = record["objects"]
-    classes = objects["classes"]
     return {
         "image": record["image"],
         "boxes": objects["boxes"],  # N x 4
-        "classes": classes,  # N
-        "ignore": objects["ignore"] if "ignore" in objects else tf.zeros_like(classes, tf.bool),  # N
+        "label": objects["label"],  # N
+        "ignore": objects["ignore"],  # N
         "image_id": record["image_id"],
         "image_size": record["image_size"],  # 2
         "attributes": {name: objects[name] for name in attributes},
     }
+
+
+def _labels(frames: Sequence[Frame], sizes: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    index = {name: place for place, name in enumerate(vocabulary(frames))}
+    return [
+        {
+            "image_id": frame.image_id,
+            "image_size": np.array(size, np.int32),
+            "boxes": frame.boxes,
+            "label": np.array([index[name] for name in frame.names], np.int64),
+            "ignore": frame.ignore,
+            **frame.attributes,
+        }
+        for frame, size in zip(frames, sizes, strict=True)
+    ]
+
+
+def _name_outdated(folder: Path, prefix: str) -> None:
+    """Says which prepared records of the same split belong to another state of the raw files."""
+    for other in sorted(folder.glob(f"{prefix}-*")):
+        if any(other.glob("*/dataset_info.json")):
+            logging.warning(
+                "the raw files have changed, or how they are read; %s is not used any more: delete it",
+                other,
+            )

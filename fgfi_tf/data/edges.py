@@ -8,13 +8,15 @@ import numpy as np
 
 from fgfi_tf.errors import UserError
 
-#: So far a box of a label may reach over the edge of its image, in pixels: real KITTI labels do by 0.52
-#: (frame 006828), and tools that count from 0 or from 1 when they should not by 1.
-BORDER_TOLERANCE = 1.0
+#: So far a box of a label may reach over the edge of its image: by a pixel (real KITTI labels do by 0.52, in frame
+#: 006828, and tools that count from 0 or from 1 when they should not by 1), or this share of the side.
+BORDER_PIXELS, BORDER_SHARE = 1.0, 0.01
 
 
-def cut_to_image(boxes: np.ndarray, image_size: tuple[int, int], path: Path) -> tuple[np.ndarray, int]:
+def cut_to_image(boxes: np.ndarray, image_size: tuple[int, int], path: Path | None) -> tuple[np.ndarray, int]:
     """Cuts boxes of a label file to the pixels of the image, and counts those that were cut.
+
+    A box thinner than a pixel is widened to one: it lies on one.
 
     Args:
         boxes: float64 [N,4], inclusive corners (xmin, ymin, xmax, ymax), 0-based.
@@ -25,16 +27,26 @@ def cut_to_image(boxes: np.ndarray, image_size: tuple[int, int], path: Path) -> 
         boxes with x in [0, W - 1] and y in [0, H - 1], and how many of them were changed.
 
     Raises:
-        UserError: a box reaches over the edge by more than ``BORDER_TOLERANCE``.
+        UserError: a number that is not finite; a box that is upside down, that lies outside, or that reaches
+            over the edge by more than a pixel and a hundredth of the image's side.
     """
     height, width = image_size
-    last = np.array([width, height, width, height]) - 1.0
-    outside = ((boxes < -BORDER_TOLERANCE) | (boxes > last + BORDER_TOLERANCE)).any(axis=1)  # N
-    if outside.any():
-        corners = " ".join(f"{value:g}" for value in boxes[np.argmax(outside)])
-        raise UserError(
-            f"{path}: the box {corners} (xmin ymin xmax ymax, counted from 0) is outside the image, "
-            f"which is {width} wide and {height} high"
-        )
-    cut = np.clip(boxes, 0.0, last)
+    size = np.array([width, height, width, height], np.float64)
+    over = np.maximum(BORDER_PIXELS, BORDER_SHARE * size)  # 4
+    finite = np.isfinite(boxes).all(axis=1)  # N
+    upside_down = (boxes[:, 2:] + 1 < boxes[:, :2]).any(axis=1)
+    outside = ((boxes < -over) | (boxes > size - 1.0 + over)).any(axis=1)
+    wrong = np.flatnonzero(~finite | upside_down | outside)
+    if len(wrong):
+        first = wrong[0]
+        corners = " ".join(f"{value:g}" for value in boxes[first])
+        problem = f"is outside the image, which is {width} wide and {height} high"
+        if not finite[first]:
+            problem = "is not of finite numbers"
+        elif upside_down[first]:
+            problem = "is upside down"
+        more = f" (and {len(wrong) - 1} more in this picture)" if len(wrong) > 1 else ""
+        raise UserError(f"{path}: the box {corners} (xmin ymin xmax ymax, counted from 0) {problem}{more}")
+    cut = np.clip(boxes, 0.0, size - 1.0)
+    cut[:, 2:] = np.maximum(cut[:, 2:], cut[:, :2])
     return cut, int((cut != boxes).any(axis=1).sum())

@@ -7,6 +7,7 @@ exact resume cheap: the pipeline asks for the examples of step k without reading
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import io
 import os
@@ -14,6 +15,7 @@ import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +23,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm.auto import tqdm
 
+from fgfi_tf.data.classes import ClassChoice, ClassTable
 from fgfi_tf.errors import UserError, first_line
 
 Sample = dict[str, tf.Tensor]
@@ -75,54 +78,94 @@ def record_offsets(path: str | os.PathLike) -> list[int]:
     return offsets
 
 
+@dataclasses.dataclass(frozen=True)
+class RawSplit:
+    """What lies in records: the labels' own classes, before any is learnt, merged or ignored.
+
+    Attributes:
+        paths: the TFRecord files, in order.
+        parse: a record, a string scalar, to a sample that has ``label``, int [N] into ``vocabulary``, in place
+            of ``classes``, and as ``ignore`` what is ignored whatever its class.
+        vocabulary: the class names of the labels.
+        labels: for each picture, in order, a dict of ``image_id``, ``image_size`` (H, W), ``label`` and columns
+            of N rows; see ``PreparedDataset.labels``.
+        files: the raw files of each picture, (image, labels or None); () where there are only records.
+    """
+
+    paths: Sequence[str | os.PathLike]
+    parse: Callable[[tf.Tensor], Sample]
+    vocabulary: Sequence[str]
+    labels: Sequence[dict[str, Any]]
+    files: Sequence[tuple[Path | None, ...]] = ()
+
+    def counts(self) -> dict[str, int]:
+        """Objects by the class name of the labels, each name of the vocabulary that occurs."""
+        labels = [frame["label"] for frame in self.labels]
+        found = np.bincount(np.concatenate([np.zeros(0, int), *labels]), minlength=len(self.vocabulary))
+        return {name: int(n) for name, n in zip(self.vocabulary, found, strict=True) if n}
+
+
 class PreparedDataset:
     """One split, ready to read: samples as ``fgfi_tf.data.sample`` defines them.
 
     Attributes:
         name: what messages call it, e.g. ``kitti/train``.
-        class_names: every class of the dataset; those to learn come first.
-        num_training_classes: how many are to learn.
+        classes: which names of the labels are learnt and which are ignored.
+        class_names: what ``classes`` of samples and labels index: the learnt names, then the ignored ones.
+        learnt_names: the classes of a detector that learns this data.
+        choice: what opens another split for the same detector.
         num_examples: images of the split.
         image_ids: their names, in the order of the split.
         files: the raw files of each image, (image, labels or None); () where there are only records.
         record_paths: the TFRecord files.
     """
 
-    def __init__(
-        self,
-        name: str,
-        class_names: Sequence[str],
-        num_training_classes: int,
-        image_ids: Sequence[str],
-        paths: Sequence[str | os.PathLike],
-        parse: Callable[[tf.Tensor], Sample],
-        labels: Callable[[], list[dict[str, np.ndarray]]],
-        files: Sequence[tuple[Path | None, ...]] = (),
-    ):
+    def __init__(self, name: str, raw: RawSplit, classes: ClassTable, choice: ClassChoice):
         self.name = name
-        self.class_names = tuple(class_names)
-        self.num_training_classes = num_training_classes
-        self.image_ids = tuple(image_ids)
+        self.choice = dataclasses.replace(choice, learnt=classes.learnt)
+        self.classes, self.class_names, self.learnt_names = classes, classes.names, classes.learnt
+        self.image_ids = tuple(frame["image_id"] for frame in raw.labels)
         self.num_examples = len(self.image_ids)
-        self._folder = Path(paths[0]).parent if paths else Path()
-        self._records = RecordFile(paths)
-        self._parse = parse
-        self._read_labels = labels
-        self._labels: list[dict[str, np.ndarray]] | None = None
-        self.files = tuple(files)
-        self.record_paths = [os.fspath(path) for path in paths]
+        self._folder = Path(raw.paths[0]).parent if raw.paths else Path()
+        self._records = RecordFile(raw.paths)
+        self._parse = raw.parse
+        # a row for labels without any name: nothing indexes it
+        self._classes = np.append(classes.indices(raw.vocabulary), 0).astype(np.int32)
+        self._labels = [self._with_classes(frame) for frame in raw.labels]
+        self.files = tuple(raw.files)
+        self.record_paths = [os.fspath(path) for path in raw.paths]
         if self._records.num_records != self.num_examples:
             raise UserError(
                 f"{name}: {self._records.num_records} prepared records for {self.num_examples} frames; "
                 f"delete {self._folder} to prepare anew"
             )
 
+    @property
+    def num_training_classes(self) -> int:
+        """How many classes are learnt: indices below it are a detector's classes."""
+        return len(self.learnt_names)
+
+    def _with_classes(self, frame: dict[str, Any]) -> dict[str, Any]:
+        rest = {key: value for key, value in frame.items() if key != "label"}
+        classes = self._classes[frame["label"]]
+        return {
+            **rest,
+            "classes": classes,
+            "ignore": frame["ignore"] | (classes >= self.num_training_classes),
+        }
+
     def sample(self, index: tf.Tensor) -> Sample:
         """The sample at ``index`` (int64 scalar); its ``image`` is still the encoded file.
 
         Made for ``Dataset.map``: the read, like the decoding, runs in the map's threads.
         """
-        return self._parse(self._records.read(index))
+        sample = dict(self._parse(self._records.read(index)))
+        classes = tf.gather(tf.constant(self._classes), sample.pop("label"))
+        return {
+            **sample,
+            "classes": classes,
+            "ignore": sample["ignore"] | (classes >= self.num_training_classes),
+        }
 
     def records(self) -> tf.data.Dataset:
         """All samples in the order of the split, images still encoded."""
@@ -138,25 +181,20 @@ class PreparedDataset:
                 f"{self.name}: a prepared record is damaged; delete {self._folder} to prepare anew"
             ) from error
 
-    def labels(self) -> list[dict[str, np.ndarray]]:
-        """The labels of every frame, in order, with the full digits of the label files (float64).
+    def labels(self) -> list[dict[str, Any]]:
+        """The labels of every frame, in order, with the full digits of the label files.
 
-        Each is a dict of ``image_id`` (str) and columns of N rows: ``boxes`` [N,4] in pixels of
-        the image file, ``classes``, ``ignore`` and what the dataset's evaluation needs.
+        Each is a dict of ``image_id`` (str), ``image_size`` int (H, W) of the upright picture, and columns of N
+        rows: ``boxes`` float64 [N,4] (xmin, ymin, xmax, ymax), inclusive corners counted from 0, in pixels of
+        the image file and as the labels have them, whether or not they reach over its edge; ``classes`` int32
+        into ``class_names``; ``ignore`` bool, no object to train on; and the dataset's own attributes
+        (``difficult``, ``crowd``, ``area``, ``truncation`` ...).
         """
-        if self._labels is None:
-            self._labels = self._read_labels()
         return self._labels
 
     def image_sizes(self) -> np.ndarray:
-        """(H, W) of every image file, in order, int64 [N,2]: of the labels, or else of the records."""
-        frames = self.labels()
-        if all("image_size" in frame for frame in frames):
-            sizes = [frame["image_size"] for frame in frames]
-        else:
-            with self.reading():
-                sizes = [s.numpy() for s in self.records().map(lambda sample: sample["image_size"])]
-        return np.array(sizes, np.int64).reshape(-1, 2)
+        """(H, W) of every image file, in order, int64 [N,2]."""
+        return np.array([frame["image_size"] for frame in self._labels], np.int64).reshape(-1, 2)
 
     @property
     def max_boxes(self) -> int:

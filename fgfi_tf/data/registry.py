@@ -1,57 +1,32 @@
-"""Every dataset by name. A new dataset is one entry here.
+"""Every dataset by name. A new one is a file with a ``Dataset`` and a call of ``register(name, Dataset())``.
 
-An entry names its builder's module, so that the names are known without TensorFlow, which takes seconds to
-import.
+Nothing here imports TensorFlow, which takes seconds, until a split is opened.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fgfi_tf.data import kitti_raw, voc_raw
+from fgfi_tf.data import splits
+from fgfi_tf.data.classes import ClassChoice, ClassTable, listed, parse, resolve
+from fgfi_tf.data.dataset import Dataset
 from fgfi_tf.data.images import MAX_MEGAPIXELS
+from fgfi_tf.data.readers.kitti import Kitti
+from fgfi_tf.data.readers.voc import Voc
 from fgfi_tf.errors import UserError
+from fgfi_tf.paths import user_path
+from fgfi_tf.registries import Registry
 
 if TYPE_CHECKING:
     from fgfi_tf.data.records import PreparedDataset
 
+_DATASETS: Registry[Dataset] = Registry("dataset")
+names, entry, register, unregister = _DATASETS.names, _DATASETS.get, _DATASETS.register, _DATASETS.unregister
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A dataset.
-
-    Attributes:
-        module: whose ``prepare(data_dir, split, prepared_dir, max_megapixels=...)`` opens a split, its
-            TFRecords written where needed.
-        protocol: the name of its evaluation in ``fgfi_tf.evaluation.registry``.
-        image_folder: (data_dir, split) to the folder of the image files, None where there is no such.
-    """
-
-    module: str
-    protocol: str
-    image_folder: Callable[[str | Path, str], Path | None]
-
-
-_ENTRIES: dict[str, Entry] = {
-    "kitti": Entry("fgfi_tf.data.kitti", "kitti", kitti_raw.image_folder),
-    "voc": Entry("fgfi_tf.data.voc", "voc", voc_raw.image_folder),
-}
-
-
-def names() -> list[str]:
-    """The names that :func:`open_split` knows."""
-    return sorted(_ENTRIES)
-
-
-def entry(name: str) -> Entry:
-    """What is known of a dataset. Raises UserError for an unknown name."""
-    if name not in _ENTRIES:
-        raise UserError(f"unknown dataset {name!r}; known are {', '.join(names())}")
-    return _ENTRIES[name]
+register("kitti", Kitti())
+register("voc", Voc())
 
 
 def open_split(
@@ -60,16 +35,54 @@ def open_split(
     split: str,
     prepared_dir: str | Path = "",
     max_megapixels: float = MAX_MEGAPIXELS,
+    *,
+    classes: str | ClassChoice = "",
+    val_fraction: float = splits.VAL_FRACTION,
+    options: Mapping[str, Any] | None = None,
+    progress: bool = True,
 ) -> PreparedDataset:
     """A split of a dataset, its TFRecords written where they are not there yet.
 
-    Pictures of more than ``max_megapixels`` are refused when the records are written.
+    Args:
+        name: of the dataset.
+        data_dir: the folder of its files.
+        split: see the dataset; ``train``, ``val`` or ``all`` where the folder has no splits of its own.
+        prepared_dir: where the records go; ``<data_dir>/tfrecords`` by default.
+        max_megapixels: larger pictures are refused when the records are written.
+        classes: what is learnt, merged and ignored, as ``--classes`` gives it (``classes.parse``), or a choice.
+        val_fraction: the share of the pictures that are ``val`` where the folder has no splits.
+        options: the dataset's own, by name.
+        progress: show progress bars on stderr while writing.
 
     Raises:
         UserError: for an unknown name, no ``data_dir``, or whatever is wrong with the data.
     """
-    known = entry(name)
+    dataset = entry(name)
     if not data_dir:
         raise UserError(f"--data_dir is missing: the folder of the raw {name} data")
-    prepare = importlib.import_module(known.module).prepare
-    return prepare(data_dir, split, prepared_dir or None, max_megapixels=max_megapixels)
+    choice = parse(classes) if isinstance(classes, str) else classes
+    root = user_path(data_dir)
+    raw = dataset.ready_made(root, split)
+    if raw is None:
+        frames = splits.frames_of(dataset, root, split, val_fraction, options or {})
+        from fgfi_tf.data import builder  # TensorFlow
+
+        folder = user_path(prepared_dir) if prepared_dir else root / "tfrecords"
+        raw = builder.prepare(dataset, frames, split, folder, progress, max_megapixels)
+    from fgfi_tf.data.records import PreparedDataset
+
+    where = f"{name}/{split}"
+    table = resolve(choice, raw.counts(), dataset.class_names, dataset.ignored_names, where)
+    _tell_unknown(table, where)
+    return PreparedDataset(where, raw, table, choice)
+
+
+def _tell_unknown(table: ClassTable, where: str) -> None:
+    from absl import logging
+
+    if table.unknown:
+        logging.warning(
+            "%s: objects of classes that are not learnt: %s (--classes names those to learn)",
+            where,
+            listed(table.unknown),
+        )

@@ -21,6 +21,7 @@ class ModelMetadata:
         options: the detector's own that are not at their defaults.
         dataset: name of the data set that it was trained on, "" where not known.
         extensions: files and modules that registered the detector and the data set.
+        classes: what ``--classes`` made of the labels' class names: merges and what is ignored, "" if nothing.
     """
 
     model: str
@@ -29,11 +30,13 @@ class ModelMetadata:
     options: dict[str, object] = dataclasses.field(default_factory=dict)
     dataset: str = ""
     extensions: tuple[str, ...] = ()
+    classes: str = ""
 
     def as_dict(self) -> dict[str, object]:
-        """The fields by name; ``extensions`` only where there are any."""
+        """The fields by name; ``extensions`` and ``classes`` only where there are any."""
         fields = dataclasses.asdict(self)
-        return fields if self.extensions else {key: fields[key] for key in fields if key != "extensions"}
+        optional = {"extensions": self.extensions, "classes": self.classes}
+        return {key: value for key, value in fields.items() if optional.get(key, True)}
 
     def write(self, folder: Path) -> None:
         """Writes ``model.json`` into a folder, whole or not at all."""
@@ -57,6 +60,7 @@ class ModelMetadata:
                 dict(fields.get("options", {})),
                 fields.get("dataset", ""),
                 tuple(fields.get("extensions", ())),
+                fields.get("classes", ""),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is malformed: {error}") from error

@@ -104,6 +104,7 @@ def build(
     class_names: Sequence[str],
     dataset: str = "",
     extensions: Sequence[str] = (),
+    classes: str = "",
     **given: Any,
 ) -> Detector:
     """A detector with fresh weights.
@@ -112,7 +113,7 @@ def build(
         name: one of :func:`names`.
         input_size: see ``Detector.input_size``.
         class_names: what it detects, in the order of the dataset's class indices.
-        dataset: the data set it is for, for its metadata alone.
+        dataset, classes: the data set it is for and its ``--classes``, for its metadata alone.
         extensions: what ``--extensions`` named, for its metadata alone.
         given: what else the detector's constructor takes: ``weight_decay``, and its declared options, which
             have their declared defaults where they are not given.
@@ -127,7 +128,9 @@ def build(
     defaults = {option.name: option.default for option in entry.declaration.options}
     detector = make(input_size=input_size, class_names=class_names, **{**defaults, **given})
     chosen = {key: given[key] for key in defaults if key in given and given[key] != defaults[key]}
-    detector.metadata = ModelMetadata(name, input_size, class_names, chosen, dataset, tuple(extensions))
+    detector.metadata = ModelMetadata(
+        name, input_size, class_names, chosen, dataset, tuple(extensions), classes
+    )
     return detector
 
 
@@ -138,7 +141,8 @@ def build_from(metadata: ModelMetadata, **changes: Any) -> Detector:
         UserError: as :func:`build`; an option that the detector no longer has.
     """
     check_options(metadata.model, metadata.options)
-    fields = {key: getattr(metadata, key) for key in ("input_size", "class_names", "dataset", "extensions")}
+    kept = ("input_size", "class_names", "dataset", "extensions", "classes")
+    fields = {key: getattr(metadata, key) for key in kept}
     return build(metadata.model, **{**fields, **metadata.options, **changes})
 
 

@@ -68,7 +68,7 @@ def object_counts(dataset: PreparedDataset) -> tuple[dict[str, int], dict[str, i
         ignored += np.bincount(classes[passed], minlength=size)
     named = dict(zip(dataset.class_names, learnt.tolist(), strict=True))
     return (
-        {name: named[name] for name in dataset.class_names[: dataset.num_training_classes]},
+        {name: named[name] for name in dataset.learnt_names},
         {name: int(n) for name, n in zip(dataset.class_names, ignored, strict=True) if n},
     )
 

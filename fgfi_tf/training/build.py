@@ -25,8 +25,10 @@ PICTURES = 4
 MIN_SCORE = 0.3
 
 
-def build_distiller(config: ExperimentConfig, class_names: Sequence[str]) -> Distiller:
+def build_distiller(config: ExperimentConfig, class_names: Sequence[str], classes: str = "") -> Distiller:
     """The compiled model to train; to be called in the strategy's scope.
+
+    ``classes`` is for its metadata, see ``ModelMetadata``.
 
     Raises:
         UserError: a checkpoint (teacher or initial weights) that cannot be used.
@@ -36,6 +38,7 @@ def build_distiller(config: ExperimentConfig, class_names: Sequence[str]) -> Dis
         input_size=config.size,
         class_names=class_names,
         dataset=config.dataset,
+        classes=classes,
         weight_decay=config.decay_rate,
         extensions=config.extension_names,
         **config.options_of("model"),

@@ -14,6 +14,7 @@ from typing import Any
 
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.images import MAX_MEGAPIXELS
+from fgfi_tf.data.splits import VAL_FRACTION
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.models import registry
@@ -91,6 +92,15 @@ class ExperimentConfig:
         "Split to train on: a list in ImageSets; of VOC with its year, e.g. 2007_trainval, 07+12_trainval.",
     )
     val_split: str = _data("val", "Split to evaluate on, and to draw pictures of.")
+    classes: str = _data(
+        "",
+        "Classes to learn, e.g. helmet,vest,person; NAME=CLASS merges a class of the labels into another, "
+        "NAME=ignore leaves its objects out of training and evaluation; or a file with one of these a line. Empty: "
+        "those that the dataset is published with, else those of the labels of --train_split.",
+    )
+    val_fraction: float = _data(
+        VAL_FRACTION, "Share of the pictures that are the split val where the data has no splits of its own."
+    )
     max_boxes: int = _data(0, "Objects per image that a batch has room for (0: as in the fullest image).")
 
     batch_size: int = _optimization(32, "Images per update, over all devices and machines together.")

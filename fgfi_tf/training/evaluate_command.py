@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fgfi_tf.data import registry as datasets
+from fgfi_tf.data.classes import ClassChoice, parse
 from fgfi_tf.data.images import MAX_MEGAPIXELS
+from fgfi_tf.data.splits import VAL_FRACTION
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command
 from fgfi_tf.evaluation import results as result_formats
@@ -24,6 +26,7 @@ from fgfi_tf.training.config import DATASET, DETECTOR, extensions_option
 
 if TYPE_CHECKING:  # it imports TensorFlow, which result files do without
     from fgfi_tf.data.records import PreparedDataset
+    from fgfi_tf.models.metadata import ModelMetadata
 
 _MODEL = "A trained model on a dataset"
 
@@ -49,6 +52,15 @@ class EvaluateConfig(command.FilesConfig):
     )
     val_split: str = option(
         "", _MODEL, "Split to evaluate on: a list in ImageSets (empty: the run's own --val_split, else val)."
+    )
+    classes: str = option(
+        "",
+        _MODEL,
+        "Merges and ignored classes of the labels, as train.py takes them (empty: those of the training); which "
+        "classes are evaluated, the model says.",
+    )
+    val_fraction: float = option(
+        -1.0, _MODEL, "Share that is the split val where the data has no splits (-1: that of the training)."
     )
     batch_size: int = option(0, _MODEL, "Images at a time (0: 8, or 1 where images keep their shape).")
     results_dir: str = option(
@@ -90,19 +102,22 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 def _evaluate_model(config: EvaluateConfig) -> None:
-    from fgfi_tf.prediction import Predictor
+    from fgfi_tf.models.metadata import ModelMetadata
+    from fgfi_tf.prediction import METADATA_FOLDER, Predictor
     from fgfi_tf.training import checkpoints, evaluator
 
     path, predictor = Path(config.checkpoint), None
     if path.joinpath("saved_model.pb").is_file():
         predictor = Predictor.load(path)
+        metadata = ModelMetadata.read(path / METADATA_FOLDER)
     else:  # before the data is prepared
         early.check_checkpoint("checkpoint", str(path))
         path = checkpoints.find_checkpoint(path)
-    config = _with_run_settings(config, predictor.dataset if predictor else _trained_on(path, config.model))
+        metadata = ModelMetadata.read(path.parent)
+    config = _with_run_settings(config, _trained_on(metadata, config.model))
     protocol = _protocol(config)
     command.check_outputs(config, protocol)
-    dataset = _open(config)
+    dataset = _open(config, metadata)
     truth = protocol.ground_truth(dataset.labels(), dataset.class_names)
     output = OutputFolder(config.results_dir, "results_dir", config.overwrite)
     if config.results_dir:
@@ -136,10 +151,35 @@ def _protocol(config: EvaluateConfig) -> Protocol:
     return protocol
 
 
-def _open(config: EvaluateConfig) -> PreparedDataset:
-    return datasets.open_split(
-        config.dataset, config.data_dir, config.val_split, config.prepared_dir, config.max_megapixels
+def _open(config: EvaluateConfig, metadata: ModelMetadata | None) -> PreparedDataset:
+    """The split. Raises UserError where it holds no object of a class that the model detects."""
+    dataset = datasets.open_split(
+        config.dataset,
+        config.data_dir,
+        config.val_split,
+        config.prepared_dir,
+        config.max_megapixels,
+        classes=_choice(config, metadata),
+        val_fraction=config.val_fraction,
     )
+    frames = dataset.labels()
+    if any(len(frame["classes"]) for frame in frames) and all(np.all(frame["ignore"]) for frame in frames):
+        held = ", ".join(dataset.class_names[len(dataset.learnt_names) :])
+        raise UserError(
+            f"{dataset.name} holds none of {', '.join(dataset.learnt_names)}, which the model detects; it holds "
+            f"{held}: --classes=NAME=CLASS says which of them is which"
+        )
+    return dataset
+
+
+def _choice(config: EvaluateConfig, metadata: ModelMetadata | None) -> ClassChoice:
+    """The model's own classes, with the merges of ``--classes`` or of its training."""
+    choice = parse(config.classes or (metadata.classes if metadata else ""))
+    if metadata is None:
+        return choice
+    if choice.learnt and set(map(str.lower, choice.learnt)) != set(map(str.lower, metadata.class_names)):
+        raise UserError(f"--classes={config.classes}: the model detects {', '.join(metadata.class_names)}")
+    return choice.of_model(metadata.class_names)
 
 
 def _result_files(config: EvaluateConfig, protocol: Protocol, detections: Boxes) -> dict[str, str]:
@@ -152,14 +192,11 @@ def _nothing(protocol: Protocol, dataset: PreparedDataset) -> Boxes:
     """A table of the images of a split without a detection."""
     nothing = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "classes": np.zeros(0, np.int32)}
     frames = dict.fromkeys(dataset.image_ids, nothing)
-    return protocol.detections(frames, dataset.class_names[: dataset.num_training_classes])
+    return protocol.detections(frames, dataset.learnt_names)
 
 
-def _trained_on(path: Path, model: str) -> str:
+def _trained_on(metadata: ModelMetadata | None, model: str) -> str:
     """The dataset that a checkpoint was trained on, "" where nothing says."""
-    from fgfi_tf.models.metadata import ModelMetadata
-
-    metadata = ModelMetadata.read(path.parent)
     if metadata is not None:
         return metadata.dataset
     return registry.declaration(model).dataset if model else ""
@@ -170,30 +207,39 @@ def _with_run_settings(config: EvaluateConfig, trained_on: str) -> EvaluateConfi
     from fgfi_tf.training import flags
     from fgfi_tf.training.run_folder import FLAGS_FILE
 
-    dataset, split = config.dataset, config.val_split
+    dataset, split, fraction = config.dataset, config.val_split, config.val_fraction
     path = Path(config.checkpoint)
     for folder in (path, path.parent, path.parent.parent):
         if (folder / FLAGS_FILE).is_file():
             run = flags.read_flagfile(folder / FLAGS_FILE, config.extensions)
             dataset = dataset or run.dataset
-            split = split or (run.val_split if dataset == run.dataset else "")
+            if dataset == run.dataset:
+                split = split or run.val_split
+                fraction = run.val_fraction if fraction == -1 else fraction
             break
-    return dataclasses.replace(config, dataset=dataset or trained_on or "kitti", val_split=split or "val")
+    return dataclasses.replace(
+        config,
+        dataset=dataset or trained_on or "kitti",
+        val_split=split or "val",
+        val_fraction=VAL_FRACTION if fraction == -1 else fraction,
+    )
 
 
 def _watch(config: EvaluateConfig) -> None:
     from absl import logging
 
+    from fgfi_tf.models.metadata import ModelMetadata
     from fgfi_tf.training import checkpoints, evaluator
     from fgfi_tf.training.run_folder import RunFolder
 
     folder = RunFolder(Path(config.checkpoint))
     waiting = "" if folder.root.is_dir() else " (there is no such folder yet: waiting for a run to make it)"
     print(f"watching {folder.root}; it ends with training{waiting}", flush=True)
-    while not (config.dataset and config.val_split) and not folder.flags.is_file():
+    # the model says which classes are evaluated; it is there before the first step
+    while not (ModelMetadata.read(folder.checkpoints) or folder.finished.is_file()):
         time.sleep(config.poll_seconds)
     config = _with_run_settings(config, "")
-    protocol, dataset = _protocol(config), _open(config)
+    protocol, dataset = _protocol(config), _open(config, ModelMetadata.read(folder.checkpoints))
     run = evaluator.CheckpointEvaluator(dataset, protocol, config.batch_size, config.model)
     results, passed = evaluator.ResultLog(folder), set()
     results.recover()

@@ -102,7 +102,7 @@ class CheckpointEvaluator:
         """(result, detections) of a checkpoint. Raises UserError where it cannot be loaded, or Abandoned."""
         with precision("none"):
             if self._detector is None:
-                classes = self._dataset.class_names[: self._dataset.num_training_classes]
+                classes = self._dataset.learnt_names
                 self._detector = loading.load_detector(path, model=self._model, class_names=classes)
                 self._detect = batched_detector(self._detector, self._stop)
             else:

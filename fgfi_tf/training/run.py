@@ -14,6 +14,7 @@ import tf_keras as keras
 
 from fgfi_tf import stopping
 from fgfi_tf.data import registry as datasets
+from fgfi_tf.data.classes import ClassChoice
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.evaluation import registry as protocols
@@ -95,17 +96,14 @@ def train(config: ExperimentConfig) -> Result:
     with _worker_loss(over):
         config = dataclasses.replace(config, overwrite=_overwrites(config, over))
     folder = open_run(config, writes=chief)
-    dataset = datasets.open_split(
-        config.dataset, config.data_dir, config.train_split, config.prepared_dir, config.max_megapixels
-    )
+    dataset = _open(config, config.train_split, config.classes)
     keras.utils.set_random_seed(config.seed)
     log = RunLog(folder.root / LOG_FILE if chief else None)
     announce.check_objects(dataset)
     log(announce.data_line(config.train_split, dataset))
     data_state.check(config, folder.root, dataset, log, writes=chief)
-    class_names = dataset.class_names[: dataset.num_training_classes]
     with precision(config.mixed_precision), over.scope():
-        distiller = build.build_distiller(config, class_names)
+        distiller = build.build_distiller(config, dataset.learnt_names, dataset.choice.merges)
         keeper = build.build_keeper(config, distiller, folder, writes=chief)
         restored = keeper.restore_latest()
     start = int(keeper.step.numpy())
@@ -232,8 +230,18 @@ def _validation_split(config: ExperimentConfig, dataset: PreparedDataset) -> Pre
         return None
     if config.val_split == config.train_split:
         return dataset
+    return _open(config, config.val_split, dataset.choice)
+
+
+def _open(config: ExperimentConfig, split: str, classes: str | ClassChoice) -> PreparedDataset:
     return datasets.open_split(
-        config.dataset, config.data_dir, config.val_split, config.prepared_dir, config.max_megapixels
+        config.dataset,
+        config.data_dir,
+        split,
+        config.prepared_dir,
+        config.max_megapixels,
+        classes=classes,
+        val_fraction=config.val_fraction,
     )
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from benchmark import workload
 from benchmark.options import Options
 from benchmark.timing import Fresh, Result, alternate
-from fgfi_tf.data import kitti, pipeline, transforms
+from fgfi_tf.data import pipeline, registry, transforms
 from fgfi_tf.data.augment import AugmentConfig
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.models.detector import Detector
@@ -40,7 +40,9 @@ def pipeline_case(options: Options) -> Iterator[Result]:
         else:
             sources = _drawn(Path(scratch), options.drawn_frames)
         for number, (title, folder) in enumerate(sources.items()):
-            dataset = kitti.prepare(folder, "train", Path(scratch) / f"records{number}", progress=False)
+            dataset = registry.open_split(
+                "kitti", folder, "train", Path(scratch) / f"records{number}", progress=False
+            )
             yield _measure(options, title, folder, dataset)
 
 

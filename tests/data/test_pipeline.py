@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image
 from places import GOLDEN
 
-from fgfi_tf.data import kitti, pipeline, transforms
+from fgfi_tf.data import pipeline, registry, transforms
 from fgfi_tf.data.augment import AugmentConfig
 from fgfi_tf.data.sample import BATCH_KEYS
 from fgfi_tf.errors import UserError
@@ -31,7 +31,7 @@ def data_fixture(tmp_path_factory):
             VAN + [CAR, CYCLIST][0] * (i % 3 > 0) + CYCLIST * (i % 3 > 1)
         )
     (root / "ImageSets/train.txt").write_text("".join(f"{i}\n" for i in range(7)))
-    return kitti.prepare(root, "train", progress=False)
+    return registry.open_split("kitti", root, "train", progress=False)
 
 
 AUGMENT = AugmentConfig(drift_x=4, drift_y=3)
@@ -188,7 +188,7 @@ def test_boxes_are_those_of_the_reference(tmp_path):
         head, _, text = part.partition("\n")
         name, height, width = head.split()
         frames[name] = (np.zeros([int(height), int(width), 3], np.uint8), text)
-    data = kitti.prepare(kitti_folder(tmp_path, frames), "all", progress=False)
+    data = registry.open_split("kitti", kitti_folder(tmp_path, frames), "all", progress=False)
     ends = np.cumsum(targets["count"].astype(int))[:-1]
     expected = zip(np.split(targets["boxes_cxcywh"], ends), np.split(targets["labels"], ends), strict=True)
     batches = pipeline.evaluation_batches(data, input_size=(384, 1248), batch_size=1)
@@ -203,7 +203,7 @@ def test_boxes_are_those_of_the_reference(tmp_path):
 def test_the_image_is_resized_as_in_the_reference(tmp_path):
     """Half-pixel centres without antialiasing, at a few places, by hand; larger and smaller than the file."""
     pixels = np.random.default_rng(1).integers(0, 256, (75, 248, 3), dtype=np.uint8)
-    data = kitti.prepare(kitti_folder(tmp_path, {"0": (pixels, CAR)}), "all", progress=False)
+    data = registry.open_split("kitti", kitti_folder(tmp_path, {"0": (pixels, CAR)}), "all", progress=False)
     for height, width in ((96, 320), (48, 160)):
         (batch,) = pipeline.evaluation_batches(
             data, input_size=(height, width), batch_size=1

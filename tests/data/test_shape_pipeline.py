@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from voc_fixtures import write_devkit, write_image, write_list
 
-from fgfi_tf.data import shape_pipeline, shapes, voc
+from fgfi_tf.data import registry, shape_pipeline, shapes
 from fgfi_tf.data.shapes import ShapeRule
 from fgfi_tf.errors import UserError
 
@@ -14,7 +14,9 @@ SMALL = ShapeRule(short_side=48)
 
 @pytest.fixture(scope="module", name="dataset")
 def _dataset(tmp_path_factory):
-    return voc.prepare(write_devkit(tmp_path_factory.mktemp("voc")), "0712_trainval", progress=False)
+    return registry.open_split(
+        "voc", write_devkit(tmp_path_factory.mktemp("voc")), "0712_trainval", progress=False
+    )
 
 
 def _take(dataset, count, **options):
@@ -159,7 +161,7 @@ def test_boxes_beyond_the_limit_are_a_random_choice(tmp_path):
     write_image(folder, "a", 48, 64, objects)
     write_image(folder, "b", 48, 64, [("cow", 5, 5, 5, 20, False), ("dog", 5, 5, 9, 20, False)])
     write_list(folder, "train", ["a", "b"])
-    dataset = voc.prepare(tmp_path, "train", progress=False)
+    dataset = registry.open_split("voc", tmp_path, "train", progress=False)
     kept = []
     for batch in _take(dataset, 6, batch_size=1, seed=1, flip=False):
         assert batch["boxes"].shape == (1, 20, 4)

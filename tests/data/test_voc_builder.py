@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from voc_fixtures import write_devkit, write_image, write_list
 
-from fgfi_tf.data import transforms, voc
+from fgfi_tf.data import registry, transforms
 from fgfi_tf.data.records import quiet_tfds
 from fgfi_tf.errors import UserError
 
@@ -34,7 +34,7 @@ def _stock(root, tmp_path_factory):
 
 
 def test_samples(root):
-    dataset = voc.prepare(root, "2012_train", progress=False)
+    dataset = registry.open_split("voc", root, "2012_train", progress=False)
     assert dataset.num_examples == 4 and dataset.num_training_classes == 20
     samples = list(dataset.records())
     first = samples[0]
@@ -50,20 +50,23 @@ def test_samples(root):
 
 
 def test_records_are_written_once_and_renewed(root, tmp_path):
-    dataset = voc.prepare(root, "2007_trainval", tmp_path, progress=False)
+    dataset = registry.open_split("voc", root, "2007_trainval", tmp_path, progress=False)
     assert dataset.image_ids == ("000007",)
     records = sorted(tmp_path.rglob("*.tfrecord*"))
-    voc.prepare(root, "2007_trainval", tmp_path, progress=False)
+    registry.open_split("voc", root, "2007_trainval", tmp_path, progress=False)
     assert sorted(tmp_path.rglob("*.tfrecord*")) == records
     annotation = root / "VOCdevkit/VOC2007/Annotations/000007.xml"
     annotation.write_text(annotation.read_text().replace("<xmin>2<", "<xmin>30<"))
-    renewed = voc.prepare(root, "2007_trainval", tmp_path, progress=False)
+    renewed = registry.open_split("voc", root, "2007_trainval", tmp_path, progress=False)
     assert next(iter(renewed.records()))["boxes"].numpy()[0, 0] == 29
 
 
 def test_stock_voc_gives_the_same_samples(root, stock):
-    ours = {s["image_id"].numpy(): s for s in voc.prepare(root, "2012_trainval", progress=False).records()}
-    dataset = voc.prepare(stock, "2012_trainval")
+    ours = {
+        s["image_id"].numpy(): s
+        for s in registry.open_split("voc", root, "2012_trainval", progress=False).records()
+    }
+    dataset = registry.open_split("voc", stock, "2012_trainval")
     theirs = {s["image_id"].numpy(): s for s in dataset.records()}
     assert theirs.keys() == ours.keys() and len(ours) == 5
     for name, sample in ours.items():
@@ -73,7 +76,8 @@ def test_stock_voc_gives_the_same_samples(root, stock):
         for key, value in sample["attributes"].items():
             np.testing.assert_array_equal(value, theirs[name]["attributes"][key])
     labels = {
-        frame["image_id"]: frame for frame in voc.prepare(root, "2012_trainval", progress=False).labels()
+        frame["image_id"]: frame
+        for frame in registry.open_split("voc", root, "2012_trainval", progress=False).labels()
     }
     for frame in dataset.labels():
         assert frame.keys() == labels[frame["image_id"]].keys()
@@ -83,11 +87,11 @@ def test_stock_voc_gives_the_same_samples(root, stock):
 
 def test_stock_voc_that_cannot_be_used(stock, tmp_path):
     with pytest.raises(UserError, match="split 'train': of .* it must be a year"):
-        voc.prepare(stock, "train")
+        registry.open_split("voc", stock, "train")
     with pytest.raises(UserError, match="2007: no prepared TFDS voc"):
-        voc.prepare(stock, "0712_train")
+        registry.open_split("voc", stock, "0712_train")
     with pytest.raises(UserError, match="5.0.0: has no split test"):
-        voc.prepare(stock, "2012_test")
+        registry.open_split("voc", stock, "2012_test")
 
 
 def test_bad_images(tmp_path):
@@ -97,15 +101,15 @@ def test_bad_images(tmp_path):
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="2008_000002.jpg: the image is unreadable or truncated"):
-        voc.prepare(root, "2012_train", progress=False)
+        registry.open_split("voc", root, "2012_train", progress=False)
     image.write_bytes(whole)
     annotation.write_text(annotation.read_text().replace("<width>60", "<width>70"))
     with pytest.raises(UserError, match="2008_000002.xml: says 70 x 80, but .*2008_000002.jpg is 60 x 80$"):
-        voc.prepare(root, "2012_train", progress=False)
+        registry.open_split("voc", root, "2012_train", progress=False)
     image.write_bytes(whole)
     picture_files.zeros_at_the_end(image)
     with pytest.raises(UserError, match="2008_000002.jpg: the image is unreadable or truncated: its JPEG"):
-        voc.prepare(root, "2012_train", progress=False)
+        registry.open_split("voc", root, "2012_train", progress=False)
 
 
 @pytest.mark.parametrize("suffix, kind", [("JPG", "JPEG"), ("jpeg", "JPEG"), ("png", "PNG"), ("Jpg", "MPO")])
@@ -116,7 +120,10 @@ def test_images_are_found_by_their_stem(tmp_path, suffix, kind):
         image.save(folder / f"2008_000002.{suffix}", kind)
     (folder / "2008_000002.jpg").unlink()
     (folder / "._2008_000002.jpg").write_bytes(b"\x00\x05\x16\x07")
-    samples = {s["image_id"].numpy(): s for s in voc.prepare(root, "2012_train", progress=False).records()}
+    samples = {
+        s["image_id"].numpy(): s
+        for s in registry.open_split("voc", root, "2012_train", progress=False).records()
+    }
     assert len(samples) == 4
     assert transforms.decode_image(samples[b"2008_000002"]["image"]).shape == (80, 60, 3)
 
@@ -125,7 +132,7 @@ def test_jpg_goes_before_png(tmp_path):
     root = write_devkit(tmp_path)
     folder = root / "VOCdevkit/VOC2012/JPEGImages"
     Image.new("RGB", (7, 5)).save(folder / "2008_000002.png")
-    sample = list(voc.prepare(root, "2012_train", progress=False).records())[1]
+    sample = list(registry.open_split("voc", root, "2012_train", progress=False).records())[1]
     assert sample["image"] == (folder / "2008_000002.jpg").read_bytes()
 
 
@@ -147,7 +154,7 @@ def test_boxes_hold_what_they_hold_in_a_viewer(tmp_path, orientation, size, corn
     write_image(root, "a", *size, [("dog", xmin + 1, ymin + 1, xmax, ymax, False)])
     with_exif(root / "JPEGImages/a.jpg", orientation)
     write_list(root, "train", ["a"])
-    (sample,) = voc.prepare(tmp_path, "2012_train", progress=False).records()
+    (sample,) = registry.open_split("voc", tmp_path, "2012_train", progress=False).records()
     assert tuple(sample["image_size"].numpy()) == size
     x0, y0, x1, y1 = sample["boxes"].numpy()[0].astype(int)
     pixels = transforms.decode_image(sample["image"]).numpy()
@@ -165,7 +172,7 @@ def test_a_size_before_exif_turned_the_picture_is_refused(tmp_path):
     with_exif(root / "JPEGImages/a.jpg", 6)
     write_list(root, "train", ["a"])
     with pytest.raises(UserError, match="a.xml: says 80 x 60, but .*a.jpg is 60 x 80; where EXIF turns"):
-        voc.prepare(tmp_path, "2012_train", progress=False)
+        registry.open_split("voc", tmp_path, "2012_train", progress=False)
 
 
 def test_boxes_over_the_edge_and_sizes_that_are_not_given(tmp_path, caplog):
@@ -177,11 +184,11 @@ def test_boxes_over_the_edge_and_sizes_that_are_not_given(tmp_path, caplog):
     path.write_text(over.replace("<width>60", "<width>0"))
     other = path.with_name("2008_000003.xml")
     other.write_text(other.read_text().replace("<size>", "<sizes>").replace("</size>", "</sizes>"))
-    dataset = voc.prepare(root, "2012_train", progress=False)
+    dataset = registry.open_split("voc", root, "2012_train", progress=False)
     samples = list(dataset.records().as_numpy_iterator())
     np.testing.assert_array_equal(samples[1]["boxes"], [[0, 20, 29, 79]])
     assert samples[1]["image_size"].tolist() == [80, 60] and samples[2]["image_size"].tolist() == [50, 150]
-    assert "over the edge of their image by up to a pixel were cut: 1" in caplog.text
+    assert "over the edge of their image were cut: 1, in 2008_000002" in caplog.text
     labels = dataset.labels()
     assert labels[1]["boxes"].tolist() == [[-1, 20, 29, 80]]  # evaluation takes them as they are
     assert labels[1]["image_size"].tolist() == [80, 60] and labels[2]["image_size"].tolist() == [50, 150]
@@ -190,11 +197,15 @@ def test_boxes_over_the_edge_and_sizes_that_are_not_given(tmp_path, caplog):
     with pytest.raises(
         UserError, match=r"2008_000002.xml: the box 10 20 29 80.5 \(.*\) is outside the image"
     ):
-        voc.prepare(root, "2012_train", progress=False)
-    path.write_text(text.replace("sheep", "helmet"))
+        registry.open_split("voc", root, "2012_train", progress=False)
+    path.write_text(text.replace("sheep", "Helmet"))
     other.write_text(other.read_text().replace("train", "tram"))
-    with pytest.raises(UserError, match="2 problems:\n.*000002.xml: unknown class 'helmet'.*\n.*000003.xml"):
-        voc.prepare(root, "2012_train", progress=False)
+    dataset = registry.open_split("voc", root, "2012_train", progress=False)
+    assert "classes that are not learnt: Helmet 1, tram 1 (--classes" in caplog.text
+    assert len(dataset.learnt_names) == 20 and dataset.class_names[20:] == ("Helmet", "tram")
+    assert dataset.labels()[1]["classes"].tolist() == [20] and dataset.labels()[1]["ignore"].tolist() == [
+        True
+    ]
 
 
 def test_a_test_split_without_annotations_has_no_objects(tmp_path):
@@ -202,7 +213,7 @@ def test_a_test_split_without_annotations_has_no_objects(tmp_path):
     folder = root / "VOCdevkit/VOC2012"
     (folder / "ImageSets/Main/test.txt").write_text("2008_000005\n")
     (folder / "Annotations/2008_000005.xml").unlink()
-    dataset = voc.prepare(root, "2012_test", progress=False)
+    dataset = registry.open_split("voc", root, "2012_test", progress=False)
     (sample,) = dataset.records()
     assert sample["boxes"].shape == (0, 4)
     (labels,) = dataset.labels()

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fgfi_tf.data import edges, kitti, kitti_raw
+from fgfi_tf.data import edges, registry
+from fgfi_tf.data.dataset import Frame
+from fgfi_tf.data.readers import kitti
 from fgfi_tf.errors import UserError
 from fgfi_tf.toy import figures, solids, street
 from fgfi_tf.toy.painter import Painter, Thing
@@ -40,8 +42,8 @@ def test_the_layout_is_kittis_and_the_builder_reads_it(folder):
     assert {"ImageSets/train.txt", "training/image_2/000008.png", "training/label_2/000008.txt"} <= contents(
         folder / "a"
     ).keys()
-    train = kitti.prepare(folder / "a", "train", folder / "records", progress=False)
-    val = kitti.prepare(folder / "a", "val", folder / "records", progress=False)
+    train = registry.open_split("kitti", folder / "a", "train", folder / "records", progress=False)
+    val = registry.open_split("kitti", folder / "a", "val", folder / "records", progress=False)
     assert train.image_ids == tuple(f"{i:06d}" for i in range(6))
     assert val.image_ids == ("000006", "000007", "000008")
     sizes = {tuple(sample["image_size"].numpy()) for sample in train.records()}
@@ -62,16 +64,17 @@ def scenes():
 
 def test_labels_are_valid_and_varied(scenes, tmp_path):
     """Every class to learn, DontCare areas, occlusion, truncation, and small and large objects."""
-    frames = [kitti_raw.Frame(str(i), None, tmp_path / f"{i}.txt") for i in range(len(scenes))]
+    frames = [Frame(str(i), Path(), tmp_path / f"{i}.txt") for i in range(len(scenes))]
     for frame, scene in zip(frames, scenes, strict=True):
         frame.label_path.write_text("\n".join(scene.labels))
-    columns = kitti_raw.read_labels(frames)
-    objects = {key: np.concatenate([c[key] for c in columns]) for key in columns[0]}
-    names = [kitti_raw.CLASS_NAMES[c] for c in objects["classes"]]
+    labelled = kitti.read_labels(frames)
+    names = [name for frame in labelled for name in frame.names]
+    objects = {key: np.concatenate([f.attributes[key] for f in labelled]) for key in kitti.Kitti.attributes}
+    objects["boxes"] = np.concatenate([frame.boxes for frame in labelled])
     assert {"Car", "Pedestrian", "Cyclist", "Van", "DontCare"} <= set(names)
     assert min(names.count(n) for n in ("Car", "Pedestrian", "Cyclist")) > 12
     edges.cut_to_image(objects["boxes"], (128, 416), tmp_path)
-    real = {key: column[objects["classes"] != 8] for key, column in objects.items()}
+    real = {key: column[np.array(names) != "DontCare"] for key, column in objects.items()}
     assert set(real["occlusion"]) == {0, 1, 2}
     assert max(real["truncation"]) > 0.2 and min(real["truncation"]) == 0
     heights = real["boxes"][:, 3] - real["boxes"][:, 1]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgfi_tf.data import kitti_raw, voc_raw
+from fgfi_tf.data.readers import kitti, voc
 from fgfi_tf.errors import UserError
 from fgfi_tf.training import flags
 
@@ -94,6 +94,6 @@ def test_home_folders_are_found_in_flags(monkeypatch):
 
 
 def test_a_home_folder_that_does_not_exist_is_a_line_in_the_library_too():
-    for find in (kitti_raw.check_data_dir, voc_raw.find_devkit):
+    for find in (kitti.check_data_dir, voc.find_devkit):
         with pytest.raises(UserError, match="~nosuchuser/data: no home folder is known for ~nosuchuser"):
             find("~nosuchuser/data")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from places import SHARED
 
-from fgfi_tf.data import kitti, pipeline
+from fgfi_tf.data import pipeline, registry
 from fgfi_tf.data.augment import AugmentConfig
 
 SHARED_FOLDER = SHARED / "golden/shuffledet"
@@ -36,7 +36,7 @@ def data_fixture(tmp_path_factory):
             VAN + [CAR, CYCLIST][0] * (i % 3 > 0) + CYCLIST * (i % 3 > 1)
         )
     (root / "ImageSets/train.txt").write_text("".join(f"{i}\n" for i in range(7)))
-    return kitti.prepare(root, "train", progress=False)
+    return registry.open_split("kitti", root, "train", progress=False)
 
 
 AUGMENT = AugmentConfig(drift_x=4, drift_y=3)
@@ -72,7 +72,7 @@ def real_fixture(tmp_path_factory, shared_path):
 def test_the_image_is_resized_as_in_the_reference(real, shared_path):
     """Half-pixel centres without antialiasing, at a few places, from the decoded file by hand."""
     root, _ = real
-    data = kitti.prepare(root, "first", progress=False)
+    data = registry.open_split("kitti", root, "first", progress=False)
     (batch,) = pipeline.evaluation_batches(data, input_size=(384, 1248), batch_size=1).as_numpy_iterator()
     pixels = np.asarray(Image.open(shared_path("golden/shuffledet/input_000001.jpg"))).astype(np.float64)
     height, width = pixels.shape[:2]

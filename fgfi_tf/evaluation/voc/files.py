@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from fgfi_tf.data import text_files, voc_raw
+from fgfi_tf.data import text_files
+from fgfi_tf.data.readers import voc, voc_xml
 from fgfi_tf.errors import Problems, UserError
 from fgfi_tf.evaluation.boxes import ONE_BASED, Boxes, check_unique
 
@@ -27,7 +28,7 @@ def result_file(folder: str | Path, image_set: str, class_name: str, prefix: str
     return Path(folder) / f"{prefix}_det_{image_set}_{class_name}.txt"
 
 
-def image_sets(folder: str | Path, class_names: Sequence[str] = voc_raw.CLASS_NAMES) -> list[tuple[str, str]]:
+def image_sets(folder: str | Path, class_names: Sequence[str] = voc.CLASS_NAMES) -> list[tuple[str, str]]:
     """What a folder holds result files of: each prefix (``comp4``) and image set (``test``).
 
     Raises:
@@ -64,7 +65,7 @@ def list_images(annotations: str | Path) -> tuple[str, ...]:
 
 
 def read_ground_truth(
-    annotations: str | Path, image_ids: Sequence[str], class_names: Sequence[str] = voc_raw.CLASS_NAMES
+    annotations: str | Path, image_ids: Sequence[str], class_names: Sequence[str] = voc.CLASS_NAMES
 ) -> Boxes:
     """The objects of some images from ``annotations``/<image>.xml.
 
@@ -77,9 +78,9 @@ def read_ground_truth(
     for name in check_unique(image_ids):
         with problems.collect():
             path = Path(annotations) / f"{name}.xml"
-            annotation = voc_raw.read_annotation(path, class_names, skip_unknown=True)
-            unknown.update(annotation.unknown)
-            frames.append({"image_id": name, **annotation.arrays()})
+            columns, others = voc_xml.read_annotation(path).of_classes(class_names)
+            unknown.update(others)
+            frames.append({"image_id": name, **columns})
     problems.raise_any()
     if unknown:
         counts = ", ".join(f"{name!r} ({count})" for name, count in unknown.most_common(10))
@@ -91,7 +92,7 @@ def read_detections(
     folder: str | Path,
     image_set: str,
     image_ids: Sequence[str],
-    class_names: Sequence[str] = voc_raw.CLASS_NAMES,
+    class_names: Sequence[str] = voc.CLASS_NAMES,
     allow_missing: bool = False,
     prefix: str = _OWN_PREFIX,
 ) -> Boxes:

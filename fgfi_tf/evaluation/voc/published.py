@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fgfi_tf.data.voc_raw import CLASS_NAMES
+from fgfi_tf.data.readers.voc import CLASS_NAMES
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation.protocol import MEAN, percent
 from fgfi_tf.evaluation.voc.ap import METRICS, PRESENT, Evaluation

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from voc_fixtures import write_devkit, write_list
 
-from fgfi_tf.data import voc_raw
+from fgfi_tf.data.readers import voc, voc_xml
 from fgfi_tf.errors import UserError
 
 
@@ -17,52 +17,52 @@ def _root(tmp_path):
 
 def test_annotation(root):
     path = root / "VOCdevkit/VOC2012/Annotations/2008_000001.xml"
-    annotation = voc_raw.read_annotation(path)
+    annotation = voc_xml.read_annotation(path)
     assert annotation.image_size == (60, 80)
-    arrays = annotation.arrays()
+    arrays, _ = annotation.of_classes(voc.CLASS_NAMES)
     np.testing.assert_array_equal(
         arrays["boxes"], [[0, 1, 39, 49], [29, 4, 79, 59]]
     )  # 0-based, parts left out
     np.testing.assert_array_equal(arrays["classes"], [11, 14])
     np.testing.assert_array_equal(arrays["difficult"], [False, True])
     np.testing.assert_array_equal(arrays["truncated"], [True, False])
-    empty = voc_raw.read_annotation(path.with_name("2008_000004.xml")).arrays()
-    assert empty["boxes"].shape == (0, 4) and empty["difficult"].dtype == bool
+    empty = voc_xml.read_annotation(path.with_name("2008_000004.xml"))
+    assert empty.boxes.shape == (0, 4) and empty.attributes["difficult"].dtype == bool
 
 
 def test_splits(root):
-    assert [f.image_id for f in voc_raw.list_frames(root, "2012_train")] == [
+    assert [f.image_id for f in voc.list_frames(root, "2012_train")] == [
         f"2008_00000{i}" for i in (1, 2, 3, 4)
     ]
-    both = voc_raw.list_frames(root / "VOCdevkit", "0712_trainval")
+    both = voc.list_frames(root / "VOCdevkit", "0712_trainval")
     assert [f.image_id for f in both] == ["000007", *(f"2008_00000{i}" for i in range(1, 6))]
-    assert both[0].annotation_path == root / "VOCdevkit/VOC2007/Annotations/000007.xml"
+    assert both[0].label_path == root / "VOCdevkit/VOC2007/Annotations/000007.xml"
     shutil.rmtree(root / "VOCdevkit/VOC2007")
-    assert [f.image_id for f in voc_raw.list_frames(root, "val")] == ["2008_000005"]
+    assert [f.image_id for f in voc.list_frames(root, "val")] == ["2008_000005"]
 
 
 def test_a_test_split_may_have_no_annotations(root):
     folder = root / "VOCdevkit/VOC2012"
     (folder / "ImageSets/Main/test.txt").write_text("2008_000001\n")
     (folder / "Annotations/2008_000001.xml").unlink()
-    (frame,) = voc_raw.list_frames(root, "2012_test")
-    assert frame.annotation_path is None
+    (frame,) = voc.list_frames(root, "2012_test")
+    assert frame.label_path is None
 
 
 @pytest.mark.shared_data
 def test_the_real_subset(shared_path):
     root = shared_path("data/voc")
-    counts = [len(voc_raw.list_frames(root, split)) for split in ("train", "2012_val", "trainval")]
+    counts = [len(voc.list_frames(root, split)) for split in ("train", "2012_val", "trainval")]
     assert counts == [500, 200, 700]
-    objects = [annotation.objects for annotation in voc_raw.read_labels(voc_raw.list_frames(root, "val"))]
-    assert sum(map(len, objects)) == 687
-    assert sum(o.difficult for image in objects for o in image) == 99
+    frames = voc.read_labels(voc.list_frames(root, "val"))
+    assert sum(len(frame.names) for frame in frames) == 687
+    assert sum(int(frame.attributes["difficult"].sum()) for frame in frames) == 99
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("<name>sheep", "<name>unicorn", "2008_000002.xml: unknown class 'unicorn'; known are aeroplane, "),
+        ("<name>sheep", "<name> ", "2008_000002.xml: an object has no <name>"),
         ("<xmin>11", "<xmin>x", "2008_000002.xml: <xmin> is 'x', not a number"),
         ("<xmin>11", "<xmin>nan", "2008_000002.xml: <xmin> is 'nan', not a number"),
         ("<xmin>11", "<xmin>31", "2008_000002.xml: the box 31 21 30 40.5 of a sheep is upside down"),
@@ -87,7 +87,7 @@ def test_bad_annotations(root, old, new, message):
     assert old in text
     path.write_text(text.replace(old, new))
     with pytest.raises(UserError, match=message):
-        voc_raw.read_annotation(path)
+        voc_xml.read_annotation(path)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_size_that_is_not_given(root, old, new):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
-    annotation = voc_raw.read_annotation(path)
+    annotation = voc_xml.read_annotation(path)
     assert annotation.image_size is None and annotation.objects[0].box == (10, 20, 29, 39.5)
 
 
@@ -116,7 +116,7 @@ def test_a_size_that_is_not_given(root, old, new):
 def test_flags_in_words(root, text, difficult):
     path = root / "VOCdevkit/VOC2012/Annotations/2008_000002.xml"
     path.write_text(path.read_text().replace("<difficult>0", f"<difficult>{text}"))
-    assert voc_raw.read_annotation(path).objects[0].difficult is difficult
+    assert voc_xml.read_annotation(path).objects[0].difficult is difficult
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb2312", "gbk", "big5", "shift_jis", "cp1251"])
@@ -126,7 +126,7 @@ def test_encodings(root, encoding):
     body = path.read_text().replace("2008_000002.jpg", f"{name}.jpg")
     declared = encoding.removesuffix("-sig")
     path.write_bytes(f"<?xml version='1.0' encoding='{declared}'?>\n{body}".encode(encoding))
-    assert voc_raw.read_annotation(path).objects[0].box == (10, 20, 29, 39.5)
+    assert voc_xml.read_annotation(path).objects[0].box == (10, 20, 29, 39.5)
 
 
 @pytest.mark.parametrize("encoding", ["ansi", "foo", "utf-32", "hex", "gbk", "idna", "\u0441", "x" * 9999])
@@ -134,18 +134,19 @@ def test_encodings_that_are_not_what_they_say(root, encoding):
     path = root / "VOCdevkit/VOC2012/Annotations/2008_000002.xml"
     path.write_text(f'<?xml version="1.0" encoding="{encoding}"?><annotation>\u4e2d\u6587x</annotation>')
     with pytest.raises(UserError, match="2008_000002.xml: not a VOC annotation") as error:
-        voc_raw.read_annotation(path)
+        voc_xml.read_annotation(path)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
 def test_unknown_classes_are_left_out_where_asked_for(root):
     path = root / "VOCdevkit/VOC2012/Annotations/2008_000003.xml"
     path.write_text(path.read_text().replace("<name>train", "<name>Helmet"))
-    annotation = voc_raw.read_annotation(path, skip_unknown=True)
-    assert [o.class_index for o in annotation.objects] == [6] and annotation.unknown == ("helmet",)
-    path.write_text(path.read_text().replace("<name>Helmet", "<name>"))
-    with pytest.raises(UserError, match="2008_000003.xml: unknown class ''"):
-        voc_raw.read_annotation(path, skip_unknown=True)
+    annotation = voc_xml.read_annotation(path)
+    assert annotation.names == ("Helmet", "car")
+    columns, others = annotation.of_classes(voc.CLASS_NAMES)
+    assert columns["classes"].tolist() == [6] and len(columns["boxes"]) == 1 and others == ("Helmet",)
+    columns, others = annotation.of_classes(("helmet", "CAR"))
+    assert columns["classes"].tolist() == [0, 1] and others == ()
 
 
 def test_every_wrong_file_is_named(root):
@@ -153,9 +154,9 @@ def test_every_wrong_file_is_named(root):
     for name in ("2008_000001", "2008_000003"):
         path = folder / "Annotations" / f"{name}.xml"
         path.write_text(path.read_text().replace("<xmin>", "<xmin>x", 1))
-    frames = voc_raw.list_frames(root, "2012_train")
+    frames = voc.list_frames(root, "2012_train")
     with pytest.raises(UserError) as error:
-        voc_raw.read_labels(frames)
+        voc.read_labels(frames)
     assert str(error.value).splitlines() == [
         "2 problems:",
         f"{folder}/Annotations/2008_000001.xml: <xmin> is 'x1', not a number",
@@ -164,7 +165,7 @@ def test_every_wrong_file_is_named(root):
     (folder / "JPEGImages/2008_000002.jpg").unlink()
     (folder / "Annotations/2008_000003.xml").unlink()
     with pytest.raises(UserError) as error:
-        voc_raw.list_frames(root, "2012_train")
+        voc.list_frames(root, "2012_train")
     lines = str(error.value).splitlines()
     assert lines[0] == "2 problems:" and len(lines) == 3
     assert "train.txt line 2: image 2008_000002 has no image file" in lines[1]
@@ -174,32 +175,42 @@ def test_every_wrong_file_is_named(root):
 def test_annotations_without_parts(root):
     path = root / "VOCdevkit/VOC2012/Annotations/2008_000002.xml"
     path.write_text("<annotation/>")
-    assert voc_raw.read_annotation(path) == voc_raw.Annotation(None, ())
+    assert voc_xml.read_annotation(path) == voc_xml.Annotation(None, ())
     path.write_text(
         "<annotation><size><width>9</width><height>9</height></size><object><name>cow</name></object></annotation>"
     )
     with pytest.raises(UserError, match="a cow has no <bndbox>"):
-        voc_raw.read_annotation(path)
+        voc_xml.read_annotation(path)
     path.unlink()
     with pytest.raises(UserError, match="2008_000002.xml: cannot read this annotation: No such file"):
-        voc_raw.read_annotation(path)
+        voc_xml.read_annotation(path)
+
+
+def test_a_folder_without_years_and_one_of_another_year(root, tmp_path):
+    flat = root / "VOCdevkit/VOC2012"
+    assert len(voc.list_frames(flat, "train")) == 4
+    assert voc.Voc().image_folder(flat, "train") == flat / "JPEGImages"
+    (tmp_path / "other/VOCdevkit").mkdir(parents=True)
+    flat.rename(tmp_path / "other/VOCdevkit/VOC2010")
+    assert [f.image_id for f in voc.list_frames(tmp_path / "other", "2010_val")] == ["2008_000005"]
+    assert len(voc.list_frames(tmp_path / "other", "train")) == 4
 
 
 def test_bad_folders_and_splits(root, tmp_path):
     with pytest.raises(UserError, match="no VOC data; it must hold VOCdevkit/VOC2007"):
-        voc_raw.list_frames(tmp_path / "nowhere", "2012_train")
+        voc.list_frames(tmp_path / "nowhere", "2012_train")
     with pytest.raises(
         UserError, match="holds VOC2007 and VOC2012: name the split 2007_train, 2012_train or 0712_train"
     ):
-        voc_raw.list_frames(root, "train")
+        voc.list_frames(root, "train")
     with pytest.raises(UserError, match="has no test.txt; it has train, trainval, val"):
-        voc_raw.list_frames(root, "2012_test")
+        voc.list_frames(root, "2012_test")
     write_list(root / "VOCdevkit/VOC2007", "both", ["2008_000005"])
     write_list(root / "VOCdevkit/VOC2012", "both", ["2008_000005"])
     for part in ("JPEGImages/2008_000005.jpg", "Annotations/2008_000005.xml"):
         shutil.copy(root / "VOCdevkit/VOC2012" / part, root / "VOCdevkit/VOC2007" / part)
     with pytest.raises(UserError, match="2008_000005 is named twice, first in .*VOC2007/.*both.txt line 1"):
-        voc_raw.list_frames(root, "0712_both")
+        voc.list_frames(root, "0712_both")
     folder = root / "VOCdevkit/VOC2012"
     path = folder / "ImageSets/Main/val.txt"
     for text, message in (
@@ -210,8 +221,8 @@ def test_bad_folders_and_splits(root, tmp_path):
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=message):
-            voc_raw.list_frames(root, "2012_val")
+            voc.list_frames(root, "2012_val")
     path.write_text("2008_000005\n")
     (folder / "Annotations/2008_000005.xml").unlink()
     with pytest.raises(UserError, match="image 2008_000005 has no annotation .*2008_000005.xml"):
-        voc_raw.list_frames(root, "2012_val")
+        voc.list_frames(root, "2012_val")

@@ -1,4 +1,7 @@
-"""The raw KITTI object layout, as its devkit describes it: frames, label files and splits.
+"""KITTI 2D object detection in the raw layout, as its devkit describes it: frames, label files and splits.
+
+The KITTI of the TFDS catalogue drops DontCare areas and has a split of its own, so no published table can be
+reproduced with it. This one keeps every class and attribute and the user's splits.
 
 ::
 
@@ -13,66 +16,78 @@ the line where there is one.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from fgfi_tf.data import kitti_text, text_files
+from fgfi_tf.data.dataset import Dataset, Frame
 from fgfi_tf.data.images import images_by_stem
 from fgfi_tf.errors import Problems, UserError
 from fgfi_tf.paths import user_path
 
 DOWNLOAD_PAGE = "https://www.cvlibs.net/datasets/kitti/eval_object.php"
-
-CLASS_NAMES = kitti_text.CLASS_NAMES
-#: The first so many of them are learnt, the others are ignored.
-NUM_TRAINING_CLASSES = 3
 #: Splits of this name are read from ``testing/``, every other one from ``training/``.
 TEST_SPLITS = ("test", "testing")
+_LEARNT = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Frame:
-    """One image of a split; ``label_path`` is None for test frames."""
+class Kitti(Dataset):
+    """KITTI: three classes are learnt, the others and DontCare areas are ignored."""
 
-    image_id: str
-    image_path: Path
-    label_path: Path | None
+    protocol = "kitti"
+    class_names = kitti_text.CLASS_NAMES[:_LEARNT]
+    ignored_names = kitti_text.CLASS_NAMES[_LEARNT:]
+    attributes = {
+        "truncation": ((), np.float32),  # 0 to 1, -1 of DontCare
+        "occlusion": ((), np.int32),
+        "alpha": ((), np.float32),  # radians
+        "dimensions": ((3,), np.float32),  # height, width, length in metres
+        "location": ((3,), np.float32),  # metres, camera coordinates
+        "rotation_y": ((), np.float32),  # radians
+    }
+    description = "KITTI 2D object detection with DontCare areas, from the raw layout."
+    homepage = DOWNLOAD_PAGE
+
+    def frames(self, data_dir: Path, split: str) -> list[Frame]:
+        """See ``Dataset``. Raises UserError: see :func:`list_frames`, ``kitti_text.read``."""
+        return read_labels(list_frames(data_dir, split))
+
+    def image_folder(self, data_dir: str | Path, split: str) -> Path:
+        """The folder of a split's image files."""
+        part = "testing" if split in TEST_SPLITS else "training"
+        return user_path(data_dir) / part / "image_2"
 
 
-def read_labels(frames: Sequence[Frame]) -> list[dict[str, np.ndarray]]:
-    """The objects of each frame of a split as columns, in the order of its label file.
-
-    Returns:
-        for each frame ``boxes`` [N,4] (inclusive pixel corners xmin, ymin, xmax, ymax), ``classes`` int32
-        [N] into ``CLASS_NAMES``, ``ignore`` bool [N] (no object to train on), ``truncation`` [N], 0 to 1,
-        ``occlusion`` int32 [N], ``alpha`` [N] in radians, ``dimensions`` [N,3] (height, width, length in
-        metres), ``location`` [N,3] in metres, camera coordinates, ``rotation_y`` [N] in radians. What is
-        not said otherwise is float64 with the digits of the text. Frames without a label file have none.
+def read_labels(frames: list[Frame]) -> list[Frame]:
+    """The frames with the objects of their label files, in the order of the lines, with the digits of the text.
 
     Raises:
         UserError: label files that cannot be read or are wrong; see ``kitti_text.read``.
     """
     labelled = [frame for frame in frames if frame.label_path is not None]
     if not labelled:
-        nothing = np.zeros(0, np.int64), np.zeros((0, kitti_text.LABEL_FIELDS - 1))
-        return [_columns(*nothing) for _ in frames]
-    folder, names = labelled[0].label_path.parent, [frame.label_path.stem for frame in labelled]
-    frame, kind, values = kitti_text.read(folder, names, kitti_text.LABEL_FIELDS)
-    bounds = np.searchsorted(frame, np.arange(len(names) + 1))
+        nothing = _columns(np.zeros((0, kitti_text.LABEL_FIELDS - 1)))
+        return [Frame(frame.image_id, frame.image_path, attributes=nothing) for frame in frames]
+    ids = [frame.label_path.stem for frame in labelled]
+    frame_of, names, values = kitti_text.read_labels(labelled[0].label_path.parent, ids)
+    bounds = np.searchsorted(frame_of, np.arange(len(ids) + 1))
     return [
-        _columns(kind[start:end], values[start:end])
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True)
+        Frame(
+            frame.image_id,
+            frame.image_path,
+            frame.label_path,
+            boxes=values[start:end, 3:7],
+            names=names[start:end],
+            attributes=_columns(values[start:end]),
+        )
+        for frame, start, end in zip(frames, bounds[:-1], bounds[1:], strict=True)
     ]
 
 
-def _columns(kind: np.ndarray, values: np.ndarray) -> dict[str, np.ndarray]:
+def _columns(values: np.ndarray) -> dict[str, np.ndarray]:
     return {
-        "boxes": values[:, 3:7],
-        "classes": kind.astype(np.int32),
-        "ignore": kind >= NUM_TRAINING_CLASSES,
         "truncation": values[:, 0],
         "occlusion": values[:, 1].astype(np.int32),
         "alpha": values[:, 2],
@@ -83,7 +98,7 @@ def _columns(kind: np.ndarray, values: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def list_frames(data_dir: str | Path, split: str) -> list[Frame]:
-    """The frames of a split, in its order, every image and label file found to exist.
+    """The frames of a split, in its order, every image and label file found to exist, no label read.
 
     ``ImageSets/<split>.txt`` names them. ``test`` and ``testing`` stand for ``testing/image_2``,
     whole where they have no list.
@@ -105,12 +120,6 @@ def list_frames(data_dir: str | Path, split: str) -> list[Frame]:
     _refuse_missing(names, images, list_file, root, labelled)
     label_dir = root / "training" / "label_2"
     return [Frame(n, images[n], label_dir / f"{n}.txt" if labelled else None) for n in names]
-
-
-def image_folder(data_dir: str | Path, split: str) -> Path:
-    """The folder of a split's image files."""
-    part = "testing" if split in ("test", "testing") else "training"
-    return user_path(data_dir) / part / "image_2"
 
 
 def check_data_dir(data_dir: str | Path) -> Path:

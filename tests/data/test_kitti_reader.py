@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from fgfi_tf.data import kitti_raw
+from fgfi_tf.data import kitti_text
+from fgfi_tf.data.dataset import Frame
+from fgfi_tf.data.readers import kitti
 from fgfi_tf.errors import UserError
 
 LINE = "Car 0.25 1 1.85 387.63 181.54 423.81 203.12 1.67 1.87 3.69 -16.53 2.39 58.49 1.57"
@@ -25,8 +27,8 @@ def make_raw(root, frames=("000000", "000001"), splits=None, suffix=".png"):
 def read(path, text):
     """The columns of one label file."""
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    (columns,) = kitti_raw.read_labels([kitti_raw.Frame(path.stem, path.with_suffix(".png"), path)])
-    return columns
+    (frame,) = kitti.read_labels([Frame(path.stem, path.with_suffix(".png"), path)])
+    return {"boxes": frame.boxes, "names": list(frame.names), "ignore": frame.ignore, **frame.attributes}
 
 
 @pytest.fixture(name="path")
@@ -34,11 +36,24 @@ def _path(tmp_path):
     return tmp_path / "000042.txt"
 
 
-@pytest.mark.parametrize("index, name", list(enumerate(kitti_raw.CLASS_NAMES)))
-def test_only_the_first_three_classes_are_learnt(path, index, name):
-    for written in (name, name.upper()):
-        columns = read(path, LINE.replace("Car", written))
-        assert (columns["classes"].tolist(), columns["ignore"].tolist()) == ([index], [index > 2])
+def test_only_the_first_three_classes_are_learnt():
+    assert kitti.Kitti.class_names == ("Car", "Pedestrian", "Cyclist")
+    assert kitti.Kitti.ignored_names == ("Van", "Person_sitting", "Truck", "Tram", "Misc", "DontCare")
+
+
+@pytest.mark.parametrize("name", ["Car", "VAN", "hand", "épée", "x" * 64])
+def test_classes_of_any_name(path, name):
+    assert read(path, LINE.replace("Car", name))["names"] == [name]
+
+
+def test_classes_of_a_list(tmp_path, path):
+    path.write_text(f"{LINE.replace('Car', 'HAND')}\n{LINE.replace('Car', 'Foot')}\n{LINE}\n")
+    frame, kind, values = kitti_text.read(tmp_path, ["000042"], 15, class_names=("car", "Hand", "foot"))
+    assert (frame.tolist(), kind.tolist(), values.shape) == ([0, 0, 0], [1, 2, 0], (3, 14))
+    with pytest.raises(UserError, match="000042.txt line 2: unknown class 'Foot'; known are hand, Car$"):
+        kitti_text.read(tmp_path, ["000042"], 15, class_names=("hand", "Car"))
+    with pytest.raises(UserError, match="line 1: unknown class 'HAND'; KITTI has Car, Pedestrian"):
+        kitti_text.read(tmp_path, ["000042"], 15)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +61,7 @@ def test_only_the_first_three_classes_are_learnt(path, index, name):
     [
         (" 1.57", "", "000042.txt line 3: 14 fields instead of the 15 of a label (type truncation"),
         (" 1.57", " 1.57 0.9", "line 3: 16 fields instead of the 15 of a label (type truncation"),
-        ("Car", "Lorry", "000042.txt line 3: unknown class 'Lorry'; KITTI has Car, Pedestrian"),
+        ("Car", "x" * 65, "000042.txt line 3: its class has a name of more than 64 bytes"),
         ("387.63", "left", "000042.txt line 3: xmin (field 5) is 'left', not a finite number"),
         ("58.49", "nan", "line 3: z (field 14) is 'nan', not a finite number"),
         ("203.12", "inf", "line 3: ymax (field 8) is 'inf', not a finite number"),
@@ -83,8 +98,7 @@ def test_label_files_and_columns(path):
     np.testing.assert_array_equal(
         columns["boxes"], [[387.63, 181.54, 423.81, 203.12], [503.89, 169.71, 590.61, 190.13]]
     )
-    assert columns["classes"].tolist() == [0, 8] and columns["classes"].dtype == np.int32
-    assert columns["ignore"].tolist() == [False, True]
+    assert columns["names"] == ["Car", "DontCare"] and not columns["ignore"].any()
     assert columns["truncation"].tolist() == [0.25, -1] and columns["occlusion"].tolist() == [1, -1]
     assert columns["alpha"].tolist() == [1.85, -10] and columns["rotation_y"].tolist() == [1.57, -10]
     assert columns["dimensions"].tolist() == [[1.67, 1.87, 3.69], [-1] * 3]
@@ -95,8 +109,8 @@ def test_label_files_and_columns(path):
 
 
 def test_a_byte_order_mark_is_passed_over(path):
-    assert read(path, b"\xef\xbb\xbf" + LINE.encode())["classes"].tolist() == [0]
-    assert read(path, b"\xef\xbb\xbf")["classes"].tolist() == []
+    assert read(path, b"\xef\xbb\xbf" + LINE.encode())["names"] == ["Car"]
+    assert read(path, b"\xef\xbb\xbf")["names"] == []
     with pytest.raises(UserError, match="000042.txt line 1: holds characters that are not text"):
         read(path, LINE.encode("utf-16"))
 
@@ -105,10 +119,10 @@ def test_every_wrong_file_is_named_up_to_twenty(tmp_path):
     paths = [tmp_path / f"{i:06d}.txt" for i in range(30)]
     for i, path in enumerate(paths):
         path.write_text(LINE if i % 2 else f"{LINE}\nCar {i}\nBus\n")
-    frames = [kitti_raw.Frame(path.stem, path, path) for path in paths]
+    frames = [Frame(path.stem, path, path) for path in paths]
     paths[1].unlink()
     with pytest.raises(UserError) as error:
-        kitti_raw.read_labels(frames)
+        kitti.read_labels(frames)
     lines = str(error.value).splitlines()
     assert lines[0] == "16 problems:" and len(lines) == 17
     assert lines[1].startswith(f"{tmp_path}/000000.txt line 2: 2 fields instead of")
@@ -116,7 +130,7 @@ def test_every_wrong_file_is_named_up_to_twenty(tmp_path):
     for path in paths:
         path.write_text("Car")
     with pytest.raises(UserError) as error:
-        kitti_raw.read_labels(frames)
+        kitti.read_labels(frames)
     lines = str(error.value).splitlines()
     assert lines[0] == "20 problems, there may be more:" and len(lines) == 21
     assert lines[20].startswith(f"{tmp_path}/000019.txt line 1: 1 fields")
@@ -125,7 +139,7 @@ def test_every_wrong_file_is_named_up_to_twenty(tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPG"])
 def test_frames_come_in_the_order_of_the_split(tmp_path, suffix):
     root = make_raw(tmp_path, ("a1", "b2", "c3"), {"mine": ["c3", "", "  a1  "]}, suffix)
-    frames = kitti_raw.list_frames(root, "mine")
+    frames = kitti.list_frames(root, "mine")
     assert [f.image_id for f in frames] == ["c3", "a1"]
     assert frames[0].image_path == root / f"training/image_2/c3{suffix}"
     assert frames[0].label_path == root / "training/label_2/c3.txt"
@@ -135,29 +149,27 @@ def test_test_frames_need_neither_labels_nor_a_list(tmp_path):
     root = make_raw(tmp_path)
     (root / "testing/image_2").mkdir(parents=True)
     with pytest.raises(UserError, match="testing/image_2: no images for the split 'test'"):
-        kitti_raw.list_frames(root, "test")
+        kitti.list_frames(root, "test")
     for name in ("000001", "000000"):
         (root / "testing/image_2" / f"{name}.png").write_bytes(b"")
-    frames = kitti_raw.list_frames(root, "testing")
+    frames = kitti.list_frames(root, "testing")
     assert [(f.image_id, f.label_path) for f in frames] == [("000000", None), ("000001", None)]
     (root / "ImageSets/test.txt").write_text("000001\n")
-    assert [f.image_path for f in kitti_raw.list_frames(root, "test")] == [
-        root / "testing/image_2/000001.png"
-    ]
+    assert [f.image_path for f in kitti.list_frames(root, "test")] == [root / "testing/image_2/000001.png"]
 
 
 def test_a_missing_data_folder_says_what_it_must_look_like(tmp_path):
     with pytest.raises(UserError, match="nowhere is not there: it must contain training/image_2") as error:
-        kitti_raw.list_frames(tmp_path / "nowhere", "train")
-    assert kitti_raw.DOWNLOAD_PAGE in str(error.value)
+        kitti.list_frames(tmp_path / "nowhere", "train")
+    assert kitti.DOWNLOAD_PAGE in str(error.value)
     with pytest.raises(UserError, match="does not hold the KITTI object data"):
-        kitti_raw.list_frames(tmp_path, "train")
+        kitti.list_frames(tmp_path, "train")
 
 
 def test_a_missing_split_names_those_there(tmp_path):
     root = make_raw(tmp_path, splits={"train": ["000000"], "val": ["000001"]})
     with pytest.raises(UserError, match=r"ImageSets/trian.txt is not there \(splits there: train, val\)"):
-        kitti_raw.list_frames(root, "trian")
+        kitti.list_frames(root, "trian")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +187,7 @@ def test_a_wrong_split_is_named(tmp_path, text, message):
     root = make_raw(tmp_path)
     (root / "ImageSets/train.txt").write_text(text)
     with pytest.raises(UserError) as error:
-        kitti_raw.list_frames(root, "train")
+        kitti.list_frames(root, "train")
     assert message in str(error.value)
 
 
@@ -185,7 +197,7 @@ def test_a_frame_without_labels_is_named(tmp_path):
     with pytest.raises(
         UserError, match="train.txt line 2: frame 000001 has no label file: .*label_2/000001.txt"
     ):
-        kitti_raw.list_frames(root, "train")
+        kitti.list_frames(root, "train")
 
 
 @pytest.mark.shared_data
@@ -197,7 +209,7 @@ def test_a_frame_without_labels_is_named(tmp_path):
     ],
 )
 def test_the_real_subset_has_the_counts_of_its_readme(shared_path, split, frames, counts):
-    found = kitti_raw.list_frames(shared_path("data/kitti"), split)
-    names = [kitti_raw.CLASS_NAMES[c] for columns in kitti_raw.read_labels(found) for c in columns["classes"]]
+    found = kitti.list_frames(shared_path("data/kitti"), split)
+    names = [name for frame in kitti.read_labels(found) for name in frame.names]
     assert len(found) == frames
     assert {name: names.count(name) for name in counts} == counts

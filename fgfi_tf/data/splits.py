@@ -1,0 +1,92 @@
+"""The splits of folders that have none of their own, or name them as they like."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from fgfi_tf.data.dataset import Dataset, Frame
+from fgfi_tf.errors import UserError
+
+VAL_FRACTION = 0.2
+#: The split of every picture there is.
+ALL = "all"
+#: What tools call the same split.
+_SAME = {"validation": "val", "valid": "val", "training": "train", "testing": "test"}
+
+
+def canonical(split: str) -> str:
+    """``val`` for ``valid`` and ``validation``, in any letter case, and the like."""
+    return _SAME.get(split.lower(), split.lower())
+
+
+def frames_of(
+    dataset: Dataset, data_dir: Path, split: str, val_fraction: float, options: Mapping[str, Any]
+) -> list[Frame]:
+    """The frames of a split: the dataset's own, or a share of its pictures.
+
+    Where a folder has no splits, or a single list or folder, ``val`` is ``val_fraction`` of the pictures, by a
+    hash of their ids, and ``train`` the others: a picture stays where it is when others are added.
+
+    Raises:
+        UserError: there is no such split, or it is empty; what the dataset raises.
+    """
+    own = dataset.splits(data_dir)
+    if own is None:
+        return _checked(dataset.frames(data_dir, split, **options), data_dir, split)
+    match = next((name for name in own if name == split), None)
+    match = match or next((name for name in own if canonical(name) == canonical(split)), None)
+    if split == ALL and match is None:
+        found = [frame for name in own or [""] for frame in dataset.frames(data_dir, name, **options)]
+    elif match is not None and (len(own) > 1 or canonical(match) != "train"):
+        found = dataset.frames(data_dir, match, **options)
+    elif len(own) > 1:
+        raise UserError(f"{data_dir} has no split {split!r}; it has {', '.join(own)}")
+    else:
+        found = _share(
+            dataset.frames(data_dir, own[0] if own else "", **options), data_dir, split, val_fraction
+        )
+    return _checked(found, data_dir, split)
+
+
+def is_validation(image_id: str, fraction: float) -> bool:
+    """Whether a picture is of the validation share: a function of its id alone."""
+    digest = hashlib.sha256(image_id.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < fraction * 2**64
+
+
+def _share(frames: list[Frame], data_dir: Path, split: str, fraction: float) -> list[Frame]:
+    wanted = canonical(split)
+    if wanted not in ("train", "val"):
+        raise UserError(
+            f"{data_dir} has no split {split!r}: it has no splits of its own; --val_fraction makes train and val, "
+            f"and {ALL} is every picture"
+        )
+    if not 0 <= fraction < 1:
+        raise UserError(f"--val_fraction={fraction}: must be at least 0 and below 1")
+    found = [frame for frame in frames if is_validation(frame.image_id, fraction) == (wanted == "val")]
+    if not found and frames:
+        raise UserError(
+            f"{data_dir}: --val_fraction={fraction} leaves no picture of {len(frames)} to the split {split!r}"
+        )
+    logging.info(
+        "%s has no split of its own: %d of %d pictures are %s", data_dir, len(found), len(frames), wanted
+    )
+    return found
+
+
+def _checked(frames: Sequence[Frame], data_dir: Path, split: str) -> list[Frame]:
+    if not frames:
+        raise UserError(f"{data_dir}: the split {split!r} holds no picture")
+    seen: dict[str, Path] = {}
+    for frame in frames:
+        other = seen.setdefault(frame.image_id, frame.image_path)
+        if other is not frame.image_path:
+            raise UserError(
+                f"{other} and {frame.image_path} have the same name {frame.image_id!r}: rename one"
+            )
+    return list(frames)
