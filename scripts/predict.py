@@ -24,8 +24,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.evaluation import results as formats
 from fgfi_tf.evaluation.boxes import Boxes
-from fgfi_tf.evaluation.command import PROTOCOL
-from fgfi_tf.options import Chooses, option
+from fgfi_tf.options import option
 from fgfi_tf.outputs import OutputFolder
 from fgfi_tf.training import flags
 from fgfi_tf.training.config import extensions_option
@@ -56,10 +55,10 @@ class PredictConfig:
         "",
         "Prediction",
         "Format of the result files (empty: that of the training data).",
-        chooses=Chooses("format of result files", formats.FORMATS.keys),
+        chooses=formats.CHOICE,
     )
     format: str = option(
-        "", "Prediction", "Protocol whose own format the result files have.", chooses=PROTOCOL
+        "", "Prediction", "Protocol whose own format the result files have.", chooses=protocols.CHOICE
     )
     extensions: str = extensions_option("Prediction")
     model: str = option("", "Prediction", "Detector; needed for TF1 checkpoints and .pth files only.")

@@ -17,9 +17,8 @@ from fgfi_tf.evaluation import registry
 from fgfi_tf.evaluation.boxes import Boxes
 from fgfi_tf.evaluation.comparison import Comparison
 from fgfi_tf.evaluation.protocol import Protocol, Result
-from fgfi_tf.options import Chooses, option
+from fgfi_tf.options import option
 
-PROTOCOL = Chooses("protocol", registry.names)
 _FILES, _OUTPUT = "Result files of any detector (no model needed)", "Output"
 
 
@@ -63,7 +62,7 @@ class FilesConfig:
     teacher: str = option(
         "", _FILES, "The model of --compare that taught others: gains are shown as shares of the gap to it."
     )
-    format: str = option("kitti", _FILES, _formats_help, chooses=PROTOCOL)
+    format: str = option("kitti", _FILES, _formats_help, chooses=registry.CHOICE)
     labels: str = option("", _FILES, "Folder or file of the ground truth, as --format says.")
     split: str = option("", _FILES, "File with the images to evaluate, one id a line (empty: all labels).")
     allow_missing: bool = option(
@@ -73,7 +72,7 @@ class FilesConfig:
         "",
         _OUTPUT,
         "Protocol that evaluates, of any data (empty: that of --format or of the dataset).",
-        chooses=PROTOCOL,
+        chooses=registry.CHOICE,
     )
     protocol: str = option("official", _OUTPUT, _variants_help)
     min_overlap: str = option(

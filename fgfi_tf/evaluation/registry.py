@@ -10,6 +10,7 @@ from fgfi_tf.errors import UserError
 
 if TYPE_CHECKING:
     from fgfi_tf.evaluation.protocol import Protocol
+from fgfi_tf.options import Chooses
 
 _PROTOCOLS: dict[str, type[Protocol] | str] = {
     "kitti": "fgfi_tf.evaluation.kitti.protocol:KittiProtocol",
@@ -49,3 +50,7 @@ def protocol_class(name: str) -> type[Protocol]:
 def get(name: str, variant: str = "", min_overlap: Mapping[str, float] | None = None) -> Protocol:
     """A protocol. Raises UserError for an unknown name or variant."""
     return protocol_class(name)(variant, min_overlap)
+
+
+#: A flag whose value is the name of a protocol.
+CHOICE = Chooses("protocol", names)

@@ -177,6 +177,8 @@ FORMATS: dict[str, Format] = {
     "csv": Format(f"{CSV_FILE}: {','.join(_CSV_COLUMNS)}", write_csv, grows=False),
     "wider": Format("WIDER FACE's <event>/<image>.txt", write_wider),
 }
+#: A flag whose value is the name of a format.
+CHOICE = Chooses("format of result files", FORMATS.keys)
 
 
 def format_of(name: str) -> Format:

@@ -189,7 +189,7 @@ class ExperimentConfig:
     keep_checkpoints: int = _run(5, "Newest checkpoints to keep.")
     picture_every: int = _run(500, "Steps between TensorBoard pictures (0: never).")
     evaluate_every: int = _run(0, "Steps between evaluations on --val_split (0: never).")
-    metric: str = _run("", "Protocol of --evaluate_every (empty: the dataset's).", names=protocols.names)
+    metric: str = _run("", "Protocol of --evaluate_every (empty: the dataset's).", chooses=protocols.CHOICE)
     min_overlap: str = _run("", "Classes and the IoU of a match, of --metric=kitti: Van=0.7,Car=0.5.")
 
     devices: str = _hardware("", "Devices to use, e.g. gpu:0,gpu:1 (empty: every GPU, else the CPU).")

@@ -69,7 +69,7 @@ class EvaluateConfig(command.FilesConfig):
         "Write the detections there, in the format --results (see --overwrite).",
     )
     results: str = option(
-        "", _MODEL, "Format of --results_dir (empty: the protocol's own).", names=result_formats.FORMATS.keys
+        "", _MODEL, "Format of --results_dir (empty: the protocol's own).", chooses=result_formats.CHOICE
     )
     extensions: str = extensions_option(_MODEL)
     model: str = option(
