@@ -42,7 +42,7 @@ class KittiProtocol(Protocol):
         detector all that it has learnt; and in any case those for which an overlap was named.
         """
         names = CLASS_NAMES if detections.class_names == files.TYPE_NAMES else detections.class_names
-        known = {name.casefold(): name for name in CLASS_NAMES}
+        known = {name.casefold(): name for name in (*detections.class_names, *CLASS_NAMES)}
         names = [known.get(name.casefold(), name) for name in names]
         named = {known.get(name.casefold(), name): value for name, value in self.min_overlap.items()}
         return {name: MIN_OVERLAP.get(name, OTHER_OVERLAP) for name in names} | named
