@@ -32,7 +32,7 @@ LABEL_FIELDS = RESULT_FIELDS - 1
 OCCLUSIONS = (-1, 0, 1, 2, 3)  # visible, partly, largely occluded, unknown; -1 for DontCare
 
 _READ_SIZE = 1 << 16
-_NAME_WIDTH = 16  # bytes looked at of a type name; the longest known one has 14
+_NAME_WIDTH = 64  # bytes of the longest type name
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 
@@ -43,6 +43,7 @@ def read(
     fields: int,
     allow_missing: bool = False,
     hint: str = "",
+    class_names: Sequence[str] = CLASS_NAMES,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The lines of ``folder/<frame id>.txt``, frame by frame.
 
@@ -53,8 +54,10 @@ def read(
         allow_missing: an absent file counts as an empty one.
         hint: what the message on an absent file ends with.
 
+        class_names: the known classes, in any letter case.
+
     Returns:
-        index into ``frame_ids`` int64 [N], index into ``CLASS_NAMES`` int64 [N], and the fields after the
+        index into ``frame_ids`` int64 [N], index into ``class_names`` int64 [N], and the fields after the
         class float64 [N, fields - 1], in the order of the devkit's readme.
 
     Raises:
@@ -62,11 +65,35 @@ def read(
             Lines have ``fields`` fields of finite ASCII numbers, all but the score of at most 1e6, and no
             negative box; labels a truncation of 0 to 1 or -1 and an occlusion of -1 to 3.
     """
+    frame, names, values = _read(folder, frame_ids, fields, allow_missing, hint, tuple(class_names))
+    index = {name.lower(): place for place, name in enumerate(class_names)}
+    unique, inverse = np.unique(names, return_inverse=True)
+    kind = np.array([index[name.decode().lower()] for name in unique], np.int64)
+    return frame, kind[inverse] if len(kind) else np.zeros(0, np.int64), values
+
+
+def read_labels(
+    folder: str | os.PathLike[str], frame_ids: Sequence[str]
+) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """As :func:`read` for label files with classes of any names: those [N] are given as they are spelt there."""
+    frame, names, values = _read(folder, frame_ids, LABEL_FIELDS, False, "", None)
+    return frame, [name.decode() for name in names.tolist()], values
+
+
+def _read(
+    folder: str | os.PathLike[str],
+    frame_ids: Sequence[str],
+    fields: int,
+    allow_missing: bool,
+    hint: str,
+    class_names: tuple[str, ...] | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As :func:`read`, with the names as bytes [N]; ``class_names`` None allows every one."""
     folder = Path(folder)
     contents, unreadable = _read_files(folder, frame_ids, allow_missing, hint)
-    parsed = None if unreadable else _parse(contents, fields)
+    parsed = None if unreadable else _parse(contents, fields, class_names)
     if parsed is None:
-        raise _problems(folder, frame_ids, contents, unreadable, fields)
+        raise _problems(folder, frame_ids, contents, unreadable, fields, class_names)
     return parsed
 
 
@@ -101,8 +128,10 @@ def _read_files(
     return contents, unreadable
 
 
-def _parse(contents: list[bytes], fields: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """File index [N], class index [N] and the numbers [N, fields - 1] of all lines; None if one is wrong."""
+def _parse(
+    contents: list[bytes], fields: int, class_names: tuple[str, ...] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """File index [N], class name as bytes [N] and the numbers [N, fields - 1] of all lines; None if one is wrong."""
     # trailing blanks: a window of _NAME_WIDTH bytes from any token stays inside the text
     text = np.frombuffer(b"\n".join([*contents, b" " * _NAME_WIDTH + b"\n"]), np.uint8)
     blank = text <= ord(" ")
@@ -117,23 +146,20 @@ def _parse(contents: list[bytes], fields: int) -> tuple[np.ndarray, np.ndarray, 
 
     window = starts[:, None] + np.arange(_NAME_WIDTH)  # N x 16
     inside = window < ends[:, None]
-    name = np.where(inside, text[window], 0)
-    name += np.where((name >= ord("A")) & (name <= ord("Z")), ord("a") - ord("A"), 0).astype(np.uint8)
-    name = np.ascontiguousarray(name).view(f"S{_NAME_WIDTH}").reshape(-1)  # N
-    kind = np.full(len(name), -1, np.int64)
-    for known, index in CLASS_INDEX.items():
-        kind[name == known.encode()] = index
+    name = np.ascontiguousarray(np.where(inside, text[window], 0)).view(f"S{_NAME_WIDTH}").reshape(-1)  # N
 
     numbers = text.copy()
     numbers[window[inside]] = ord(" ")
-    values = _to_floats(numbers.tobytes(), len(kind) * (fields - 1))
-    if values is None or (kind < 0).any() or (ends - starts > _NAME_WIDTH).any():
+    values = _to_floats(numbers.tobytes(), len(name) * (fields - 1))
+    if values is None or (ends - starts > _NAME_WIDTH).any():
         return None
-    values = values.reshape(len(kind), fields - 1)  # N x (fields - 1)
+    if any(_name_problem(one, class_names) for one in np.unique(name).tolist()):
+        return None
+    values = values.reshape(len(name), fields - 1)  # N x (fields - 1)
     if not _sensible(values, fields):
         return None
     file_ends = np.cumsum([len(content) + 1 for content in contents])
-    return np.searchsorted(file_ends, starts, side="right"), kind, values
+    return np.searchsorted(file_ends, starts, side="right"), name, values
 
 
 def _to_floats(text: bytes, count: int) -> np.ndarray | None:
@@ -166,6 +192,7 @@ def _problems(
     contents: list[bytes],
     unreadable: Mapping[int, str],
     fields: int,
+    class_names: tuple[str, ...] | None,
 ) -> UserError:
     """The error of the first wrong line of each file."""
     problems = Problems()
@@ -173,7 +200,7 @@ def _problems(
         if index in unreadable:
             problems.add(f"{folder / frame_id}.txt: {unreadable[index]}")
         for line_number, line in enumerate(content.split(b"\n"), start=1):
-            problem = _line_problem(line, fields)
+            problem = _line_problem(line, fields, class_names)
             if problem:
                 problems.add(f"{folder / frame_id}.txt line {line_number}: {problem}")
                 break
@@ -181,7 +208,21 @@ def _problems(
     return UserError(f"{folder}: the files hold characters that are not text")
 
 
-def _line_problem(line: bytes, fields: int) -> str | None:
+def _name_problem(name: bytes, class_names: tuple[str, ...] | None) -> str | None:
+    """What is wrong with the class of a line."""
+    if len(name) > _NAME_WIDTH:
+        return f"its class has a name of more than {_NAME_WIDTH} bytes"
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        return "holds characters that are not text; is the file saved as UTF-8?"
+    if class_names is not None and text.lower() not in map(str.lower, class_names):
+        owner = "KITTI has" if class_names == CLASS_NAMES else "known are"
+        return f"unknown class {text!r}; {owner} {', '.join(class_names)}"
+    return None
+
+
+def _line_problem(line: bytes, fields: int, class_names: tuple[str, ...] | None) -> str | None:
     if _NOT_TEXT.search(line):
         return "holds characters that are not text; is the file saved as UTF-8?"
     tokens = [token.decode(errors="backslashreplace") for token in line.split()]
@@ -189,8 +230,9 @@ def _line_problem(line: bytes, fields: int) -> str | None:
         return None
     if len(tokens) != fields:
         return _count_problem(len(tokens), fields)
-    if tokens[0].lower() not in CLASS_INDEX:
-        return f"unknown class {tokens[0]!r}; KITTI has {', '.join(CLASS_NAMES)}"
+    problem = _name_problem(line.split()[0], class_names)
+    if problem:
+        return problem
     values = []
     for position, token in enumerate(tokens[1:], start=1):
         value = text_files.number(token)

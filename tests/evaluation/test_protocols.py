@@ -80,6 +80,40 @@ def test_overlaps_that_cannot_be_meant(text, message):
         command.parse_overlaps(text)
 
 
+@pytest.mark.parametrize("class_names", ["hand", "Hand, cow"])
+def test_classes_that_are_listed_are_those_of_the_files(tmp_path, class_names):
+    for folder in ("labels", "dt", "Annotations", "comp4"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "labels/a.txt").write_text(LABEL.format("hand", 0, 100) + LABEL.format("Car", 300, 400))
+    (tmp_path / "dt/a.txt").write_text(RESULT.format("hand", 0, 100, 0.5))
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    xml = f"<annotation><object><name>hand</name>{box}</object></annotation>"
+    (tmp_path / "Annotations/a.xml").write_text(xml)
+    (tmp_path / "comp4/comp4_det_val_hand.txt").write_text("a 0.5 1 1 9 9\n")
+    output = tmp_path / "ap.json"
+
+    def run(**options):
+        command.evaluate_files(command.FilesConfig(classes=class_names, output_json=str(output), **options))
+        return json.loads(output.read_text())
+
+    kitti = run(detections=str(tmp_path / "dt"), labels=str(tmp_path / "labels"))
+    names = class_names.split(", ")
+    assert list(kitti) == names and kitti[names[0]]["easy"]["AP11"] == pytest.approx(1 / 11)
+    if class_names == "hand":
+        voc = {
+            "format": "voc",
+            "labels": str(tmp_path / "Annotations"),
+            "detections": str(tmp_path / "comp4"),
+        }
+        assert run(**voc)["hand"]["AP11"] == 1.0
+        with pytest.raises(UserError, match="unknown class 'hand'; KITTI has Car"):
+            command.evaluate_files(
+                command.FilesConfig(detections=str(tmp_path / "dt"), labels=str(tmp_path / "labels"))
+            )
+    with pytest.raises(UserError, match="--classes=a,A: a class is named twice"):
+        command.evaluate_files(command.FilesConfig(classes="a,A", detections="x", labels="y"))
+
+
 # --- VOC's and COCO's of other data -------------------------------------------------------------
 
 

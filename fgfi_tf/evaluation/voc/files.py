@@ -19,6 +19,7 @@ from fgfi_tf.data import text_files, voc_raw
 from fgfi_tf.errors import Problems, UserError
 from fgfi_tf.evaluation.boxes import ONE_BASED, Boxes, check_unique
 
+CLASS_NAMES = voc_raw.CLASS_NAMES
 _OWN_PREFIX = "comp4"
 
 
@@ -27,7 +28,7 @@ def result_file(folder: str | Path, image_set: str, class_name: str, prefix: str
     return Path(folder) / f"{prefix}_det_{image_set}_{class_name}.txt"
 
 
-def image_sets(folder: str | Path, class_names: Sequence[str] = voc_raw.CLASS_NAMES) -> list[tuple[str, str]]:
+def image_sets(folder: str | Path, class_names: Sequence[str] = CLASS_NAMES) -> list[tuple[str, str]]:
     """What a folder holds result files of: each prefix (``comp4``) and image set (``test``).
 
     Raises:
@@ -39,15 +40,6 @@ def image_sets(folder: str | Path, class_names: Sequence[str] = voc_raw.CLASS_NA
     name = re.compile(rf"(comp[34](?:_.+?)?)_det_(.+)_(?:{known})\.txt")
     matches = (name.fullmatch(path.name) for path in Path(folder).iterdir())
     return sorted({match.groups() for match in matches if match})
-
-
-def read_image_set(path: str | Path) -> tuple[str, ...]:
-    """The image names of a list file; see ``text_files.read_ids``.
-
-    Raises:
-        UserError: the file cannot be read, is empty, names an image twice, or holds a line that is no name.
-    """
-    return tuple(text_files.read_ids(path))
 
 
 def list_images(annotations: str | Path) -> tuple[str, ...]:
@@ -64,7 +56,7 @@ def list_images(annotations: str | Path) -> tuple[str, ...]:
 
 
 def read_ground_truth(
-    annotations: str | Path, image_ids: Sequence[str], class_names: Sequence[str] = voc_raw.CLASS_NAMES
+    annotations: str | Path, image_ids: Sequence[str], class_names: Sequence[str] = CLASS_NAMES
 ) -> Boxes:
     """The objects of some images from ``annotations``/<image>.xml.
 
@@ -91,7 +83,7 @@ def read_detections(
     folder: str | Path,
     image_set: str,
     image_ids: Sequence[str],
-    class_names: Sequence[str] = voc_raw.CLASS_NAMES,
+    class_names: Sequence[str] = CLASS_NAMES,
     allow_missing: bool = False,
     prefix: str = _OWN_PREFIX,
 ) -> Boxes:
