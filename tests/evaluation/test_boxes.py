@@ -32,8 +32,15 @@ def test_from_frames():
 
 def test_columns_of_ground_truth():
     frames = [
-        {"image_id": "a", "image_size": (5, 6), "difficult": [True], "occlusion": [2], **frame(scores=[1])},
-        {"image_id": "b", "image_size": (7, 8), "boxes": [], "classes": [], "difficult": [], "names": []},
+        {
+            "image_id": "a",
+            "image_size": (5, 6),
+            "difficult": [True],
+            "occlusion": [2],
+            "names": ["x"],
+            **frame(),
+        },
+        {"image_id": "b", "image_size": (7, 8), "boxes": [], "classes": [], "difficult": []},
     ]
     truth = Boxes.of_ground_truth(frames, NAMES)
     assert truth.scores is None and truth.noun == "labels" and truth.image_sizes.tolist() == [[5, 6], [7, 8]]
