@@ -37,7 +37,7 @@ def _variants_help() -> str:
         known = [f"{key} ({text})" for key, text in one.variants.items()]
         return ", ".join(known) if len(known) > 1 else ""
 
-    return f"Variant of the protocol. {_of_each(variants)}."
+    return f"Variant of the protocol (empty: its first). {_of_each(variants)}."
 
 
 def _published_help() -> str:
@@ -64,6 +64,9 @@ class FilesConfig:
     )
     format: str = option("kitti", _FILES, _formats_help, chooses=registry.CHOICE)
     labels: str = option("", _FILES, "Folder or file of the ground truth, as --format says.")
+    classes: str = option(
+        "", _FILES, "Classes of KITTI's or VOC's files, helmet,vest (empty: those of the benchmark)."
+    )
     split: str = option("", _FILES, "File with the images to evaluate, one id a line (empty: all labels).")
     allow_missing: bool = option(
         False, _FILES, "Count a missing result file as one without detections; else it is an error."
@@ -74,7 +77,7 @@ class FilesConfig:
         "Protocol that evaluates, of any data (empty: that of --format or of the dataset).",
         chooses=registry.CHOICE,
     )
-    protocol: str = option("official", _OUTPUT, _variants_help)
+    protocol: str = option("", _OUTPUT, _variants_help)
     min_overlap: str = option(
         "", _OUTPUT, "Classes and the IoU of a match, of --metric=kitti: Van=0.7,Car=0.5 (others as usual)."
     )
@@ -97,7 +100,7 @@ def evaluate_files(config: FilesConfig) -> None:
     Raises:
         UserError: for whatever is wrong with flags, folders or files.
     """
-    folders, source = _folders(config), registry.get(config.format)
+    folders, source = _folders(config), registry.get(config.format, class_names=_classes(config))
     protocol = open_protocol(config, config.format)
     if not config.labels:
         raise UserError("--labels is missing: the folder or file of the ground truth")
@@ -129,7 +132,15 @@ def open_protocol(config: FilesConfig, default: str) -> Protocol:
     Raises:
         UserError: an unknown name, variant or overlap.
     """
-    return registry.get(config.metric or default, config.protocol, parse_overlaps(config.min_overlap))
+    overlaps = parse_overlaps(config.min_overlap)
+    return registry.get(config.metric or default, config.protocol, overlaps, _classes(config))
+
+
+def _classes(config: FilesConfig) -> tuple[str, ...]:
+    names = [name.strip() for name in config.classes.split(",") if name.strip()]
+    if len({name.casefold() for name in names}) < len(names):
+        raise UserError(f"--classes={config.classes}: a class is named twice (letter case is not told apart)")
+    return tuple(names)
 
 
 def parse_overlaps(text: str) -> dict[str, float]:

@@ -112,6 +112,7 @@ class Protocol(abc.ABC):
     Args:
         variant: one of ``variants``; empty: the first.
         min_overlap: class -> IoU of a match where the user named one.
+        class_names: of files whose classes are not the benchmark's own; empty: those of the benchmark.
 
     Attributes:
         title: heads the report.
@@ -137,8 +138,14 @@ class Protocol(abc.ABC):
     main_setting: ClassVar[str] = ""
     usual_image_size: ClassVar[tuple[int, int] | None] = None
 
-    def __init__(self, variant: str = "", min_overlap: Mapping[str, float] | None = None):
+    def __init__(
+        self,
+        variant: str = "",
+        min_overlap: Mapping[str, float] | None = None,
+        class_names: Sequence[str] = (),
+    ):
         self.variant = variant or next(iter(self.variants))
+        self.class_names = tuple(class_names)
         self.min_overlap = dict(min_overlap or {})
         if self.variant not in self.variants:
             raise UserError(f"--protocol={variant} is not one of {', '.join(self.variants)}")
@@ -170,21 +177,33 @@ class Protocol(abc.ABC):
 
     # --- what is shown --------------------------------------------------------------------------
 
+    def heading(self, result: Result) -> str:
+        """The first line of :meth:`table`."""
+        return f"{self.title}, {result.measures()[0].title}, percent"
+
     def table(self, results: Mapping[str, Result], published: str = "", split: str = "") -> str:
-        """Results by name as text, beside a published row where one is named, or belongs to the split."""
-        measures = {name: result.measures()[0] for name, result in results.items()}
-        columns = {name or "percent": measure.values for name, measure in measures.items()}
-        keys = list(next(iter(columns.values())))
-        labels = [" ".join(filter(None, key)) for key in keys]
-        first = max(map(len, labels)) + 1
+        """The first measure of results by name as text, a column for each.
+
+        Then one for each published row that :meth:`rows_beside` gives. Raises UserError for an unknown one.
+        """
+        rows = self.rows_beside(published, split)
+        self.check_published(*rows)
+        columns = {name or "AP": one.measures()[0].values for name, one in results.items()}
+        keys = list(dict.fromkeys(key for values in columns.values() for key in values))
+        for row in rows:
+            columns[f"{row} (published)"] = {key: value / 100 for key, value in self.published[row].items()}
+        lines = [["", *columns]]
+        lines += [
+            [" ".join(filter(None, key)), *(percent(c.get(key)) for c in columns.values())] for key in keys
+        ]
+        first = max(13, *(len(line[0]) for line in lines)) + 1
         widths = [max(8, len(name) + 2) for name in columns]
-        head = "".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True))
-        lines = [f"{self.title}, {next(iter(measures.values())).title}", " " * first + head]
-        for key, label in zip(keys, labels, strict=True):
-            cells = [percent(values.get(key)) for values in columns.values()]
-            cells = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-            lines.append(f"{label:<{first}}{cells}")
-        return "\n".join(lines)
+        texts = [
+            f"{label:<{first}}"
+            + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+            for label, *cells in lines
+        ]
+        return "\n".join([self.heading(next(iter(results.values()))), *texts])
 
     def facts(self, result: Result, ground_truth: Boxes) -> tuple[tuple[str, str], ...]:
         """(name, value) that the report says first, beside the numbers of images and boxes."""

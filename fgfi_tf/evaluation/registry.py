@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fgfi_tf.errors import UserError
@@ -47,9 +47,14 @@ def protocol_class(name: str) -> type[Protocol]:
     return found
 
 
-def get(name: str, variant: str = "", min_overlap: Mapping[str, float] | None = None) -> Protocol:
+def get(
+    name: str,
+    variant: str = "",
+    min_overlap: Mapping[str, float] | None = None,
+    class_names: Sequence[str] = (),
+) -> Protocol:
     """A protocol. Raises UserError for an unknown name or variant."""
-    return protocol_class(name)(variant, min_overlap)
+    return protocol_class(name)(variant, min_overlap, class_names)
 
 
 #: A flag whose value is the name of a protocol.

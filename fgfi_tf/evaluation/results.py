@@ -15,6 +15,7 @@ import numpy as np
 from fgfi_tf.data import text_files
 from fgfi_tf.errors import Problems, UserError
 from fgfi_tf.evaluation.boxes import EDGES, NO_ALPHA, ONE_BASED, PIXELS, Boxes, CocoIds
+from fgfi_tf.options import Chooses
 
 CSV_FILE, COCO_FILE = "detections.csv", "detections.json"
 _CSV_COLUMNS = ("image", "class", "score", "xmin", "ymin", "xmax", "ymax")
@@ -86,23 +87,22 @@ def write_comp4(detections: Boxes, split: str = "", full_precision: bool = True)
             raise UserError(f"class {name!r}: its name is part of the name of a file")
     image_set = split.partition("_")[2] or split or "images"
     detections = detections.to(ONE_BASED)
-    form = _full_line if full_precision else _rounded_line
     files = {}
     for index, name in enumerate(detections.class_names):
-        lines = (
-            form(detections.image_ids[detections.image[r]], detections.scores[r], detections.boxes[r])
-            for r in np.flatnonzero(detections.classes == index)
+        rows = np.flatnonzero(detections.classes == index)
+        values = zip(
+            detections.image[rows].tolist(),
+            detections.scores[rows].tolist(),
+            detections.boxes[rows].tolist(),
+            strict=True,
         )
-        files[f"comp4_det_{image_set}_{name}.txt"] = "".join(lines)
+        files[f"comp4_det_{image_set}_{name}.txt"] = "".join(
+            f"{detections.image_ids[image]} {score!r} {' '.join(map(repr, box))}\n"
+            if full_precision
+            else f"{detections.image_ids[image]} {score:.3f} {' '.join(f'{v:.1f}' for v in box)}\n"
+            for image, score, box in values
+        )
     return files
-
-
-def _rounded_line(image: str, score: float, box: np.ndarray) -> str:
-    return f"{image} {score:.3f} " + " ".join(f"{v:.1f}" for v in box) + "\n"
-
-
-def _full_line(image: str, score: float, box: np.ndarray) -> str:
-    return f"{image} {float(score)!r} " + " ".join(repr(float(v)) for v in box) + "\n"
 
 
 def write_coco(detections: Boxes, split: str = "") -> dict[str, str]:

@@ -56,8 +56,8 @@ class EvaluateConfig(command.FilesConfig):
     classes: str = option(
         "",
         _MODEL,
-        "Merges and ignored classes of the labels, as train.py takes them (empty: those of the training); which "
-        "classes are evaluated, the model says.",
+        "With --checkpoint, merges and ignored classes of the labels, as train.py takes them (empty: those of the "
+        "training); of result files of KITTI or VOC, their classes.",
     )
     val_fraction: float = option(
         -1.0, _MODEL, "Share that is the split val where the data has no splits (-1: that of the training)."

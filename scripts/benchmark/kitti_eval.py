@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from fgfi_tf import cli
+from fgfi_tf.data import text_files
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation.boxes import NO_ALPHA, Boxes
 from fgfi_tf.evaluation.kitti import ap as kitti
@@ -213,7 +214,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("give both --detections and --labels, or neither")
     if options.labels:
         split, labels = options.split, options.labels
-        return _run(options, kitti_files.read_split(split) if split else kitti_files.list_frames(labels))
+        return _run(options, tuple(text_files.read_ids(split)) if split else kitti_files.list_frames(labels))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         frames = make_files(folder, max(parse_numbers("frames", options.frames, int)))

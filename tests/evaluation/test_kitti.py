@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from places import GOLDEN
 
+from fgfi_tf.data import text_files
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import matching
 from fgfi_tf.evaluation.boxes import Boxes
@@ -36,7 +37,7 @@ def read_golden(archives, folder, name, labels_name):
             tar.extractall(folder, filter="data") if hasattr(tarfile, "data_filter") else tar.extractall(
                 folder
             )
-    frames = kitti_io.read_split(archives / f"frames_{labels_name}.txt")
+    frames = tuple(text_files.read_ids(archives / f"frames_{labels_name}.txt"))
     labels = kitti_io.read_labels(folder / "label_2", frames)
     return kitti_io.read_detections(folder / "data", frames), labels
 

@@ -168,20 +168,7 @@ def test_missing_folders(tmp_path):
         kitti_io.read_detections(tmp_path, "b")
 
 
-def test_split_files(tmp_path):
-    split = tmp_path / "val.txt"
-    with pytest.raises(UserError, match="val.txt: cannot be read: No such file"):
-        kitti_io.read_split(split)
-    split.write_text("\n")
-    with pytest.raises(UserError, match="val.txt: the list is empty"):
-        kitti_io.read_split(split)
-    split.write_text("000001\n000002\n000001\n")
-    with pytest.raises(UserError, match="val.txt line 3: '000001' is named twice, first in line 1"):
-        kitti_io.read_split(split)
-    split.write_text("000001\n000002")
-    assert kitti_io.read_split(split) == ("000001", "000002")
-    split.write_bytes(b"\xef\xbb\xbf000001\r\n000002\r\n")
-    assert kitti_io.read_split(split) == ("000001", "000002")
+def test_hidden_files_are_no_frames(tmp_path):
     folder = folder_of(tmp_path / "f", b="", a="")
     (folder / "._a.txt").write_bytes(b"\x00\x05\x16\x07")
     assert kitti_io.list_frames(folder) == ("a", "b")

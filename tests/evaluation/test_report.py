@@ -288,7 +288,7 @@ def test_voc_report_of_two_models(tmp_path, n_classes):
     report.write(data, tmp_path / "report")
     text = (tmp_path / "report/report.md").read_text()
     if n_classes == 3:  # a model is a row
-        assert "| dog | cow | mean | mean of classes with objects |" in text
+        assert "| dog | cow | mean | mean, present |" in text
         assert "| some | 0.0 | 100.0 | \N{EN DASH} | 33.3 | 50.0 |" in text
         assert "| published VGG11 | 66.6 | 58.3 | 63.2 | 59.6 | \N{EN DASH} |" in text
     else:  # a class is

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from places import GOLDEN
 
+from fgfi_tf.data import text_files
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import analysis, registry
 from fgfi_tf.evaluation.results import write_comp4
 from fgfi_tf.evaluation.voc import ap as voc
 from fgfi_tf.evaluation.voc import files as voc_io
-from fgfi_tf.evaluation.voc.published import ROWS, WHOLE_ROWS, ap_table
+from fgfi_tf.evaluation.voc.published import ROWS, WHOLE_ROWS
 
 CLASSES = ("cat", "dog")
 PROTOCOL = registry.get("voc")
@@ -52,7 +53,7 @@ def _detections(**frames):
 
 def check_against_reference(folder, lists):
     """``Annotations`` and ``results`` of ``folder``; ``test.txt`` and ``expected.json`` of ``lists``."""
-    images = voc_io.read_image_set(lists / "test.txt")
+    images = tuple(text_files.read_ids(lists / "test.txt"))
     evaluation = voc.evaluate(
         voc_io.read_detections(folder / "results", "test", images),
         voc_io.read_ground_truth(folder / "Annotations", images),
@@ -276,19 +277,6 @@ def test_missing_result_file(tmp_path):
     assert len(voc_io.read_detections(tmp_path, "val", ("a",), CLASSES, allow_missing=True).scores) == 1
 
 
-def test_image_sets(tmp_path):
-    path = tmp_path / "val.txt"
-    path.write_text("000001  1\n000002 -1\n")
-    assert voc_io.read_image_set(path) == ("000001", "000002")
-    for text, message in (
-        ("", "val.txt: the list is empty"),
-        ("a\na\n", "val.txt line 2: 'a' is named twice, first in line 1"),
-    ):
-        path.write_text(text)
-        with pytest.raises(UserError, match=message):
-            voc_io.read_image_set(path)
-
-
 def test_detections_of_other_images_and_other_classes():
     truths = _truths(a=[(0, [0, 0, 9, 9], False)])
     with pytest.raises(UserError, match="detections of image z, which has no labels"):
@@ -315,14 +303,16 @@ def test_published_columns_have_the_published_means():
 
 def test_table():
     evaluation = voc.evaluate(_detections(a=[(0, [0, 0, 9, 9], 0.9)]), _truths(a=[(0, [0, 0, 9, 9], False)]))
-    assert ap_table(evaluation).splitlines() == [
+    assert PROTOCOL.table({"": evaluation}).splitlines() == [
+        "PASCAL VOC, AP at 11 points, 1 images, percent",
         "                    AP",
         "cat              100.0",
         "dog                  -",
         "mean              50.0",
-        "of present       100.0",
+        "mean, present    100.0",
     ]
-    both = ap_table({"mine": evaluation}, ("VGG11", "VGG16"))
-    assert "VGG11 (published)" in both and "59.6" in both and "70.4" in both
-    with pytest.raises(UserError, match="'VGG19' is no published row"):
-        ap_table(evaluation, ("VGG19",))
+    both = PROTOCOL.table({"mine": evaluation}, "VGG11")
+    assert "VGG11 (published)" in both and "59.6" in both and "66.6" in both
+    assert PROTOCOL.table({"": evaluation}, "", "2007_test").count("published") == 2
+    with pytest.raises(UserError, match="--published=VGG19 is not one of VGG16, VGG11, VGG11-I"):
+        PROTOCOL.table({"": evaluation}, "VGG19")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import predict
 import pytest
@@ -31,7 +33,7 @@ def _train(folder, **options) -> RunFolder:
     return result.folder
 
 
-def _evaluate(run_folder, data, folder, capsys) -> str:
+def _evaluate(run_folder, data, folder, capsys, **options) -> str:
     """Its output; the result files lie in ``results``, the report in ``report``."""
     capsys.readouterr()
     evaluate_command.evaluate(
@@ -40,6 +42,7 @@ def _evaluate(run_folder, data, folder, capsys) -> str:
             data_dir=str(data),
             results_dir=str(folder / "results"),
             report_dir=str(folder / "report"),
+            **options,
         )
     )
     assert (folder / "report/index.html").stat().st_size > 20_000
@@ -57,13 +60,26 @@ def test_shuffledet_on_voc(tmp_path, capsys):
     data = write_devkit(tmp_path / "voc")
     splits = {"train_split": "2012_train", "val_split": "2012_val"}
     folder = _train(
-        tmp_path, model="shuffledet_0.25x", dataset="voc", data_dir=str(data), input_size="64x96", **splits
+        tmp_path,
+        model="shuffledet_0.25x",
+        dataset="voc",
+        data_dir=str(data),
+        input_size="64x96",
+        evaluate_every=2,
+        metric="kitti",
+        **splits,
     )
+    metrics = json.loads(folder.results.read_text())["2"]
+    assert list(metrics)[:3] == ["mAP11", "mAP40", "aeroplane_easy"] and len(metrics) == 2 + 20 * 3
     printed = _evaluate(folder, data, tmp_path, capsys)
     assert "PASCAL VOC" in printed and "tvmonitor" in printed
     _predict(folder, data / "VOCdevkit/VOC2012/JPEGImages", tmp_path / "found")
     found = voc_io.read_detections(tmp_path / "found", "images", [f"2008_00000{i}" for i in range(1, 6)])
     found_again = voc_io.read_detections(tmp_path / "results", "val", ["2008_000005"])
+    other = _evaluate(folder, data, tmp_path / "other", capsys, metric="kitti", results="coco")
+    assert "KITTI 2D" in other and "tvmonitor" in other
+    rows = json.loads((tmp_path / "other/results/detections.json").read_text())
+    assert len(rows) == len(found_again) and {row["image_id"] for row in rows} == {"2008_000005"}
     # written in 1-based pixels of the image files, the last of which has 80 x 64; ShuffleDet's boxes end at
     # the edge of the image, not in the middle of its last pixel
     of_last = found.boxes[found.image == 4]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fgfi_tf.data import kitti_text, text_files
@@ -11,15 +11,6 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation.boxes import Boxes, check_unique
 
 TYPE_NAMES = kitti_text.CLASS_NAMES
-
-
-def read_split(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The frame ids of a split file, one a line; see ``text_files.read_ids``.
-
-    Raises:
-        UserError: the file is absent or empty, names a frame twice, or holds a line that is no id.
-    """
-    return tuple(text_files.read_ids(path))
 
 
 def list_frames(folder: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -35,7 +26,9 @@ def list_frames(folder: str | os.PathLike[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def read_labels(folder: str | os.PathLike[str], frame_ids: Iterable[str]) -> Boxes:
+def read_labels(
+    folder: str | os.PathLike[str], frame_ids: Iterable[str], class_names: Sequence[str] = TYPE_NAMES
+) -> Boxes:
     """The label files ``folder/<frame id>.txt`` of these frames.
 
     Raises:
@@ -44,13 +37,18 @@ def read_labels(folder: str | os.PathLike[str], frame_ids: Iterable[str]) -> Box
     """
     frame_ids = check_unique(frame_ids)
     folder = _check_folder(folder)
-    frame, kind, values = kitti_text.read(folder, frame_ids, kitti_text.LABEL_FIELDS, hint=_hint(folder))
+    frame, kind, values = kitti_text.read(
+        folder, frame_ids, kitti_text.LABEL_FIELDS, hint=_hint(folder), class_names=class_names
+    )
     columns = {name: values[:, i].copy() for i, name in enumerate(("truncation", "occlusion", "alpha"))}
-    return Boxes(frame_ids, TYPE_NAMES, frame, kind, values[:, 3:7].copy(), columns=columns)
+    return Boxes(frame_ids, tuple(class_names), frame, kind, values[:, 3:7].copy(), columns=columns)
 
 
 def read_detections(
-    folder: str | os.PathLike[str], frame_ids: Iterable[str], allow_missing: bool = False
+    folder: str | os.PathLike[str],
+    frame_ids: Iterable[str],
+    allow_missing: bool = False,
+    class_names: Sequence[str] = TYPE_NAMES,
 ) -> Boxes:
     """The result files ``folder/<frame id>.txt`` of these frames.
 
@@ -58,6 +56,7 @@ def read_detections(
         folder: where the files lie; files of other frames are not looked at.
         frame_ids: the frames to read.
         allow_missing: an absent file counts as a frame without detections.
+        class_names: the known classes, in any letter case.
 
     Raises:
         UserError: as :func:`read_labels`.
@@ -65,9 +64,11 @@ def read_detections(
     frame_ids = check_unique(frame_ids)
     folder = _check_folder(folder)
     hint = _hint(folder) or " (--allow_missing counts it as a frame without detections)"
-    frame, kind, values = kitti_text.read(folder, frame_ids, kitti_text.RESULT_FIELDS, allow_missing, hint)
+    frame, kind, values = kitti_text.read(
+        folder, frame_ids, kitti_text.RESULT_FIELDS, allow_missing, hint, class_names
+    )
     boxes, scores, alpha = values[:, 3:7].copy(), values[:, 14].copy(), values[:, 2].copy()
-    return Boxes(frame_ids, TYPE_NAMES, frame, kind, boxes, scores, {"alpha": alpha})
+    return Boxes(frame_ids, tuple(class_names), frame, kind, boxes, scores, {"alpha": alpha})
 
 
 def _check_folder(folder: str | os.PathLike[str]) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fgfi_tf.data import text_files
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation.boxes import Boxes
 from fgfi_tf.evaluation.kitti import ap, files
@@ -39,10 +40,12 @@ class KittiProtocol(Protocol):
         """Class -> minimum overlap of what is evaluated.
 
         Result files may name every class of KITTI's, of which the benchmark's three are evaluated; of a
-        detector all that it has learnt; and in any case those for which an overlap was named.
+        detector, and of files whose classes were listed, all; and those for which an overlap was named.
         """
-        names = CLASS_NAMES if detections.class_names == files.TYPE_NAMES else detections.class_names
-        known = {name.casefold(): name for name in CLASS_NAMES}
+        names = self.class_names or detections.class_names
+        if names == files.TYPE_NAMES:
+            names = CLASS_NAMES
+        known = {name.casefold(): name for name in (*detections.class_names, *CLASS_NAMES)}
         names = [known.get(name.casefold(), name) for name in names]
         named = {known.get(name.casefold(), name): value for name, value in self.min_overlap.items()}
         return {name: MIN_OVERLAP.get(name, OTHER_OVERLAP) for name in names} | named
@@ -95,11 +98,17 @@ class KittiProtocol(Protocol):
 
     def read_ground_truth(self, labels: str, split: str = "") -> Boxes:
         """Label files NNNNNN.txt; ``split`` is a file with an id a line."""
-        frames = files.read_split(split) if split else files.list_frames(labels)
-        return files.read_labels(labels, frames)
+        frames = text_files.read_ids(split) if split else files.list_frames(labels)
+        return files.read_labels(labels, frames, self._known)
 
     def read_detections(
         self, path: str, ground_truth: Boxes, split: str = "", allow_missing: bool = False
     ) -> Boxes:
         """Result files NNNNNN.txt."""
-        return files.read_detections(path, ground_truth.image_ids, allow_missing)
+        return files.read_detections(path, ground_truth.image_ids, allow_missing, self._known)
+
+    @property
+    def _known(self) -> tuple[str, ...]:
+        """The classes that files may hold: those listed, and KITTI's own."""
+        listed = {name.casefold() for name in self.class_names}
+        return (*self.class_names, *(n for n in files.TYPE_NAMES if n.casefold() not in listed))

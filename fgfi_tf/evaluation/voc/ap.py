@@ -25,7 +25,7 @@ from fgfi_tf.evaluation.protocol import MEAN, Measure, Result, ignored_rows
 METRICS = {"11point": "11 points (VOC 2007)", "area": "Area under the curve (VOC 2010 on)"}
 VARIANTS = ("official", "reference")
 #: The mean over those classes that have objects that count.
-PRESENT = ("", "mean of classes with objects")
+PRESENT = ("", "mean, present")
 _RECALL_THRESHOLDS = np.arange(0.0, 1.1, 0.1)
 
 

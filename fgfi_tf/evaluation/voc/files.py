@@ -20,6 +20,7 @@ from fgfi_tf.data.readers import voc, voc_xml
 from fgfi_tf.errors import Problems, UserError
 from fgfi_tf.evaluation.boxes import ONE_BASED, Boxes, check_unique
 
+CLASS_NAMES = voc_raw.CLASS_NAMES
 _OWN_PREFIX = "comp4"
 
 
@@ -40,15 +41,6 @@ def image_sets(folder: str | Path, class_names: Sequence[str] = voc.CLASS_NAMES)
     name = re.compile(rf"(comp[34](?:_.+?)?)_det_(.+)_(?:{known})\.txt")
     matches = (name.fullmatch(path.name) for path in Path(folder).iterdir())
     return sorted({match.groups() for match in matches if match})
-
-
-def read_image_set(path: str | Path) -> tuple[str, ...]:
-    """The image names of a list file; see ``text_files.read_ids``.
-
-    Raises:
-        UserError: the file cannot be read, is empty, names an image twice, or holds a line that is no name.
-    """
-    return tuple(text_files.read_ids(path))
 
 
 def list_images(annotations: str | Path) -> tuple[str, ...]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from fgfi_tf.data import text_files
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import results as result_files
 from fgfi_tf.evaluation.boxes import ONE_BASED, Boxes
 from fgfi_tf.evaluation.protocol import Protocol, Rule, ignored_rows
 from fgfi_tf.evaluation.voc import ap, files
-from fgfi_tf.evaluation.voc.published import ROWS, SOURCE, WHOLE_ROWS, ap_table
+from fgfi_tf.evaluation.voc.published import ROWS, SOURCE, WHOLE_ROWS
 
 #: The split that the published rows are of.
 _PUBLISHED_SPLIT = "2007_test"
@@ -40,12 +39,9 @@ class VocProtocol(Protocol):
         detections = ap.rounded(detections) if self.variant == "reference" else detections
         return ap.evaluate(detections, ground_truth, self.variant)
 
-    def table(self, results: Mapping[str, ap.Evaluation], published: str = "", split: str = "") -> str:
-        """One column for each result; of VOC 2007 test all published classes, unless one row is named."""
-        images = next(iter(results.values())).n_images
-        heading = f"PASCAL VOC, AP at 11 points, {images} images, percent"
-        columns = {name or "AP": result for name, result in results.items()}
-        return f"{heading}\n{ap_table(columns, self.rows_beside(published, split))}"
+    def heading(self, result: ap.Evaluation) -> str:
+        """See ``Protocol``."""
+        return f"PASCAL VOC, AP at 11 points, {result.n_images} images, percent"
 
     def rows_beside(self, row: str, split: str) -> tuple[str, ...]:
         """See ``Protocol``; those with every class belong to VOC 2007 test."""
@@ -62,7 +58,8 @@ class VocProtocol(Protocol):
     def note(self, result: ap.Evaluation) -> str:
         """See ``Protocol``."""
         return (
-            "An en dash: the class has no objects that count. Difficult objects are neither found nor missed."
+            "An en dash: the class has no objects that count, and is not in the mean of present ones. "
+            "Difficult objects are neither found nor missed."
         )
 
     def rule(self) -> Rule:
@@ -71,8 +68,8 @@ class VocProtocol(Protocol):
 
     def read_ground_truth(self, labels: str, split: str = "") -> Boxes:
         """Annotations <image>.xml; ``split`` is a list of ``ImageSets/Main``."""
-        images = files.read_image_set(split) if split else files.list_images(labels)
-        return files.read_ground_truth(labels, images)
+        images = text_files.read_ids(split) if split else files.list_images(labels)
+        return files.read_ground_truth(labels, images, self.class_names or files.CLASS_NAMES)
 
     def read_detections(
         self, path: str, ground_truth: Boxes, split: str = "", allow_missing: bool = False

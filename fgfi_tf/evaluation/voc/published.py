@@ -1,13 +1,9 @@
-"""Published average precisions of VOC, in percent, and the table of a terminal."""
+"""Published average precisions of VOC, in percent."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from fgfi_tf.data.readers.voc import CLASS_NAMES
-from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation.protocol import MEAN, percent
-from fgfi_tf.evaluation.voc.ap import METRICS, PRESENT, Evaluation
+from fgfi_tf.evaluation.protocol import MEAN
 
 SOURCE = "Wang et al., CVPR 2019 (VOC 2007 test, trained on VOC 2007 trainval, 11 points)"
 
@@ -34,45 +30,3 @@ ROWS: dict[str, dict[tuple[str, str], float]] = {
 }
 #: The rows that have every class.
 WHOLE_ROWS = tuple(_CLASSES)
-
-
-def ap_table(
-    evaluations: Mapping[str, Evaluation] | Evaluation,
-    published: tuple[str, ...] = (),
-    metric: str = "11point",
-) -> str:
-    """Per-class AP in percent, one column per evaluation, then one per published row.
-
-    A class without positives shows ``-``. The last lines are the mean over all classes and, where some class
-    has no positives, over the others.
-
-    Args:
-        evaluations: by name, or one.
-        published: rows of ``ROWS`` to show beside them.
-        metric: ``"11point"`` or ``"area"``.
-
-    Raises:
-        UserError: an unknown published row.
-    """
-    if isinstance(evaluations, Evaluation):
-        evaluations = {"AP": evaluations}
-    for row in published:
-        if row not in ROWS:
-            raise UserError(f"{row!r} is no published row: choose of {', '.join(ROWS)}")
-    place = list(METRICS).index(metric)
-    columns = {name: one.measures()[place].values for name, one in evaluations.items()}
-    theirs = {
-        f"{row} (published)": {key: value / 100 for key, value in ROWS[row].items()} for row in published
-    }
-    widths = [max(8, len(column) + 2) for column in (*columns, *theirs)]
-
-    def line(name: str, cells: list[str]) -> str:
-        return f"{name:<14}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-
-    lines = [line("", [*columns, *theirs])]
-    for key in dict.fromkeys(key for values in columns.values() for key in values):
-        name = "of present" if key == PRESENT else key[0] or key[1]
-        cells = [percent(values.get(key)) for values in columns.values()]
-        beside = ["" if key == PRESENT else percent(values.get(key)) for values in theirs.values()]
-        lines.append(line(name, cells + beside))
-    return "\n".join(lines)
