@@ -15,7 +15,8 @@ MODEL_FILE = "model.json"
 class ModelCard:
     """The arguments of ``registry.build``, and the data set a model was trained on ("" where not known).
 
-    ``classes`` is what ``--classes`` made of the labels' class names: merges and what is ignored, "" if nothing.
+    ``classes`` is what ``--classes`` made of the labels' class names: merges and what is ignored, "" if
+    nothing.
     """
 
     model: str
