@@ -1,7 +1,8 @@
 """The one TFDS builder of every dataset that is read from files: one split in one state as TFRecords.
 
 Images are stored in the order of the split, as the bytes of their files; those that the graph would not read
-as they are shown (turned, of 16 bits, of other formats) as PNG, without loss: see ``fgfi_tf.data.images``. Classes
+as they are shown (turned, of 16 bits, of other formats) as PNG, without loss: see ``fgfi_tf.data.images``.
+Classes
 are stored as the labels name them: what is learnt of them is chosen when records are read (``classes``).
 """
 
@@ -21,13 +22,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
 
-from fgfi_tf.data.dataset import Dataset, Frame
+from fgfi_tf.data.dataset import Dataset, Frame, first_of
 from fgfi_tf.data.edges import cut_to_image
 from fgfi_tf.data.images import MAX_MEGAPIXELS, encoded_image
 from fgfi_tf.data.records import RawSplit, Sample, is_prepared, prepare_records, progress_bar, quiet_tfds
 from fgfi_tf.errors import Problems, UserError
 
-_SHOWN = 3
 _SIZES = "image_sizes"  # of the records' metadata
 
 
@@ -56,6 +56,7 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def __init__(self, **kwargs: Any):
         self.cut: dict[str, int] = {}  # image id -> boxes that were cut
+        self.written = False
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -103,6 +104,7 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 yield key, self._example(frame, image, size, boxes, index)
         problems.raise_any()
         self.info.metadata[_SIZES] = sizes
+        self.written = True
 
     def _example(
         self, frame: Frame, image: bytes, size: Sequence[int], boxes: np.ndarray, index: dict
@@ -125,8 +127,8 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _boxes(self, frame: Frame, size: tuple[int, int]) -> np.ndarray:
         """A frame's boxes, cut to the picture; labels that give a size must give the upright picture's own.
 
-        Those that give the size before the EXIF orientation are refused: nothing tells whether their boxes were
-        drawn on the picture as it is stored or as it is shown.
+        Those that give the size before the EXIF orientation are refused: nothing tells whether their boxes
+        were drawn on the picture as it is stored or as it is shown.
         """
         said = frame.image_size
         if said is not None and tuple(said) != tuple(size):
@@ -141,15 +143,21 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             self.cut[frame.image_id] = count
         return boxes
 
-    def warn_of_cut_boxes(self) -> None:
-        """Says how many boxes were cut where this builder has written records; TFDS silences what writes."""
-        if self.cut:
-            logging.warning(
-                "%s: boxes that reached over the edge of their image were cut: %d, in %s",
-                self.builder_config.name,
-                sum(self.cut.values()),
-                first_of(list(self.cut)),
-            )
+    def summary(self) -> str:
+        """What was put right in the labels of the frames that this builder has written, "" where nothing."""
+        config = self.builder_config
+        found = (
+            [(note, frame.image_id) for frame in config.frames for note in frame.notes]
+            if self.written
+            else []
+        )
+        by_note: dict[str, list[str]] = {}
+        for note, image_id in found:
+            by_note.setdefault(note, []).append(image_id)
+        cut = ("boxes that reached over the edge of their image, cut", list(self.cut), sum(self.cut.values()))
+        notes = [cut] if self.cut else []
+        notes += [(note, list(dict.fromkeys(ids)), len(ids)) for note, ids in by_note.items()]
+        return "; ".join(f"{note}: {count}, in {first_of(ids)}" for note, ids, count in notes)
 
 
 def prepare(
@@ -166,8 +174,8 @@ def prepare(
         dataset: what is read.
         frames: its pictures and labels.
         split: a name for them.
-        folder: where the records go. Those of another state of the raw files (other names, sizes or times) are
-            never used.
+        folder: where the records go. Those of another state of the raw files (other names, sizes or times)
+            are never used.
         progress: show progress bars on stderr while writing.
         max_megapixels: larger pictures are refused, before they are decoded.
 
@@ -185,7 +193,8 @@ def prepare(
     if not is_prepared(builder):
         _name_outdated(Path(builder.data_dir).parent.parent, prefix)
     paths = prepare_records(builder)
-    builder.warn_of_cut_boxes()
+    if builder.summary():
+        logging.warning("%s: %s", split, builder.summary())  # once: TFDS silences what writes
     sizes = builder.info.metadata[_SIZES]
     if len(sizes) != len(frames):
         raise UserError(f"{builder.data_dir}: the prepared records are damaged; delete it to prepare anew")
@@ -217,12 +226,6 @@ def fingerprint(title: str, frames: Sequence[Frame]) -> str:
                 states[path] = f"{path.parent.name}/{path.name} {state.st_size} {state.st_mtime_ns}\n"
             digest.update(states[path].encode())
     return digest.hexdigest()[:12]
-
-
-def first_of(names: Sequence[str]) -> str:
-    """``a, b, c and 7 more``."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def parse_record(

@@ -1,12 +1,14 @@
 """The dataset contract (1): what a reader gives of each picture. Everything else comes from the house.
 
-A dataset is one file: a subclass of :class:`Dataset` and ``registry.register("its_name", Subclass())``. TFRecords,
-their locks and fingerprint, class names, boxes over the edge and sizes are handled by ``builder`` and ``classes``.
+A dataset is one file: a subclass of :class:`Dataset` and ``registry.register("its_name", Subclass())``.
+TFRecords, their locks and fingerprint, class names, boxes over the edge and sizes are handled by ``builder``
+and ``classes``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,27 @@ import numpy as np
 if TYPE_CHECKING:
     from fgfi_tf.data.records import RawSplit
     from fgfi_tf.options import Option
+
+
+#: Notes of a frame.
+SIZE_READ = "sizes that the labels do not give, read from the picture"
+NO_AREA = "boxes without area, ignored"
+_SHOWN = 3
+#: What tools call the same split, and the year of COCO's.
+_SAME = {"validation": "val", "valid": "val", "training": "train", "testing": "test"}
+_YEAR = re.compile(r"(?<=[a-z])(19|20)\d\d$")
+
+
+def canonical(split: str) -> str:
+    """``val`` for ``valid``, ``validation`` and ``val2017``, in any letter case, and the like."""
+    name = _YEAR.sub("", split.lower())
+    return _SAME.get(name, name)
+
+
+def first_of(names: Sequence[str]) -> str:
+    """``a, b, c and 7 more``."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +55,7 @@ class Frame:
         ignore: bool [N], no object to train on whatever its class (a crowd); none by default.
         attributes: [N, ...] by the names of ``Dataset.attributes``.
         image_size: (H, W) where the labels say it; checked against the file.
+        notes: what was put right in its labels, such as ``SIZE_READ``; counted in one line.
     """
 
     image_id: str
@@ -42,6 +66,7 @@ class Frame:
     ignore: np.ndarray | Sequence | None = None
     attributes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     image_size: tuple[int, int] | None = None
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float64).reshape(-1, 4)
@@ -77,8 +102,8 @@ class Dataset:
     def frames(self, data_dir: Path, split: str, **options: Any) -> list[Frame]:
         """The pictures of a split, in its order.
 
-        ``split`` is one of :meth:`splits`, or "" for all there are where it has none; ``options`` those of the
-        class that were given.
+        ``split`` is one of :meth:`splits`, or "" for all there are where it has none; ``options`` those of
+        the class that were given.
 
         Raises:
             UserError: whatever is wrong with the files; ``errors.Problems`` collects up to 20.
@@ -91,6 +116,13 @@ class Dataset:
         None, the default: ``frames`` knows every split by its name.
         """
         return None
+
+    def find_split(self, data_dir: Path, split: str, own: Sequence[str]) -> str | None:
+        """The one of its splits ``own`` that a user means, such as ``valid`` by ``val``, or None."""
+        if split in own:
+            return split
+        alike = [name for name in own if canonical(name) == canonical(split)]
+        return alike[0] if len(alike) == 1 else None
 
     def image_folder(self, data_dir: str | Path, split: str) -> Path | None:
         """The folder in which pictures lie under their image ids; None where there is no such."""

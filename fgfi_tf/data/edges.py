@@ -8,8 +8,8 @@ import numpy as np
 
 from fgfi_tf.errors import UserError
 
-#: So far a box of a label may reach over the edge of its image: by a pixel (real KITTI labels do by 0.52, in frame
-#: 006828, and tools that count from 0 or from 1 when they should not by 1), or this share of the side.
+#: So far a box of a label may reach over the edge of its image: by a pixel (real KITTI labels do by 0.52, in
+#: frame 006828, and tools that count from 0 or from 1 when they should not by 1), or this share of the side.
 BORDER_PIXELS, BORDER_SHARE = 1.0, 0.01
 
 

@@ -84,11 +84,11 @@ class RawSplit:
 
     Attributes:
         paths: the TFRecord files, in order.
-        parse: a record, a string scalar, to a sample that has ``label``, int [N] into ``vocabulary``, in place
-            of ``classes``, and as ``ignore`` what is ignored whatever its class.
+        parse: a record, a string scalar, to a sample that has ``label``, int [N] into ``vocabulary``, in
+            place of ``classes``, and as ``ignore`` what is ignored whatever its class.
         vocabulary: the class names of the labels.
-        labels: for each picture, in order, a dict of ``image_id``, ``image_size`` (H, W), ``label`` and columns
-            of N rows; see ``PreparedDataset.labels``.
+        labels: for each picture, in order, a dict of ``image_id``, ``image_size`` (H, W), ``label`` and
+            columns of N rows; see ``PreparedDataset.labels``.
         files: the raw files of each picture, (image, labels or None); () where there are only records.
     """
 
@@ -184,7 +184,8 @@ class PreparedDataset:
     def labels(self) -> list[dict[str, Any]]:
         """The labels of every frame, in order, with the full digits of the label files.
 
-        Each is a dict of ``image_id`` (str), ``image_size`` int (H, W) of the upright picture, and columns of N
+        Each is a dict of ``image_id`` (str), ``image_size`` int (H, W) of the upright picture, and columns of
+        N
         rows: ``boxes`` float64 [N,4] (xmin, ymin, xmax, ymax), inclusive corners counted from 0, in pixels of
         the image file and as the labels have them, whether or not they reach over its edge; ``classes`` int32
         into ``class_names``; ``ignore`` bool, no object to train on; and the dataset's own attributes

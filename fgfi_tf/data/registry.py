@@ -13,6 +13,8 @@ from fgfi_tf.data import splits
 from fgfi_tf.data.classes import ClassChoice, ClassTable, listed, parse, resolve
 from fgfi_tf.data.dataset import Dataset
 from fgfi_tf.data.images import MAX_MEGAPIXELS
+from fgfi_tf.data.readers.coco import Coco
+from fgfi_tf.data.readers.folder import Folder
 from fgfi_tf.data.readers.kitti import Kitti
 from fgfi_tf.data.readers.voc import Voc
 from fgfi_tf.errors import UserError
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 _DATASETS: Registry[Dataset] = Registry("dataset")
 names, entry, register, unregister = _DATASETS.names, _DATASETS.get, _DATASETS.register, _DATASETS.unregister
 
-register("kitti", Kitti())
-register("voc", Voc())
+for _name, _dataset in (("coco", Coco()), ("folder", Folder()), ("kitti", Kitti()), ("voc", Voc())):
+    register(_name, _dataset)
 
 
 def open_split(
@@ -49,7 +51,8 @@ def open_split(
         split: see the dataset; ``train``, ``val`` or ``all`` where the folder has no splits of its own.
         prepared_dir: where the records go; ``<data_dir>/tfrecords`` by default.
         max_megapixels: larger pictures are refused when the records are written.
-        classes: what is learnt, merged and ignored, as ``--classes`` gives it (``classes.parse``), or a choice.
+        classes: what is learnt, merged and ignored, as ``--classes`` gives it (``classes.parse``), or a
+            choice.
         val_fraction: the share of the pictures that are ``val`` where the folder has no splits.
         options: the dataset's own, by name.
         progress: show progress bars on stderr while writing.

@@ -9,19 +9,12 @@ from typing import Any
 
 from absl import logging
 
-from fgfi_tf.data.dataset import Dataset, Frame
+from fgfi_tf.data.dataset import Dataset, Frame, canonical
 from fgfi_tf.errors import UserError
 
 VAL_FRACTION = 0.2
 #: The split of every picture there is.
 ALL = "all"
-#: What tools call the same split.
-_SAME = {"validation": "val", "valid": "val", "training": "train", "testing": "test"}
-
-
-def canonical(split: str) -> str:
-    """``val`` for ``valid`` and ``validation``, in any letter case, and the like."""
-    return _SAME.get(split.lower(), split.lower())
 
 
 def frames_of(
@@ -29,8 +22,8 @@ def frames_of(
 ) -> list[Frame]:
     """The frames of a split: the dataset's own, or a share of its pictures.
 
-    Where a folder has no splits, or a single list or folder, ``val`` is ``val_fraction`` of the pictures, by a
-    hash of their ids, and ``train`` the others: a picture stays where it is when others are added.
+    Where a folder has no splits, or a single list or folder, ``val`` is ``val_fraction`` of the pictures, by
+    a hash of their ids, and ``train`` the others: a picture stays where it is when others are added.
 
     Raises:
         UserError: there is no such split, or it is empty; what the dataset raises.
@@ -38,8 +31,7 @@ def frames_of(
     own = dataset.splits(data_dir)
     if own is None:
         return _checked(dataset.frames(data_dir, split, **options), data_dir, split)
-    match = next((name for name in own if name == split), None)
-    match = match or next((name for name in own if canonical(name) == canonical(split)), None)
+    match = dataset.find_split(data_dir, split, own)
     if split == ALL and match is None:
         found = [frame for name in own or [""] for frame in dataset.frames(data_dir, name, **options)]
     elif match is not None and (len(own) > 1 or canonical(match) != "train"):
@@ -63,7 +55,7 @@ def _share(frames: list[Frame], data_dir: Path, split: str, fraction: float) -> 
     wanted = canonical(split)
     if wanted not in ("train", "val"):
         raise UserError(
-            f"{data_dir} has no split {split!r}: it has no splits of its own; --val_fraction makes train and val, "
+            f"{data_dir} has no split {split!r}: it has none of its own; --val_fraction makes train and val, "
             f"and {ALL} is every picture"
         )
     if not 0 <= fraction < 1:

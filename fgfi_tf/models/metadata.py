@@ -21,7 +21,7 @@ class ModelMetadata:
         options: the detector's own that are not at their defaults.
         dataset: name of the data set that it was trained on, "" where not known.
         extensions: files and modules that registered the detector and the data set.
-        classes: what ``--classes`` made of the labels' class names: merges and what is ignored, "" if nothing.
+        classes: what ``--classes`` made of the labels' class names (merges, what is ignored), "" if nothing.
     """
 
     model: str

@@ -95,7 +95,7 @@ class ExperimentConfig:
     classes: str = _data(
         "",
         "Classes to learn, e.g. helmet,vest,person; NAME=CLASS merges a class of the labels into another, "
-        "NAME=ignore leaves its objects out of training and evaluation; or a file with one of these a line. Empty: "
+        "NAME=ignore leaves its objects out of training and evaluation; or a file of such lines. Empty: "
         "those that the dataset is published with, else those of the labels of --train_split.",
     )
     val_fraction: float = _data(

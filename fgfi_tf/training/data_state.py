@@ -35,9 +35,11 @@ def digests(dataset: PreparedDataset) -> Digests:
     if not dataset.files:
         records = tf.data.TFRecordDataset(dataset.record_paths).as_numpy_iterator()
         return {name: (_digest(record),) for name, record in zip(dataset.image_ids, records, strict=True)}
+    paths = list(dict.fromkeys(path for files in dataset.files for path in files))  # labels may share a file
     with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda files: tuple(map(_file_digest, files)), dataset.files)
-        return dict(zip(dataset.image_ids, found, strict=True))
+        found = dict(zip(paths, pool.map(_file_digest, paths), strict=True))
+    of_images = (tuple(found[path] for path in files) for files in dataset.files)
+    return dict(zip(dataset.image_ids, of_images, strict=True))
 
 
 def check(

@@ -56,8 +56,8 @@ class EvaluateConfig(command.FilesConfig):
     classes: str = option(
         "",
         _MODEL,
-        "With --checkpoint, merges and ignored classes of the labels, as train.py takes them (empty: those of the "
-        "training); of result files of KITTI or VOC, their classes.",
+        "With --checkpoint, merges and ignored classes of the labels, as train.py takes them (empty: those "
+        "of the training); of result files of KITTI or VOC, their classes.",
     )
     val_fraction: float = option(
         -1.0, _MODEL, "Share that is the split val where the data has no splits (-1: that of the training)."
@@ -166,7 +166,7 @@ def _open(config: EvaluateConfig, metadata: ModelMetadata | None) -> PreparedDat
     if any(len(frame["classes"]) for frame in frames) and all(np.all(frame["ignore"]) for frame in frames):
         held = ", ".join(dataset.class_names[len(dataset.learnt_names) :])
         raise UserError(
-            f"{dataset.name} holds none of {', '.join(dataset.learnt_names)}, which the model detects; it holds "
+            f"{dataset.name} holds none of {', '.join(dataset.learnt_names)}, which the model detects, but "
             f"{held}: --classes=NAME=CLASS says which of them is which"
         )
     return dataset

@@ -188,7 +188,8 @@ def test_boxes_over_the_edge_and_sizes_that_are_not_given(tmp_path, caplog):
     samples = list(dataset.records().as_numpy_iterator())
     np.testing.assert_array_equal(samples[1]["boxes"], [[0, 20, 29, 79]])
     assert samples[1]["image_size"].tolist() == [80, 60] and samples[2]["image_size"].tolist() == [50, 150]
-    assert "over the edge of their image were cut: 1, in 2008_000002" in caplog.text
+    assert "over the edge of their image, cut: 1, in 2008_000002; sizes that the labels do not" in caplog.text
+    assert "give, read from the picture: 2, in 2008_000002, 2008_000003" in caplog.text
     labels = dataset.labels()
     assert labels[1]["boxes"].tolist() == [[-1, 20, 29, 80]]  # evaluation takes them as they are
     assert labels[1]["image_size"].tolist() == [80, 60] and labels[2]["image_size"].tolist() == [50, 150]

@@ -61,7 +61,8 @@ class Kitti(Dataset):
 
 
 def read_labels(frames: list[Frame]) -> list[Frame]:
-    """The frames with the objects of their label files, in the order of the lines, with the digits of the text.
+    """The frames with the objects of their label files, in the order of the lines, with the digits of the
+    text.
 
     Raises:
         UserError: label files that cannot be read or are wrong; see ``kitti_text.read``.

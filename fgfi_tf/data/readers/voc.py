@@ -6,8 +6,9 @@
     DATA_DIR/VOCdevkit/VOC2007/Annotations/000005.xml    one object a <object>
     DATA_DIR/VOCdevkit/VOC2007/ImageSets/Main/train.txt  a split: one image name a line
 
-``DATA_DIR`` may also be the VOCdevkit itself, or one folder of JPEGImages, Annotations and ImageSets, as CVAT and
-others write it. Whatever a user can get wrong here raises :class:`~fgfi_tf.errors.UserError` with the file.
+``DATA_DIR`` may also be the VOCdevkit itself, or one folder of JPEGImages, Annotations and ImageSets, as CVAT
+and others write it. Whatever a user can get wrong here raises :class:`~fgfi_tf.errors.UserError` with the
+file.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fgfi_tf.data import text_files
-from fgfi_tf.data.dataset import Dataset, Frame
+from fgfi_tf.data.dataset import SIZE_READ, Dataset, Frame
 from fgfi_tf.data.images import images_by_stem
 from fgfi_tf.data.readers.voc_xml import read_annotation
 from fgfi_tf.errors import Problems, UserError
@@ -36,7 +37,8 @@ CLASS_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-#: What ``split`` names may say in front of the list, beside the year of any folder: "0712_trainval", "07+12_trainval"
+#: What ``split`` names may say in front of the list, beside the year of any folder: "0712_trainval",
+#: "07+12_trainval"
 YEARS = {
     "0712": ("VOC2007", "VOC2012"),
     "07+12": ("VOC2007", "VOC2012"),
@@ -82,8 +84,8 @@ def list_frames(data_dir: str | Path, split: str) -> list[Frame]:
 
     Args:
         data_dir: see the module.
-        split: ``YEAR_LIST`` with a year, or 0712 (2007 and 2012), e.g. ``2007_trainval`` or ``0712_trainval``;
-            ``LIST`` alone where the folder holds one year or is one.
+        split: ``YEAR_LIST`` with a year, or 0712 (2007 and 2012), e.g. ``2007_trainval`` or
+            ``0712_trainval``; ``LIST`` alone where the folder holds one year or is one.
 
     Raises:
         UserError: no such folder, year or list; an empty list; an image named twice, without an image file,
@@ -134,6 +136,7 @@ def with_annotation(frame: Frame) -> Frame:
         names=found.names,
         attributes=found.attributes,
         image_size=found.image_size,
+        notes=[SIZE_READ] if found.image_size is None else [],
     )
 
 
@@ -148,9 +151,14 @@ def find_devkit(data_dir: str | Path) -> Path:
         if _is_year_folder(folder) or _years(folder):
             return folder
     raise UserError(
-        f"{root}: no VOC data; it must hold VOCdevkit/VOC2007 (or another year) with JPEGImages, Annotations and "
-        f"ImageSets/Main, or these three themselves; VOC is at {DOWNLOAD_PAGE}"
+        f"{root}: no VOC data; it must hold VOCdevkit/VOC2007 (or another year) with JPEGImages, Annotations "
+        f"and ImageSets/Main, or these three themselves; VOC is at {DOWNLOAD_PAGE}"
     )
+
+
+def year_folders(devkit: Path) -> list[Path]:
+    """What :func:`find_devkit` found as the folders that hold JPEGImages, Annotations and ImageSets."""
+    return [devkit] if _is_year_folder(devkit) else [devkit / name for name in _years(devkit)]
 
 
 def _is_year_folder(folder: Path) -> bool:

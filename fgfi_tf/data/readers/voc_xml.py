@@ -64,7 +64,8 @@ class Annotation:
     def of_classes(self, class_names: Sequence[str]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
         """Columns of the objects of some classes, in any letter case, and the class names of the others.
 
-        The columns are ``boxes`` float64 [N,4], ``classes`` int32 [N], ``difficult`` and ``truncated`` bool [N].
+        The columns are ``boxes`` float64 [N,4], ``classes`` int32 [N], ``difficult`` and ``truncated`` bool
+        [N].
         """
         index = {name.lower(): number for number, name in enumerate(class_names)}
         known = Annotation(self.image_size, tuple(o for o in self.objects if o.name.lower() in index))

@@ -20,7 +20,7 @@ from fgfi_tf.data.readers import voc, voc_xml
 from fgfi_tf.errors import Problems, UserError
 from fgfi_tf.evaluation.boxes import ONE_BASED, Boxes, check_unique
 
-CLASS_NAMES = voc_raw.CLASS_NAMES
+CLASS_NAMES = voc.CLASS_NAMES
 _OWN_PREFIX = "comp4"
 
 
@@ -29,7 +29,7 @@ def result_file(folder: str | Path, image_set: str, class_name: str, prefix: str
     return Path(folder) / f"{prefix}_det_{image_set}_{class_name}.txt"
 
 
-def image_sets(folder: str | Path, class_names: Sequence[str] = voc.CLASS_NAMES) -> list[tuple[str, str]]:
+def image_sets(folder: str | Path, class_names: Sequence[str] = CLASS_NAMES) -> list[tuple[str, str]]:
     """What a folder holds result files of: each prefix (``comp4``) and image set (``test``).
 
     Raises:
@@ -57,7 +57,7 @@ def list_images(annotations: str | Path) -> tuple[str, ...]:
 
 
 def read_ground_truth(
-    annotations: str | Path, image_ids: Sequence[str], class_names: Sequence[str] = voc.CLASS_NAMES
+    annotations: str | Path, image_ids: Sequence[str], class_names: Sequence[str] = CLASS_NAMES
 ) -> Boxes:
     """The objects of some images from ``annotations``/<image>.xml.
 
@@ -84,7 +84,7 @@ def read_detections(
     folder: str | Path,
     image_set: str,
     image_ids: Sequence[str],
-    class_names: Sequence[str] = voc.CLASS_NAMES,
+    class_names: Sequence[str] = CLASS_NAMES,
     allow_missing: bool = False,
     prefix: str = _OWN_PREFIX,
 ) -> Boxes:

@@ -1,0 +1,223 @@
+"""COCO's layout: JSON annotations of any categories, and pictures in any folder.
+
+::
+
+    DATA_DIR/annotations/instances_train2017.json   a split: its name stands behind instances_
+    DATA_DIR/train2017/000000000009.jpg
+    DATA_DIR/train/_annotations.coco.json           as Roboflow exports it; the folder is the split
+    DATA_DIR/train/a.jpg
+
+Other JSON files of ``DATA_DIR`` and ``annotations`` are splits of their own names, and a split may be the
+path of a file. A picture is looked for beside its annotations, in folders of the usual names, and at last by
+its name in all of ``DATA_DIR``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fgfi_tf.data import text_files
+from fgfi_tf.data.dataset import NO_AREA, SIZE_READ, Dataset, Frame, canonical
+from fgfi_tf.data.readers.tree import path_id, picture_files
+from fgfi_tf.errors import Problems, UserError
+from fgfi_tf.paths import user_path
+
+ROBOFLOW = "_annotations.coco.json"
+_PREFIX = "instances_"
+_OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
+
+
+class Coco(Dataset):
+    """Annotations as COCO's JSON has them; crowds are ignored."""
+
+    protocol = "coco"
+    attributes = {"crowd": ((), np.bool_), "area": ((), np.float32)}
+    description = "Object detection from JSON annotations in COCO's format."
+    homepage = "https://cocodataset.org/#format-data"
+
+    def splits(self, data_dir: Path) -> list[str]:
+        """The annotation files by the name of their split."""
+        return list(annotation_files(data_dir))
+
+    def find_split(self, data_dir: Path, split: str, own: Sequence[str]) -> str | None:
+        """A split may also be the path of its file, from ``data_dir`` or the working directory."""
+        if split.endswith(".json") and _named_file(data_dir, split).is_file():
+            return split
+        return super().find_split(data_dir, split, own)
+
+    def frames(self, data_dir: Path, split: str) -> list[Frame]:
+        """See ``Dataset``. Raises UserError: see :func:`read_frames`."""
+        files = annotation_files(data_dir)
+        return read_frames(files[split] if split in files else _named_file(data_dir, split), data_dir)
+
+    def image_folder(self, data_dir: str | Path, split: str) -> Path:
+        """Image ids are paths from the root."""
+        return user_path(data_dir)
+
+
+def annotation_files(data_dir: Path) -> dict[str, Path]:
+    """Split -> annotation file. Raises UserError where there is none."""
+    found: dict[str, Path] = {}
+    for folder in (data_dir / "annotations", data_dir):
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+            if text_files.is_hidden(path) or path.name.startswith(_OTHER_TASKS):
+                continue
+            name = data_dir.name if path.name == ROBOFLOW else path.stem.removeprefix(_PREFIX)
+            found.setdefault(name, path)
+    for path in sorted(data_dir.glob(f"*/{ROBOFLOW}")) if data_dir.is_dir() else []:
+        found.setdefault(path.parent.name, path)
+    if not found:
+        raise UserError(
+            f"{data_dir}: no annotations in COCO's format; it must hold annotations/{_PREFIX}<split>.json or "
+            f"<split>/{ROBOFLOW}"
+        )
+    return found
+
+
+def read_frames(path: Path, data_dir: Path) -> list[Frame]:
+    """The pictures of an annotation file, in its order, with their objects.
+
+    A box of no area is ignored, and so is one with ``iscrowd``; an annotation without ``area`` gets its
+    box's.
+
+    Raises:
+        UserError: the file is no such JSON; a picture that is not there; an annotation of an unknown image or
+            category, or whose ``bbox`` is not four finite numbers with a size of 0 or more; up to 20.
+    """
+    found = _read(path)
+    problems = Problems()
+    categories = _by_id(path, found, "categories", "name", problems)
+    images = _by_id(path, found, "images", "file_name", problems)
+    by_image: dict[Any, list[dict]] = {key: [] for key in images}
+    for place, one in enumerate(found["annotations"]):
+        fault = _fault(one, images, categories)
+        if fault:
+            problems.add(f"{path}: annotations[{place}]: {fault}")
+        else:
+            by_image[one["image_id"]].append(one)
+    place_of = _Pictures(path, data_dir)
+    frames = []
+    for key, image in images.items():
+        with problems.collect():
+            picture = place_of(image["file_name"])
+            frames.append(_frame(path, picture, data_dir, image, by_image[key], categories))
+    problems.raise_any()
+    return frames
+
+
+def _frame(
+    path: Path, picture: Path, data_dir: Path, image: dict, objects: list[dict], categories: dict
+) -> Frame:
+    corners = np.array([one["bbox"] for one in objects], np.float64).reshape(-1, 4)  # x, y, w, h
+    empty = (corners[:, 2:] <= 0).any(axis=1)
+    crowd = np.array([bool(one.get("iscrowd", 0)) for one in objects], bool)
+    ignored = np.array([bool(one.get("ignore", 0)) for one in objects], bool)
+    area = [one.get("area", one["bbox"][2] * one["bbox"][3]) for one in objects]
+    corners[:, 2:] += corners[:, :2] - 1  # to inclusive xmax, ymax
+    size = [image.get(side) for side in ("height", "width")]
+    known = all(isinstance(side, int | float) and side > 0 for side in size)
+    return Frame(
+        path_id(picture, data_dir),
+        picture,
+        path,
+        boxes=corners,
+        names=[categories[one["category_id"]]["name"] for one in objects],
+        ignore=crowd | ignored | empty,
+        attributes={"crowd": crowd, "area": np.array(area, np.float64)},
+        image_size=(int(size[0]), int(size[1])) if known else None,
+        notes=[*[NO_AREA] * int(empty.sum()), *([] if known else [SIZE_READ])],
+    )
+
+
+class _Pictures:
+    """Finds the pictures of an annotation file, those after the first mostly at once."""
+
+    def __init__(self, path: Path, data_dir: Path):
+        self._path, self._data_dir = path, data_dir
+        name = path.parent.name if path.name == ROBOFLOW else path.stem.removeprefix(_PREFIX)
+        short = canonical(name)
+        places = [path.parent, data_dir, data_dir / "images", data_dir / name, data_dir / "images" / name]
+        places += [data_dir / short, data_dir / "images" / short, data_dir / "JPEGImages", path.parent.parent]
+        self._places = list(dict.fromkeys(places))
+        self._by_name: dict[str, list[Path]] | None = None
+
+    def __call__(self, file_name: str) -> Path:
+        name = file_name.replace("\\", "/")
+        for place in self._places:
+            if (place / name).is_file():
+                self._places.remove(place)
+                self._places.insert(0, place)
+                return place / name
+        if self._by_name is None:
+            self._by_name = {}
+            for found in picture_files(self._data_dir):
+                self._by_name.setdefault(found.stem, []).append(found)
+        found = self._by_name.get(Path(name).stem, [])
+        same = [one for one in found if one.as_posix().lower().endswith(f"/{name.lower()}")]
+        found = same or found
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UserError(
+                f"{self._path}: {file_name} may be {found[0]} or {found[1]}: give its folder there"
+            )
+        raise UserError(f"{self._path}: there is no picture {file_name} in {self._data_dir}")
+
+
+def _named_file(data_dir: Path, split: str) -> Path:
+    inside = data_dir / split
+    return inside if inside.is_file() else user_path(split)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(text_files.read_text(path))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: is no JSON file: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: COCO's annotations are an object with images, annotations and categories")
+    found.setdefault("annotations", [])
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(found.get(key), list) or not all(isinstance(one, dict) for one in found[key]):
+            raise UserError(f"{path}: holds no list of {key}")
+    return found
+
+
+def _by_id(path: Path, found: dict[str, Any], key: str, text: str, problems: Problems) -> dict[Any, dict]:
+    """The entries of a list by their id, each with a text."""
+    by_id: dict[Any, dict] = {}
+    for place, one in enumerate(found[key]):
+        number, name = one.get("id"), one.get(text)
+        if not isinstance(number, int | str) or not (isinstance(name, str) and name.strip()):
+            problems.add(f"{path}: {key}[{place}] has no id or no {text}")
+        elif number in by_id:
+            problems.add(f"{path}: {key}[{place}]: the id {number!r} stands there twice")
+        else:
+            by_id[number] = {**one, text: name.strip()}
+    return by_id
+
+
+def _fault(one: dict, images: dict, categories: dict) -> str:
+    """What is wrong with an annotation, or ""."""
+    for key, known in (("image_id", images), ("category_id", categories)):
+        if isinstance(one.get(key), list | dict) or one.get(key) not in known:
+            return f"unknown {key} {one.get(key)!r}"
+    box = one.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)) or min(box[2:]) < 0:
+        return f"bbox {box!r} is not four numbers x, y, width, height with a size of 0 or more"
+    if not _finite(one.get("area", 0)):
+        return f"area {one['area']!r} is no finite number"
+    return ""
+
+
+def _finite(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and abs(value) <= text_files.LARGEST**2

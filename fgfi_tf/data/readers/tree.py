@@ -1,0 +1,32 @@
+"""What lies in a folder and its subfolders, for readers of layouts in which pictures lie anywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from fgfi_tf.data.images import is_image_name
+
+#: Folders that hold no pictures to detect in: prepared records, masks, what macOS leaves in archives.
+_SKIPPED = ("tfrecords", "segmentationclass", "segmentationobject", "__macosx")
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Every file that is not hidden, sorted by folder and name."""
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders[:] = sorted(
+            name for name in subfolders if not name.startswith(".") and name.lower() not in _SKIPPED
+        )
+        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+
+
+def picture_files(root: Path) -> list[Path]:
+    """Every picture file, sorted."""
+    return sorted(path for path in files(root) if is_image_name(path))
+
+
+def path_id(picture: Path, root: Path) -> str:
+    """The id of a picture in a folder: its path from there, without suffix, with ``/``."""
+    inside = picture.relative_to(root) if picture.is_relative_to(root) else Path(picture.name)
+    return inside.with_suffix("").as_posix()
