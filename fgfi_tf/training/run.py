@@ -104,7 +104,7 @@ def train(config: ExperimentConfig) -> Result:
     data_state.check(config, folder.root, dataset, log, writes=chief)
     class_names = dataset.class_names[: dataset.num_training_classes]
     with precision(config.mixed_precision), over.scope():
-        distiller = build.build_distiller(config, class_names)
+        distiller = build.build_distiller(config, class_names, log)
         keeper = build.build_keeper(config, distiller, folder, writes=chief)
         restored = keeper.restore_latest()
     start = int(keeper.step.numpy())

@@ -32,6 +32,8 @@ BACKBONES = {
     "vgg16": VGG(((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)), frozen=4),
 }
 STRIDE = 16
+POOLED_SIZE = 7
+RGB_MEANS = (122.7717, 115.9465, 102.9801)  # of ImageNet, which the network is given pixels without
 # Without ImageNet weights the first layer takes pixel values of about this deviation to unit variance.
 PIXEL_DEVIATION = 58.0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -9,15 +11,22 @@ from fgfi_tf import streams
 from fgfi_tf.models import builtin
 from fgfi_tf.models.detector import Batch, Detector, Outputs
 from fgfi_tf.models.faster_rcnn import anchors as anchor_lib
-from fgfi_tf.models.faster_rcnn import box_coding, losses, proposal_targets, proposals, roi_align, rpn_targets
-from fgfi_tf.models.faster_rcnn.backbone import STRIDE, VGGBase, scaled
+from fgfi_tf.models.faster_rcnn import (
+    box_coding,
+    losses,
+    proposal_targets,
+    proposals,
+    roi_align,
+    rpn_targets,
+    weights,
+)
+from fgfi_tf.models.faster_rcnn.backbone import POOLED_SIZE, RGB_MEANS, STRIDE, VGGBase, scaled
 from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig, check_input_size
 from fgfi_tf.models.faster_rcnn.head import BoxHead
 from fgfi_tf.models.faster_rcnn.initializers import FoldedNormal
 from fgfi_tf.models.faster_rcnn.rpn import RPNHead
+from fgfi_tf.models.pixels import Pixels
 
-BGR_MEANS = (102.9801, 115.9465, 122.7717)
-POOLED_SIZE = 7
 INCLUSIVE_TO_EDGES = (0.0, 0.0, 1.0, 1.0)
 # What a step's seed is folded with for each of its draws.
 ANCHOR_DRAW, ROI_DRAW, REPEATED_ROI_DRAW, DROPOUT_DRAW = range(4)
@@ -38,6 +47,7 @@ class FasterRCNN(Detector):
     loss_names = ("rpn_class", "rpn_box", "rcnn_class", "rcnn_box")
     keeps_shape = True
     declaration = builtin.FASTER_RCNN
+    pixels = Pixels(RGB_MEANS, bgr=True)
 
     def __init__(self, config: FasterRCNNConfig | None = None, name: str | None = None):
         config = config or FasterRCNNConfig()
@@ -61,15 +71,19 @@ class FasterRCNN(Detector):
         """(short side, largest long side or 0) of a resized image; see ``inference_size``."""
         return self.config.short_side, self.config.long_side_cap
 
-    def preprocess(self, images: tf.Tensor) -> tf.Tensor:
-        """RGB [B,H,W,3], 0..255, to BGR minus the ImageNet means."""
-        return tf.cast(images, tf.float32)[..., ::-1] - tf.constant(BGR_MEANS)
+    def load_trained(self, path: Path) -> bool:
+        """The reference's ``faster_rcnn_<session>_<epoch>_<step>.pth``; see ``weights``."""
+        return weights.load_trained(self, path)
+
+    def load_pretrained(self, path: Path | str, pixels: str = "auto") -> bool:
+        """That, or an ImageNet VGG: .pth, or .h5 of keras.applications; see ``weights``."""
+        return weights.load_pretrained(self, path, pixels)
 
     def prepare_images(self, batch: Batch) -> Batch:
         """Paints the padding in the mean colour, so that the network is given zeros there."""
         height, width = tf.unstack(tf.shape(batch["image"])[1:3])
         inside = _within(batch["content_size"], height, width, 1)[..., None]  # B x H x W x 1
-        mean = tf.constant(BGR_MEANS[::-1])
+        mean = tf.constant(RGB_MEANS)
         return {**batch, "image": tf.where(inside, tf.cast(batch["image"], tf.float32), mean)}
 
     def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> Outputs:
