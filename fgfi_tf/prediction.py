@@ -15,6 +15,7 @@ from fgfi_tf.data.images import IMAGE_SUFFIXES, MAX_MEGAPIXELS, is_image_name, r
 from fgfi_tf.drawing import draw_boxes
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.models.detector import Detector
+from fgfi_tf.models.loading import load_detector
 from fgfi_tf.models.metadata import MODEL_FILE, ModelMetadata
 
 METADATA_FOLDER = "assets.extra"
@@ -72,15 +73,9 @@ class Predictor:
     @classmethod
     def load(cls, path: Path | str, model: str = "") -> Predictor:
         """From a SavedModel folder, a run folder, or a checkpoint. Raises UserError."""
-        from fgfi_tf.training.loading import load_detector
-
         path = Path(path)
         if not (path / "saved_model.pb").is_file():
-            detector = load_detector(path, model=model)
-            metadata = detector.metadata
-            detector = getattr(detector, "folded_copy", lambda: detector)()
-            detector.metadata = metadata
-            return cls.of_detector(detector, str(path))
+            return cls.of_detector(load_detector(path, model=model).inference_copy(), str(path))
         try:
             loaded = tf.saved_model.load(str(path))
             serve = loaded.signatures["serving_default"]

@@ -39,8 +39,8 @@ def main(argv: Sequence[str]) -> None:
             raise UserError(f"--{name} is missing")
     early.check_checkpoint("checkpoint", config.checkpoint)
     cli.start_tensorflow()
-    from fgfi_tf.interop import export
-    from fgfi_tf.training import loading
+    from fgfi_tf import export
+    from fgfi_tf.models import loading
 
     size = parse_size("input_size", config.input_size) if config.input_size else None
     detector = loading.load_detector(config.checkpoint, model=config.model, input_size=size)

@@ -18,6 +18,7 @@ from fgfi_tf import cli
 from fgfi_tf.errors import UserError
 from fgfi_tf.options import option
 from fgfi_tf.training import flags
+from fgfi_tf.training.config import extensions_option
 
 TRAIN = Path(__file__).resolve().parent / "train.py"
 
@@ -30,6 +31,7 @@ class StudyConfig:
     data_dir: str = option("", "Study", "Folder of the raw dataset: {data} in the plan.")
     runs_dir: str = option("runs/studies", "Study", "Folder of the run folders.")
     dry_run: bool = option(False, "Study", "Say what would be run and how long it takes, and run nothing.")
+    extensions: str = extensions_option("Study")
     report_dir: str = option("", "Study", "Write the report (HTML, Markdown, JSON, PNG) there as well.")
 
 
@@ -42,7 +44,14 @@ def main(argv: Sequence[str]) -> int:
     from fgfi_tf.studies.plan import read_plan
 
     plan = read_plan(config.plan)
-    run = runner.Runner(plan, Path(config.runs_dir) / plan.path.stem, config.data_dir, TRAIN, Lines().show)
+    run = runner.Runner(
+        plan,
+        Path(config.runs_dir) / plan.path.stem,
+        config.data_dir,
+        TRAIN,
+        Lines().show,
+        (f"--extensions={config.extensions}",) if config.extensions else (),
+    )
     todo = run.missing()
     seconds = runner.estimate(plan, todo)
     left = "how long it takes is known once one is done"

@@ -10,15 +10,23 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.models.convolutions import ConvBN
 
 _VERSION_BYTES = 12
 _TRANSPOSED = 1000  # major or minor above: dense layers transposed, from the first years of Darknet
+
+
+class Convolution(Protocol):
+    """A convolution without bias, with batch norm, such as ``fgfi_tf.models.convolutions.ConvBN``."""
+
+    kernel: tf.Variable
+    norm: keras.layers.Layer
 
 
 def read_header(data: bytes, path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -38,7 +46,9 @@ def read_header(data: bytes, path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def load_weights(
-    path: str | os.PathLike[str], convolutions: Sequence[ConvBN], predict: keras.layers.Layer | None = None
+    path: str | os.PathLike[str],
+    convolutions: Sequence[Convolution],
+    predict: keras.layers.Layer | None = None,
 ) -> int:
     """Reads a file into layers that are built, and returns the number of images seen.
 
@@ -85,7 +95,7 @@ def load_weights(
 
 def save_weights(
     path: str | os.PathLike[str],
-    convolutions: Sequence[ConvBN],
+    convolutions: Sequence[Convolution],
     predict: keras.layers.Layer | None = None,
     images_seen: int = 0,
 ) -> None:
@@ -100,11 +110,11 @@ def save_weights(
     Path(path).write_bytes(b"".join(parts))
 
 
-def _norm_variables(conv: ConvBN) -> tuple:
+def _norm_variables(conv: Convolution) -> tuple:
     return conv.norm.beta, conv.norm.gamma, conv.norm.moving_mean, conv.norm.moving_variance
 
 
-def _shapes(conv: ConvBN) -> list[tuple[int, ...]]:
+def _shapes(conv: Convolution) -> list[tuple[int, ...]]:
     return [(conv.filters,)] * 4 + [_stored(conv.kernel.shape)]
 
 

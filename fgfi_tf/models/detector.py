@@ -7,6 +7,7 @@ is one subclass of :class:`Detector`, in any file, and one call of ``fgfi_tf.mod
 from __future__ import annotations
 
 from collections.abc import Hashable
+from pathlib import Path
 
 import tensorflow as tf
 import tf_keras as keras
@@ -14,6 +15,7 @@ import tf_keras as keras
 from fgfi_tf.errors import UserError
 from fgfi_tf.models.declaration import Declaration
 from fgfi_tf.models.metadata import ModelMetadata
+from fgfi_tf.models.pixels import Pixels
 
 Batch = dict[str, tf.Tensor]
 Outputs = dict[str, tf.Tensor]
@@ -36,6 +38,7 @@ class Detector(keras.Model):
             changes from batch to batch.
         declaration: its options, and what is known of it before it is built. What a weight file without
             ``model.json`` is of stands there too.
+        pixels: what it is given; None where ``preprocess`` is its own.
         metadata: how ``registry.build`` made it, None where something else did.
 
     Every constructor takes ``input_size``, ``class_names``, ``weight_decay``, and the declared options.
@@ -48,6 +51,7 @@ class Detector(keras.Model):
     input_size: tuple[int, int]
     keeps_shape: bool = False
     declaration: Declaration = Declaration()
+    pixels: Pixels | None = None
     metadata: ModelMetadata | None = None
 
     def get_config(self) -> dict:
@@ -63,12 +67,51 @@ class Detector(keras.Model):
 
     @property
     def preprocessing(self) -> Hashable:
-        """What tells ``preprocess`` apart: detectors with equal values share the preprocessed images."""
-        return type(self)
+        """What tells ``preprocess`` apart: detectors with equal values share the preprocessed images.
+
+        It is ``pixels`` where these are set; else nothing is known, and each detector preprocesses its own.
+        """
+        return id(self) if self.pixels is None else self.pixels
 
     def preprocess(self, images: tf.Tensor) -> tf.Tensor:
         """RGB images [B,H,W,3], 0..255, any dtype, to what ``call`` takes (float32)."""
-        raise NotImplementedError("a subclass defines preprocess")
+        if self.pixels is None:
+            raise NotImplementedError("a subclass sets pixels, or defines preprocess")
+        return self.pixels.of(images)
+
+    def inference_copy(self) -> Detector:
+        """The same function for inference alone, as cheap as it can be: batch norm folded, say.
+
+        What the frozen teacher, predictions and an exported model run. Later training of this detector need
+        not reach it.
+        """
+        return self
+
+    def load_trained(self, path: Path) -> bool:
+        """Loads all weights of a detector that another program trained.
+
+        Args:
+            path: a file, or the prefix of a TensorFlow checkpoint.
+
+        Returns:
+            False where ``path`` is of no kind that this detector reads; nothing is changed then.
+
+        Raises:
+            UserError: it is of such a kind, and damaged, incomplete or of another network.
+        """
+        return False
+
+    def load_pretrained(self, path: Path | str, pixels: str = "auto") -> bool:
+        """Loads weights to start from: of a backbone trained on ImageNet, say, or those of ``load_trained``.
+
+        Args:
+            path: a word of ``declaration.pretrained``, a file, or the prefix of a TensorFlow checkpoint.
+            pixels: what ``--init_pixels`` says of the file.
+
+        Returns, raises:
+            As ``load_trained``.
+        """
+        return self.load_trained(Path(path))
 
     def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> Outputs:
         """Preprocessed images [B,H,W,3] to the dense outputs.

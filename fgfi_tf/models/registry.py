@@ -146,6 +146,19 @@ def build_from(metadata: ModelMetadata, **changes: Any) -> Detector:
     return build(metadata.model, **{**fields, **metadata.options, **changes})
 
 
+def is_pretrained(name: str, text: str) -> bool:
+    """Whether ``text`` is a word for pretrained weights of a detector, and no path.
+
+    Raises:
+        UserError: it is one of other detectors alone.
+    """
+    if name in _DETECTORS and text in declaration(name).pretrained:
+        return True
+    if any(text in declaration(other).pretrained for other in names()):
+        raise UserError(f"--init_checkpoint={text}: {name} has no such weights of its own; pass their file")
+    return False
+
+
 def check_options(name: str, given: Mapping[str, Any]) -> None:
     """Raises UserError where a detector has no such option, or not of that value."""
     known = {option.name: option for option in options(name)}

@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fgfi_tf.errors import UserError
@@ -29,6 +29,7 @@ class Runner:
         data_dir: what ``{data}`` stands for in the plan.
         train: the training script.
         show: called with each line for the user, and whether the next one may replace it.
+        more: further flags of every training, which change no result.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Runner:
         data_dir: str,
         train: Path,
         show: Callable[[str, bool], None],
+        more: Sequence[str] = (),
     ):
         self.plan, self.runs_dir, self.data_dir = plan, Path(runs_dir), data_dir
-        self._train, self._show = train, show
+        self._train, self._show, self._more = train, show, tuple(more)
 
     def folder(self, arm: Arm, seed: int) -> Path:
         """The run folder; a run with other flags has another one."""
@@ -56,7 +58,7 @@ class Runner:
         given = [*arm.flags, f"--seed={seed}", f"--output_dir={self.folder(arm, seed)}"]
         if not config.evaluate_every:  # the last step is evaluated in any case
             given += [f"--checkpoint_every={config.steps}", f"--evaluate_every={config.steps}"]
-        return [self._fill(flag, seed) for flag in given]
+        return [*(self._fill(flag, seed) for flag in given), *self._more]
 
     def _fill(self, flag: str, seed: int) -> str:
         def place(match: re.Match) -> str:

@@ -12,10 +12,10 @@ from fgfi_tf.drawing import draw_boxes, montage, overlay_mask
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.imitation.weight import RunningWeight
-from fgfi_tf.models import registry
+from fgfi_tf.models import loading, registry
 from fgfi_tf.models.detector import Batch, Detector
 from fgfi_tf.prediction import split_detections
-from fgfi_tf.training import batches, loading, strategy
+from fgfi_tf.training import batches, strategy
 from fgfi_tf.training.checkpoints import CheckpointKeeper, averaged_weights
 from fgfi_tf.training.config import AUTO, ExperimentConfig
 from fgfi_tf.training.optimizers import build_optimizer, inner_optimizer
@@ -25,10 +25,16 @@ PICTURES = 4
 MIN_SCORE = 0.3
 
 
-def build_distiller(config: ExperimentConfig, class_names: Sequence[str], classes: str = "") -> Distiller:
+def build_distiller(
+    config: ExperimentConfig,
+    class_names: Sequence[str],
+    classes: str = "",
+    log: Callable[[str], None] = lambda line: None,
+) -> Distiller:
     """The compiled model to train; to be called in the strategy's scope.
 
-    ``classes`` is for its metadata, see ``ModelMetadata``.
+    ``classes`` is for its metadata, see ``ModelMetadata``; ``log`` is given a line where initial weights or
+    teacher are of other classes.
 
     Raises:
         UserError: a checkpoint (teacher or initial weights) that cannot be used.
@@ -44,8 +50,9 @@ def build_distiller(config: ExperimentConfig, class_names: Sequence[str], classe
         **config.options_of("model"),
     )
     if config.init_checkpoint:
-        loading.load_initial_weights(student, config.init_checkpoint, config.init_pixels)
-    teacher = _teacher(config, class_names) if config.imitation else None
+        if note := loading.load_initial_weights(student, config.init_checkpoint, config.init_pixels):
+            log(note)
+    teacher = _teacher(config, class_names, log) if config.imitation else None
     distiller = Distiller(
         student,
         teacher,
@@ -65,15 +72,20 @@ def build_distiller(config: ExperimentConfig, class_names: Sequence[str], classe
     return distiller
 
 
-def _teacher(config: ExperimentConfig, class_names: Sequence[str]) -> Detector:
+def _teacher(config: ExperimentConfig, class_names: Sequence[str], log: Callable[[str], None]) -> Detector:
     teacher = loading.load_detector(
         config.teacher_checkpoint,
         model=config.teacher_model,
         input_size=config.size,
         class_names=class_names,
+        any_classes=True,  # only its features are imitated
     )
+    if teacher.class_names != tuple(class_names):
+        log(
+            f"the teacher detects other classes ({', '.join(teacher.class_names)}); its features are imitated"
+        )
     teacher.trainable = False
-    return getattr(teacher, "folded_copy", lambda: teacher)()
+    return teacher.inference_copy()
 
 
 def _imitation(config: ExperimentConfig, student: Detector, teacher: Detector) -> ImitationLoss:

@@ -19,15 +19,24 @@ import tf_keras as keras
 from absl import logging
 
 from fgfi_tf.errors import UserError, first_line
-from fgfi_tf.interop import weight_files
+from fgfi_tf.models.checkpoint_files import DAMAGE, FOLDER, find_checkpoint, list_checkpoints, step_of
 from fgfi_tf.models.metadata import MODEL_FILE
 
-FOLDER = "checkpoints"
+__all__ = [
+    "DAMAGE",
+    "FOLDER",
+    "CheckpointKeeper",
+    "averaged_weights",
+    "copy_checkpoint",
+    "find_checkpoint",
+    "keep_only",
+    "list_checkpoints",
+    "remove_litter",
+    "step_of",
+]
+
 # What the folders of workers that own no files begin with, and a file ends with before it is whole.
 WORKER, SCRATCH = "worker-", ".new"
-# What reading a truncated, overwritten or half-deleted checkpoint raises; its C++ reader reports a
-# file that ends too soon as IndexError.
-DAMAGE = (tf.errors.OpError, OSError, IndexError, RuntimeError, UnicodeDecodeError)
 
 
 # TensorFlow lists every value that it did not restore when it forgets a checkpoint, after our one line on
@@ -122,22 +131,6 @@ class CheckpointKeeper:
         return path
 
 
-def list_checkpoints(folder: Path | str) -> list[Path]:
-    """The prefixes ``ckpt-<step>`` in a folder, oldest first. The index is what TensorFlow writes last."""
-    found = []
-    for index in Path(folder).glob("ckpt-*.index"):
-        match = re.fullmatch(r"ckpt-(\d+)\.index", index.name)
-        if match:
-            found.append((int(match.group(1)), index.with_suffix("")))
-    return [path for _, path in sorted(found)]
-
-
-def step_of(path: Path | str) -> int:
-    """The step in a checkpoint's name, ``ckpt-<step>``; -1 where it has none."""
-    match = re.search(r"-(\d+)$", str(path))
-    return int(match.group(1)) if match else -1
-
-
 def _remove(path: Path) -> None:
     # The index goes first: what is left without it is no checkpoint.
     for file in [path.with_name(path.name + ".index"), *path.parent.glob(path.name + ".data-*")]:
@@ -188,31 +181,6 @@ def remove_litter(folder: Path) -> None:
         elif (data and data.group(1) not in whole) or re.fullmatch(r"(ckpt-\d+|model)\..*\.new", path.name):
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def find_checkpoint(path: Path | str) -> Path:
-    """A run folder, a folder of checkpoints, or a checkpoint prefix to the prefix of the newest.
-
-    A weight file of another framework is given back as it is. Raises UserError where there is none.
-    """
-    path = Path(path)
-    if weight_files.is_weight_file(path):
-        if not path.is_file():
-            raise UserError(f"{path}: no such file")
-        return path
-    if path.suffix == ".index":
-        path = path.with_suffix("")
-    if path.with_name(path.name + ".index").is_file():
-        return path
-    if not path.is_dir():
-        raise UserError(
-            f"no checkpoint at {path}: expected a run folder or a prefix like run/checkpoints/ckpt-500"
-        )
-    folder = path / FOLDER if (path / FOLDER).is_dir() else path
-    found = list_checkpoints(folder)
-    if not found:
-        raise UserError(f"no checkpoint in {folder}: it holds no ckpt-*.index")
-    return found[-1]
 
 
 def averaged_weights(optimizer: keras.optimizers.legacy.Optimizer, variables: Sequence[tf.Variable]) -> list:

@@ -35,7 +35,7 @@ def check_files(config: ExperimentConfig) -> None:
             config.teacher_checkpoint,
             f"train the teacher first: {teacher_command(config)}",
         )
-    if config.init_checkpoint not in ("", *registry.declaration(config.model).pretrained):
+    if config.init_checkpoint and not registry.is_pretrained(config.model, config.init_checkpoint):
         check_checkpoint(
             "init_checkpoint",
             config.init_checkpoint,

@@ -15,9 +15,10 @@ from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation.boxes import Boxes
 from fgfi_tf.evaluation.protocol import Protocol, Result
+from fgfi_tf.models import loading
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.prediction import Predictor, split_detections
-from fgfi_tf.training import batches, checkpoints, loading
+from fgfi_tf.training import batches, checkpoints
 from fgfi_tf.training.precision import precision
 from fgfi_tf.training.run_folder import RunFolder
 

@@ -103,7 +103,7 @@ def train(config: ExperimentConfig) -> Result:
     log(announce.data_line(config.train_split, dataset))
     data_state.check(config, folder.root, dataset, log, writes=chief)
     with precision(config.mixed_precision), over.scope():
-        distiller = build.build_distiller(config, dataset.learnt_names, dataset.choice.merges)
+        distiller = build.build_distiller(config, dataset.learnt_names, dataset.choice.merges, log)
         keeper = build.build_keeper(config, distiller, folder, writes=chief)
         restored = keeper.restore_latest()
     start = int(keeper.step.numpy())

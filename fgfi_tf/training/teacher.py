@@ -6,9 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from fgfi_tf.errors import UserError, first_line
-from fgfi_tf.interop import weight_files
 from fgfi_tf.models import registry
-from fgfi_tf.models.metadata import ModelMetadata
+from fgfi_tf.models.loading import read_metadata
 from fgfi_tf.training import flags
 from fgfi_tf.training.checkpoints import find_checkpoint, step_of
 from fgfi_tf.training.config import ExperimentConfig
@@ -25,7 +24,7 @@ def resolve(config: ExperimentConfig) -> ExperimentConfig:
     if not config.imitation or config.teacher_model:
         return config
     prefix = find_checkpoint(config.teacher_checkpoint)
-    metadata = None if weight_files.is_weight_file(prefix) else ModelMetadata.read(prefix.parent)
+    metadata = read_metadata(prefix)
     if metadata is None:
         usual = registry.declaration(config.model).teacher
         raise UserError(
@@ -38,7 +37,7 @@ def resolve(config: ExperimentConfig) -> ExperimentConfig:
 def describe(config: ExperimentConfig) -> str:
     """A line on the teacher: its model, data, checkpoint, and its AP where its own run has measured it."""
     prefix = find_checkpoint(config.teacher_checkpoint)
-    metadata = None if weight_files.is_weight_file(prefix) else ModelMetadata.read(prefix.parent)
+    metadata = read_metadata(prefix)
     trained = ""
     if metadata is not None:
         size = "x".join(map(str, metadata.input_size))

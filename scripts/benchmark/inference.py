@@ -11,7 +11,7 @@ import tensorflow as tf
 from benchmark import detections, snapshots, torch_process, workload
 from benchmark.options import Options, wants_xla
 from benchmark.timing import Result, alternate
-from fgfi_tf.interop.export import export
+from fgfi_tf.export import export
 from fgfi_tf.models.shuffledet import ShuffleDet
 
 EXPORTED = "exported SavedModel, pixels to boxes"
@@ -86,7 +86,7 @@ def _ours(
 ) -> tuple[dict[str, Call], Callable[[], dict]]:
     """The forms of the network, and the exported detector."""
     module = tf.Module()
-    module.model = student.folded_copy()
+    module.model = student.inference_copy()
     module.predict = tf.function(
         lambda x: {"predictions": module.model(x)["predictions"]},
         input_signature=[tf.TensorSpec(inputs.shape, tf.float32)],

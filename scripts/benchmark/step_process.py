@@ -48,7 +48,7 @@ def build(job: Job) -> Distiller:
         student, teacher = workload.seeded_pair(job.model, job.size)
         distiller = Distiller(
             student,
-            teacher.folded_copy(),
+            teacher.inference_copy(),
             workload.make_imitation(student, teacher),
             gradient_accumulation=job.gradient_accumulation,
         )

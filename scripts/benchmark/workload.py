@@ -117,7 +117,7 @@ def make_distiller(
     if teacher is None:
         distiller = distiller_class(student)
     else:
-        distiller = distiller_class(student, teacher.folded_copy(), make_imitation(student, teacher))
+        distiller = distiller_class(student, teacher.inference_copy(), make_imitation(student, teacher))
     distiller.compile(MomentumSGD(LEARNING_RATE, MOMENTUM))
     return distiller
 

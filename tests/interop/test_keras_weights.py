@@ -6,8 +6,8 @@ import pytest
 import tf_keras as keras
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.interop import keras_weights
 from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from fgfi_tf.models.faster_rcnn import weights as frcnn_weights
 
 STAGES = {1: (1, 1), 2: (2, 2), 3: (4, 4, 4), 4: (8, 8, 8), 5: (8, 8, 8)}  # channels at width 1 / 64
 
@@ -42,7 +42,7 @@ def test_layers_are_loaded(tmp_path, root, style):
     path = tmp_path / "vgg16.h5"
     weights = _write(path, root, style=style)
     detector = _detector()
-    keras_weights.load_imagenet(detector, path)
+    frcnn_weights.load_keras_imagenet(detector, path)
     kernel, bias = weights["block1_conv1"]
     np.testing.assert_allclose(detector.base.convolutions[0].kernel, kernel, rtol=1e-6)
     # keras subtracts (103.939, 116.779, 123.68) BGR where we subtract (102.9801, 115.9465, 122.7717)
@@ -69,7 +69,7 @@ def test_file_without_classifier_leaves_the_box_head_and_says_so(tmp_path, caplo
     detector = _detector()
     before = [layer.get_weights() for layer in (detector.head.fc6, detector.head.fc7)]
     with caplog.at_level("WARNING"):
-        keras_weights.load_imagenet(detector, path)
+        frcnn_weights.load_keras_imagenet(detector, path)
     kernels = [w for w in model.get_weights() if w.ndim == 4]
     biases = [w for w in model.get_weights() if w.ndim == 1]
     assert len(kernels) == len(detector.base.convolutions) == 13
@@ -87,10 +87,10 @@ def test_file_without_classifier_leaves_the_box_head_and_says_so(tmp_path, caplo
 def test_bad_files(tmp_path):
     path = tmp_path / "vgg16.h5"
     with pytest.raises(UserError, match="vgg16.h5: no such file"):
-        keras_weights.load_imagenet(_detector(), path)
+        frcnn_weights.load_keras_imagenet(_detector(), path)
     path.write_bytes(b"nothing")
     with pytest.raises(UserError, match="vgg16.h5: damaged or not an h5 file"):
-        keras_weights.load_imagenet(_detector(), path)
+        frcnn_weights.load_keras_imagenet(_detector(), path)
     for lacking, message in (
         (("fc1", "fc2"), "it lacks fc1/kernel, fc1/bias, fc2/kernel, fc2/bias"),
         (("fc2",), "vgg16.h5: not a keras.applications VGG16: it lacks fc2/kernel, fc2/bias"),
@@ -98,9 +98,9 @@ def test_bad_files(tmp_path):
     ):
         _write(path, without=lacking)
         with pytest.raises(UserError, match=f"{message}$"):
-            keras_weights.load_imagenet(_detector(), path)
+            frcnn_weights.load_keras_imagenet(_detector(), path)
     with pytest.raises(UserError, match="keras.applications has VGG16 only, not vgg11"):
-        keras_weights.load_imagenet(_detector("vgg11"), path)
+        frcnn_weights.load_keras_imagenet(_detector("vgg11"), path)
 
 
 def test_damaged_files_are_refused(tmp_path):
@@ -109,17 +109,17 @@ def test_damaged_files_are_refused(tmp_path):
     with h5py.File(path, "w") as file:
         file.create_dataset("block1_conv1/W", (2**20, 2**10), np.float32, chunks=(1, 1))
     with pytest.raises(UserError, match="vgg16.h5: damaged .*block1_conv1/W is larger than the file"):
-        keras_weights.load_imagenet(_detector(), path)
+        frcnn_weights.load_keras_imagenet(_detector(), path)
     with h5py.File(path, "w") as file:
         file["model_weights"] = np.zeros(3)
     with pytest.raises(UserError, match="vgg16.h5: damaged or not an h5 file"):
-        keras_weights.load_imagenet(_detector(), path)
+        frcnn_weights.load_keras_imagenet(_detector(), path)
     _write(path)
     whole = path.read_bytes()
     for signature in (b"TREE", b"HEAP", b"SNOD"):
         path.write_bytes(whole.replace(signature, b"XXXX"))
         with pytest.raises(UserError, match="vgg16.h5: damaged or not an h5 file"):
-            keras_weights.load_imagenet(_detector(), path)
+            frcnn_weights.load_keras_imagenet(_detector(), path)
     path.write_bytes(whole)
     with h5py.File(path, "r+") as file:
         del file["fc2"]
@@ -128,4 +128,4 @@ def test_damaged_files_are_refused(tmp_path):
     with pytest.raises(
         UserError, match="vgg16.h5: damaged: fc2/kernel holds values that are no finite numbers"
     ):
-        keras_weights.load_imagenet(_detector(), path)
+        frcnn_weights.load_keras_imagenet(_detector(), path)

@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.imitation.layer import ImitationLoss
-from fgfi_tf.interop import tf1_shuffledet
 from fgfi_tf.models.shuffledet import ShuffleDet
+from fgfi_tf.models.shuffledet import tf1_weights as tf1_shuffledet
 
 SMALL = {"input_size": (32, 32)}
 

@@ -7,8 +7,8 @@ from pth_writer import save
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.imitation.layer import ImitationLoss
-from fgfi_tf.interop import torch_weights
 from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from fgfi_tf.models.faster_rcnn import weights as torch_weights
 
 WIDTH = 1 / 64
 # index of each convolution in the sequential base, from the facts on the published checkpoints

@@ -5,10 +5,8 @@ import pytest
 from pth_writer import save
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.interop import weight_files
-from fgfi_tf.models import registry
-from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
-from fgfi_tf.training import loading
+from fgfi_tf.models import loading, registry
+from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig, weights
 
 
 class FullWidth(FasterRCNN):
@@ -23,13 +21,8 @@ class FullWidth(FasterRCNN):
 def called_fixture(monkeypatch):
     """Names of the readers that are called, with the pixels."""
     calls = []
-    for module, name in (
-        (weight_files.torch_weights, "load_reference_checkpoint"),
-        (weight_files.torch_weights, "load_imagenet"),
-        (weight_files.keras_weights, "load_imagenet"),
-    ):
-        label = f"{module.__name__.rsplit('.', 1)[1]}.{name}"
-        monkeypatch.setattr(module, name, lambda *args, label=label: calls.append((label, *args[2:])))
+    for name in ("load_reference_checkpoint", "load_imagenet", "load_keras_imagenet"):
+        monkeypatch.setattr(weights, name, lambda *args, name=name: calls.append((name, *args[2:])))
     return calls
 
 
@@ -44,12 +37,12 @@ def test_each_file_goes_to_its_reader(tmp_path, called):
             "faster_rcnn_1_7_10021.pth",
             "RCNN_base.0.weight",
             "auto",
-            ("torch_weights.load_reference_checkpoint",),
+            ("load_reference_checkpoint",),
         ),
-        ("vgg16_caffe.pth", "features.0.weight", "auto", ("torch_weights.load_imagenet", "caffe")),
-        ("vgg16-397923af.pth", "features.0.weight", "auto", ("torch_weights.load_imagenet", "torchvision")),
-        ("mine.pth", "features.0.weight", "caffe", ("torch_weights.load_imagenet", "caffe")),
-        ("vgg16.h5", "", "auto", ("keras_weights.load_imagenet",)),
+        ("vgg16_caffe.pth", "features.0.weight", "auto", ("load_imagenet", "caffe")),
+        ("vgg16-397923af.pth", "features.0.weight", "auto", ("load_imagenet", "torchvision")),
+        ("mine.pth", "features.0.weight", "caffe", ("load_imagenet", "caffe")),
+        ("vgg16.h5", "", "auto", ("load_keras_imagenet",)),
     ):
         path = write(tmp_path / name, key) if key else tmp_path / name
         path.touch()
@@ -71,7 +64,7 @@ def test_files_that_are_refused(tmp_path):
     with pytest.raises(UserError, match="vgg16.h5: holds ImageNet weights, not a trained detector"):
         loading.load_weights(detector, tmp_path / "vgg16.h5")
     shuffledet = registry.build("shuffledet_0.25x", input_size=(32, 48), class_names=("a",))
-    with pytest.raises(UserError, match="mine.pth: shuffledet_0_25x has no weights in files of this kind"):
+    with pytest.raises(UserError, match="mine.pth: shuffledet_0.25x has no weights in files of this kind"):
         loading.load_initial_weights(shuffledet, imagenet)
     with pytest.raises(UserError, match=r"mine.pth: say which model it is \(--model\)"):
         loading.load_detector(imagenet)

@@ -13,9 +13,10 @@ from pth_writer import save
 from test_tf1_shuffledet import write_checkpoint
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.interop import keras_weights, tf1_shuffledet
+from fgfi_tf.interop.h5 import read_h5
 from fgfi_tf.interop.pth import read_pth
 from fgfi_tf.interop.pth_tensors import MAX_REPEATED
+from fgfi_tf.models.shuffledet import tf1_weights as tf1_shuffledet
 
 LONG = bool(os.environ.get("FGFI_LONG_TESTS"))
 HERE = pathlib.Path(__file__).parent
@@ -87,7 +88,7 @@ def test_h5(tmp_path, data):
                 file[f"model_weights/{layer}/{layer}/bias:0"] = np.ones(2, np.float32)
             file.create_dataset("fc1/kernel", data=np.ones([8, 8]), chunks=(4, 4), compression="gzip")
     path.write_bytes(data.draw(changed([whole.read_bytes()])))
-    arrays_or_one_line(keras_weights._read, path)
+    arrays_or_one_line(read_h5, path)
 
 
 @fuzz(200)
@@ -113,6 +114,6 @@ def test_tf1_checkpoints(tmp_path, data):
 
 @pytest.mark.parametrize("path", ["~nosuchuser/vgg16.pth", "~nosuchuser/vgg16.h5"])
 def test_the_home_of_nobody(path):
-    read = read_pth if path.endswith("pth") else keras_weights._read
+    read = read_pth if path.endswith("pth") else read_h5
     with pytest.raises(UserError, match=f"{path}: no such file"):
         read(pathlib.Path(path))

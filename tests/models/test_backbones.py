@@ -73,8 +73,8 @@ def test_every_variable_learns_and_every_statistic_moves(detector):
     assert len(moved) % 2 == 0 and all(moved)  # a mean and a variance for each batch norm
 
 
-def test_the_folded_copy_is_the_same_function(detector):
-    folded, inputs = detector.folded_copy(), detector.preprocess(images())
+def test_the_inference_copy_is_the_same_function(detector):
+    folded, inputs = detector.inference_copy(), detector.preprocess(images())
     ours, theirs = folded(inputs), detector(inputs)
     assert ours["features"][0].shape == (2, 3, 5, 256)
     assert ours["predictions"].shape == (2, 3, 5, 72)

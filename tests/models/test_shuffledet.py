@@ -60,11 +60,11 @@ def test_shuffled_kernel_columns_are_the_channel_shuffle():
 
 
 @pytest.mark.parametrize("variant", ["shuffledet_1x", "shuffledet_0.25x"])
-def test_folded_copy_is_the_same_function(variant):
+def test_inference_copy_is_the_same_function(variant):
     model = ShuffleDet(variant, input_size=(64, 96))
     randomise_norms(model)
     model.head.kernel.assign(tf.random.normal(model.head.kernel.shape, stddev=0.01))
-    folded = model.folded_copy()
+    folded = model.inference_copy()
     x = tf.random.normal([2, 64, 96, 3]) * 50.0
     ours, theirs = folded(x), model(x)
     np.testing.assert_allclose(ours["features"][0], theirs["features"][0], rtol=1e-3, atol=1e-3)

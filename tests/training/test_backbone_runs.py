@@ -8,12 +8,12 @@ import tensorflow as tf
 from test_run import assert_same, stop_at, weights
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.export import export
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
-from fgfi_tf.interop.export import export
-from fgfi_tf.models import pixels, registry
+from fgfi_tf.models import loading, pixels, registry
 from fgfi_tf.prediction import detect_images
-from fgfi_tf.training import checkpoints, loading, run
+from fgfi_tf.training import checkpoints, run
 from fgfi_tf.training.validation import validate
 
 MODEL = "efficientnet_lite0_shuffledet"

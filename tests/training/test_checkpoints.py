@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
+from fgfi_tf.models.loading import load_detector, load_weights
 from fgfi_tf.models.metadata import ModelMetadata
 from fgfi_tf.training import checkpoints
 from fgfi_tf.training.checkpoints import CheckpointKeeper
-from fgfi_tf.training.loading import load_detector, load_weights
 from fgfi_tf.training.optimizers import MomentumSGD
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -156,7 +156,7 @@ def test_checkpoint_of_another_model_is_refused(saved, tmp_path):
     with pytest.raises(UserError, match="ckpt-3 is a checkpoint of tiny, not of tiny_teacher"):
         load_detector(saved[0].folder, model="tiny_teacher")
     with pytest.raises(UserError, match="ckpt-3 is a checkpoint of another model than tiny_teacher"):
-        load_weights(build("tiny_teacher"), saved[0].folder, "tiny_teacher")
+        load_weights(build("tiny_teacher"), saved[0].folder)
     with pytest.raises(UserError, match="detects Car, Pedestrian, Cyclist; the dataset has aeroplane"):
         load_detector(saved[0].folder, class_names=("aeroplane",))
 

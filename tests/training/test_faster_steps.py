@@ -89,7 +89,7 @@ def test_xla_computes_the_same_imitating_steps_of_shuffledet_and_compiles_once()
     for compiled in (False, True):
         keras.utils.set_random_seed(0)
         student, teacher = (ShuffleDet(f"shuffledet_{x}x", input_size=(64, 96)) for x in ("0.25", "0.5"))
-        distiller = Distiller(student, teacher.folded_copy(), ImitationLoss(teacher.feature_channels))
+        distiller = Distiller(student, teacher.inference_copy(), ImitationLoss(teacher.feature_channels))
         distiller.compile(MomentumSGD(1e-6, 0.9))
         start = [v.numpy() for v in distiller.trained_variables]
         step = tf.function(distiller.train_step, jit_compile=compiled, autograph=False)

@@ -14,10 +14,11 @@ from voc_fixtures import write_devkit, write_list
 
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.errors import UserError
+from fgfi_tf.export import export
 from fgfi_tf.imitation.distiller import Distiller
-from fgfi_tf.interop.export import export
+from fgfi_tf.models import loading
 from fgfi_tf.prediction import Predictor
-from fgfi_tf.training import build, checkpoints, evaluate_command, loading, run
+from fgfi_tf.training import build, checkpoints, evaluate_command, run
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.evaluator import ResultLog
 from fgfi_tf.training.run_folder import RunFolder

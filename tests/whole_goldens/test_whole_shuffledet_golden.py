@@ -9,8 +9,8 @@ from fgfi_tf.geometry import anchors, boxes
 from fgfi_tf.geometry import coding as box_coding
 from fgfi_tf.geometry.iou import iou as iou_of
 from fgfi_tf.imitation import masks
-from fgfi_tf.interop import tf1_shuffledet
 from fgfi_tf.models.shuffledet import ShuffleDet
+from fgfi_tf.models.shuffledet import tf1_weights as tf1_shuffledet
 from fgfi_tf.models.shuffledet.single_map import make_targets
 
 SHARED_FOLDER = SHARED / "golden/shuffledet"
@@ -48,7 +48,7 @@ def image(golden):
 
 @pytest.mark.parametrize("folded", [False, True])
 def test_forward_of_the_imported_checkpoint(golden, imported, image, folded):
-    model = imported.folded_copy() if folded else imported
+    model = imported.inference_copy() if folded else imported
     resized = tf.image.resize(tf.cast(image, tf.float32), model.input_size)
     outputs = tf.function(model)(model.preprocess(resized))
     expected = golden["forward"]

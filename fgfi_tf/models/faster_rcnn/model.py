@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import tensorflow as tf
 import tf_keras as keras
@@ -13,15 +14,14 @@ from fgfi_tf.models import builtin
 from fgfi_tf.models.backbones.backbone import Backbone
 from fgfi_tf.models.backbones.vgg import VGG, scaled
 from fgfi_tf.models.detector import Batch, Detector, Outputs
-from fgfi_tf.models.faster_rcnn import losses, proposal_targets, proposals, roi_align, rpn_targets
+from fgfi_tf.models.faster_rcnn import losses, proposal_targets, proposals, roi_align, rpn_targets, weights
 from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig, check_input_size
 from fgfi_tf.models.faster_rcnn.detections import final_detections
-from fgfi_tf.models.faster_rcnn.head import BoxHead
+from fgfi_tf.models.faster_rcnn.head import POOLED_SIZE, BoxHead
 from fgfi_tf.models.faster_rcnn.initializers import FoldedNormal
 from fgfi_tf.models.faster_rcnn.levels import Level, published, within
 from fgfi_tf.models.faster_rcnn.rpn import RPNHead
 
-POOLED_SIZE = 7
 # What a step's seed is folded with for each of its draws.
 ANCHOR_DRAW, ROI_DRAW, REPEATED_ROI_DRAW, DROPOUT_DRAW = range(4)
 
@@ -65,6 +65,7 @@ class FasterRCNN(Detector):
         self.config = config
         self.class_names = config.class_names
         self.base = backbone if backbone is not None else VGG(config.backbone, config.width)
+        self.pixels = self.base.pixels
         self.levels = tuple(levels) if levels is not None else published(self.base.strides)
         self.roi_levels = roi_levels or len(self.levels)
         self.feature_channels = tuple(self.base.channels)
@@ -93,15 +94,19 @@ class FasterRCNN(Detector):
         """(short side, largest long side or 0) of a resized image; see ``inference_size``."""
         return self.config.short_side, self.config.long_side_cap
 
-    def preprocess(self, images: tf.Tensor) -> tf.Tensor:
-        """RGB [B,H,W,3], 0..255, to what the backbone is given."""
-        return self.base.pixels.of(images)
+    def load_trained(self, path: Path) -> bool:
+        """The reference's ``faster_rcnn_<session>_<epoch>_<step>.pth``; see ``weights``."""
+        return weights.load_trained(self, path)
+
+    def load_pretrained(self, path: Path | str, pixels: str = "auto") -> bool:
+        """That, or an ImageNet VGG: .pth, or .h5 of keras.applications; see ``weights``."""
+        return weights.load_pretrained(self, path, pixels)
 
     def prepare_images(self, batch: Batch) -> Batch:
         """Paints the padding in the mean colour, so that the network is given zeros there."""
         height, width = tf.unstack(tf.shape(batch["image"])[1:3])
         inside = within(batch["content_size"], height, width)[..., None]  # B x H x W x 1
-        mean = tf.constant(self.base.pixels.mean)
+        mean = tf.constant(self.pixels.mean)
         return {**batch, "image": tf.where(inside, tf.cast(batch["image"], tf.float32), mean)}
 
     def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> Outputs:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry import anchors as anchor_grids
 from fgfi_tf.models import builtin, pixels
+from fgfi_tf.models.shuffledet import tf1_weights
 from fgfi_tf.models.shuffledet.network import VARIANTS, ShuffleBackbone
 from fgfi_tf.models.shuffledet.single_map import SingleMapDetector
 
@@ -19,7 +22,7 @@ class ShuffleDet(SingleMapDetector):
         class_names: what it detects.
         weight_decay: of the predicting kernel.
         dropout: share of the feature dropped in front of it while training.
-        folded: inference form, batch norm inside the convolutions; see :meth:`folded_copy`.
+        folded: inference form, batch norm inside the convolutions; see :meth:`inference_copy`.
 
     Raises:
         UserError: for an unknown variant, an impossible input size or dropout.
@@ -52,6 +55,14 @@ class ShuffleDet(SingleMapDetector):
             name=name or variant.replace(".", "_"),
         )
         self.variant = variant
+
+    def load_trained(self, path: Path) -> bool:
+        """A TF1 checkpoint of the 2019 code; see ``tf1_weights``."""
+        return tf1_weights.load_trained(self, path)
+
+    def load_pretrained(self, path: Path | str, pixels: str = "auto") -> bool:
+        """That, or one of the backbone alone."""
+        return tf1_weights.load_trained(self, path, or_backbone=True)
 
     def folded_form(self) -> ShuffleDet:
         """A detector like this one with ``folded``, whose weights are yet to be set."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry import anchors as anchor_grids
+from fgfi_tf.interop import weight_files
 from fgfi_tf.models import backbones, builtin
+from fgfi_tf.models.declaration import IMAGENET
 from fgfi_tf.models.shuffledet.joined_maps import JoinedMaps
 from fgfi_tf.models.shuffledet.single_map import STRIDE, SingleMapDetector
 
@@ -21,7 +25,7 @@ class BackboneShuffleDet(SingleMapDetector):
         class_names: what it detects.
         weight_decay: of the predicting kernel.
         dropout: share of the feature dropped in front of it while training.
-        folded: inference form, batch norm inside the convolutions; see :meth:`folded_copy`.
+        folded: inference form, batch norm inside the convolutions; see :meth:`inference_copy`.
 
     Raises:
         UserError: for an impossible input size or dropout.
@@ -61,6 +65,19 @@ class BackboneShuffleDet(SingleMapDetector):
         super().check_input_size(size)
         if min(size) < 2 * STRIDE:
             raise UserError(f"{size[0]}x{size[1]}: height and width must be at least {2 * STRIDE}")
+
+    def load_trained(self, path: Path) -> bool:
+        """Refuses weight files: there are none of a whole detector of this kind. Raises UserError."""
+        if weight_files.is_weight_file(path):
+            raise UserError(f"{path}: holds ImageNet weights, not a trained detector")
+        return False
+
+    def load_pretrained(self, path: Path | str, pixels: str = "auto") -> bool:
+        """The backbone's ImageNet weights, ``"imagenet"`` or a file; see ``Backbone.load_pretrained``."""
+        if str(path) != IMAGENET and not weight_files.is_weight_file(path):
+            return False
+        self.backbone.trunk.load_pretrained(path)
+        return True
 
     def folded_form(self) -> BackboneShuffleDet:
         """A detector like this one with ``folded``, whose weights are yet to be set."""

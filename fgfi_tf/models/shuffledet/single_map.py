@@ -39,7 +39,7 @@ class SingleMapDetector(Detector):
         class_names: what it detects.
         weight_decay: of the predicting kernel.
         dropout: share of the feature dropped in front of it while training.
-        folded: inference form, not trainable; see :meth:`folded_copy`.
+        folded: inference form, not trainable; see :meth:`inference_copy`.
         name: as in Keras.
         probe_size: (height, width) of an input that the backbone takes, to create the variables with.
 
@@ -93,15 +93,6 @@ class SingleMapDetector(Detector):
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
-
-    @property
-    def preprocessing(self) -> Pixels:
-        """The pixels that the backbone is given."""
-        return self.pixels
-
-    def preprocess(self, images: tf.Tensor) -> tf.Tensor:
-        """RGB [B, H, W, 3], 0..255, to what the backbone was trained on."""
-        return self.pixels.of(images)
 
     def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> Outputs:
         """[B, H, W, 3] to ``predictions`` [B, H/16, W/16, 9 * (classes + 5)] and ``features``."""
@@ -186,7 +177,7 @@ class SingleMapDetector(Detector):
         """The anchor grid of the one map, as continuous corners."""
         return (corners_from_centres(tf.constant(anchor_grids.shuffledet_anchors(height, width))),)
 
-    def folded_copy(self) -> SingleMapDetector:
+    def inference_copy(self) -> SingleMapDetector:
         """The same function in inference form: the batch norm multiplied into the kernels.
 
         What the frozen teacher and an exported model run: fewer operations, same outputs. It is
@@ -195,6 +186,7 @@ class SingleMapDetector(Detector):
         copy = self.folded_form()
         copy.backbone.fold_from(self.backbone)
         copy.head.set_weights(self.head.get_weights())
+        copy.metadata = self.metadata
         return copy
 
     def folded_form(self) -> SingleMapDetector:

@@ -20,7 +20,7 @@ class ServingModel(tf.Module):
 
     def __init__(self, detector: Detector, class_file: str):
         super().__init__(name="detector")
-        self.detector = getattr(detector, "folded_copy", lambda: detector)()
+        self.detector = detector.inference_copy()
         self.class_file = tf.saved_model.Asset(class_file)
 
     @tf.function(

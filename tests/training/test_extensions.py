@@ -1,0 +1,284 @@
+"""``--extensions`` and the flags of what is registered: a stranger's file from the command line to a run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_detector
+
+from fgfi_tf import extensions
+from fgfi_tf.errors import UserError
+from fgfi_tf.models import registry
+from fgfi_tf.models.loading import load_detector
+from fgfi_tf.training import evaluate_command, flags, run, run_folder
+from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.validation import validate
+
+# As a stranger writes it; what the detector computes is that of the tests.
+STRANGER = """
+from fgfi_tf.models.declaration import Declaration
+from fgfi_tf.models.registry import register
+from fgfi_tf.options import Option, positive
+from tiny_detector import TinyDetector
+
+
+class Stranger(TinyDetector):
+    declaration = Declaration(
+        options=(
+            Option("channels", 8, "Channels of the feature.", check=positive),
+            Option("wild", True, "Whether it is wild."),
+        ),
+        input_size=(64, 96),
+        recipe={"learning_rate": 0.003, "drift": "10x6", "batch_size": 4},
+    )
+
+    def __init__(self, *, channels, wild, **kwargs):
+        super().__init__(channels, **kwargs)
+        self.wild = wild
+
+
+register("stranger", Stranger)
+"""
+
+
+@pytest.fixture(name="forget", autouse=True)
+def forget_fixture(monkeypatch):
+    """A function that makes this process one that has imported no extension."""
+
+    def forget():
+        monkeypatch.setattr(extensions, "_LOADED", set())
+        if "stranger" in registry.names():
+            registry.unregister("stranger")
+
+    forget()
+    yield forget
+    forget()
+
+
+@pytest.fixture(name="file")
+def file_fixture(tmp_path):
+    path = tmp_path / "mine" / "stranger.py"
+    path.parent.mkdir()
+    path.write_text(STRANGER)
+    return path
+
+
+def parse(*arguments: str) -> ExperimentConfig:
+    return flags.parse(["train.py", *arguments])
+
+
+def test_a_strangers_detector_has_its_flags_and_defaults(file, monkeypatch, capsys):
+    monkeypatch.chdir(file.parent)
+    config = parse("--extensions=stranger.py", "--model=stranger", "--nowild", "--channels=6", "--drift=2x2")
+    assert config.extensions == str(file)  # wherever it is resumed from
+    assert config.options == {"wild": False, "channels": 6}
+    assert config.options_of("model") == {"channels": 6, "wild": False}
+    assert (config.input_size, config.learning_rate, config.batch_size) == ("64x96", 0.003, 4)
+    assert config.drift == "2x2"  # what is given wins over the recipe
+    assert config.dataset == "kitti"
+    with pytest.raises(SystemExit):
+        parse("--help", "--model", "stranger", f"--extensions={file}")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Options of stranger (--model): --channels=INT Channels of the feature. Default: 8." in shown
+    assert "--[no]wild Whether it is wild. Default: on." in shown
+    assert "Learning rate after the warm-up. Default: 0.003." in shown
+    assert "--dropout" not in shown
+    for arguments, message in (
+        (["--channels=0"], "--channels=0: must be above 0"),
+        (["--channels=x"], "flag --channels=x"),
+        (["--dropout=0.1"], r"--dropout: stranger has no such option \(it has --channels, --wild\)"),
+        (
+            ["--model=shuffledet_1x", "--nowild"],
+            r"--wild: shuffledet_1x has no such option \(it has --dropout",
+        ),
+        (["--model=strangr", "--channels=4"], "--model=strangr: no such detector; did you mean stranger"),
+    ):
+        with pytest.raises(UserError, match=message):
+            parse("--model=stranger", *arguments)
+
+
+def test_a_run_remembers_its_extension(file, kitti, tmp_path, forget):
+    given = [
+        *("--model=stranger", "--channels=6", "--steps=2", "--checkpoint_every=1", "--picture_every=0"),
+        *(f"--data_dir={kitti}", f"--output_dir={tmp_path / 'run'}", "--batch_size=2"),
+    ]
+    config = validate(parse(f"--extensions={file}", *given))
+    run.train(config)
+    folder = tmp_path / "run"
+    assert f"--extensions={file}\n" in (folder / "flags.cfg").read_text()
+    metadata = json.loads((folder / "checkpoints/model.json").read_text())
+    assert (metadata["extensions"], metadata["options"]) == ([str(file)], {"channels": 6})
+
+    forget()  # as another command does, which is given the run folder alone
+    detector = load_detector(folder)
+    assert type(detector).__name__ == "Stranger" and detector.feature_channels == (6,)
+    forget()
+    assert flags.read_flagfile(folder / "flags.cfg") == config
+    forget()
+    moved = file.with_name("moved.py")
+    file.rename(moved)
+    with pytest.raises(
+        UserError, match=rf"model.json: extensions={file}: no such file; pass --extensions with"
+    ):
+        load_detector(folder)
+    with pytest.raises(UserError, match=rf"--extensions={file}: no such file .*a run folder remembers"):
+        flags.read_flagfile(folder / "flags.cfg")
+    again = parse(f"--extensions={moved}", *given)
+    run_folder.open_run(again)  # the same run, its extension elsewhere
+    assert f"--extensions={moved}\n" in (folder / "flags.cfg").read_text()
+    assert load_detector(folder).feature_channels == (6,)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n", "registers nothing: it is to call register"),
+        ("import math\n\nmath.sqrt(-1)\n", "bad.py, line 3: ValueError: "),
+        ("def broken(:\n", "bad.py, line 1: SyntaxError: "),
+        ("import no_such_thing\n", "bad.py, line 1: ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("open('/no/such/file')\n", "bad.py, line 1: FileNotFoundError: "),
+        (
+            "from fgfi_tf.models import registry\nregistry.register('tiny', 'a:b', declaration="
+            "registry.declaration('tiny'))\n",
+            "bad.py: there is a model 'tiny' already",
+        ),
+    ],
+)
+def test_files_that_are_no_extensions(tmp_path, text, message):
+    path = tmp_path / "bad.py"
+    path.write_text(text)
+    with pytest.raises(UserError) as raised:
+        parse(f"--extensions={path}")
+    assert str(raised.value).startswith(f"--extensions={path}") and message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_names_that_are_no_extensions(tmp_path):
+    with pytest.raises(UserError, match="--extensions=none.py: no such file"):
+        parse("--extensions=none.py")
+    with pytest.raises(
+        UserError, match=r"--extensions=no_such.module: no such module \(is its folder in PYTHON"
+    ):
+        parse("--extensions=no_such.module")
+    with pytest.raises(UserError, match="--extensions=json: registers nothing"):
+        parse("--extensions=json")
+
+
+def test_modules_and_several_files(file, tmp_path, monkeypatch):
+    (tmp_path / "package_of_mine").mkdir()
+    (tmp_path / "package_of_mine" / "__init__.py").write_text("")
+    other = STRANGER.replace('register("stranger"', 'register("other_stranger"')
+    (tmp_path / "package_of_mine" / "detector.py").write_text(other)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        config = parse(f"--extensions={file},package_of_mine.detector", "--model=other_stranger")
+        assert config.extensions == f"{file},package_of_mine.detector"
+        assert {"stranger", "other_stranger"} < set(registry.names())
+        parse(f"--extensions={file}", "--model=stranger")  # a second time it is not imported again
+    finally:
+        registry.unregister("other_stranger")
+
+
+def test_every_script_takes_extensions(file):
+    config = flags.parse(["evaluate.py", f"--extensions={file}"], evaluate_command.EvaluateConfig)
+    assert config.extensions == str(file) and "stranger" in registry.names()
+    scripts = Path(__file__).resolve().parents[2] / "scripts"
+    for name in ("train", "evaluate", "export", "predict", "study"):
+        done = subprocess.run(
+            [sys.executable, scripts / f"{name}.py", f"--extensions={file}.txt/none.py"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 1
+        assert f"{name}.py: error: --extensions={file}.txt/none.py: no such file" in done.stderr
+
+
+def test_flags_and_help_of_our_own_detectors_need_no_tensorflow():
+    program = (
+        "import sys\nfrom fgfi_tf.training import flags\n"
+        "config = flags.parse(['train.py', '--model=faster_rcnn_vgg11', '--width=0.5'])\n"
+        "assert config.options == {'width': 0.5}\n"
+        "from fgfi_tf.training.validation import validate_values\n"
+        "flags.to_flagfile(config)\n"
+        "try:\n    flags.parse(['train.py', '--help', '--model=faster_rcnn_vgg16'])\n"
+        "except SystemExit:\n    pass\n"
+        "assert not {'tensorflow', 'tf_keras'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Options of faster_rcnn_vgg16 (--model):" in done.stdout
+
+
+def test_the_model_alone_means_its_published_recipe():
+    config = parse("--model=faster_rcnn_vgg11")
+    assert (config.input_size, config.dataset, config.options) == ("600x0", "voc", {})
+    assert config == ExperimentConfig.of(model="faster_rcnn_vgg11")
+    assert parse("--model=faster_rcnn_vgg16", "--dataset=kitti", "--input_size=300x0").dataset == "kitti"
+    config = parse("--model=efficientnet_b0_shuffledet")
+    assert (config.input_size, config.dataset) == ("384x1248", "kitti")
+    assert config.options_of("model") == {"dropout": 0.0}
+    assert parse("--dropout=0.25").options_of("model") == {"dropout": 0.25}
+
+
+def test_a_runs_flags_with_options_start_the_same_run(tmp_path):
+    config = parse("--model=faster_rcnn_vgg11", "--width=0.123456789", "--roi_pooling=align", "--seed=4")
+    text = flags.to_flagfile(config)
+    assert (
+        "# Options of faster_rcnn_vgg11 (--model)\n--width=0.123456789\n--roi_pooling=align\n--dropout=0.5"
+        in text
+    )
+    (tmp_path / "flags.cfg").write_text(text)
+    assert flags.read_flagfile(tmp_path / "flags.cfg") == config
+
+
+EARLIER = "--model={}\n--input_size={}\n--width={}\n--roi_pooling={}\n--dropout={}\n--seed=3\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "options"),
+    [
+        (("shuffledet_0.5x", "384x1248", "0.0", "", "-1.0"), {"dropout": 0.5}),
+        (("shuffledet_0.5x", "384x1248", "0.0", "", "0.25"), {"dropout": 0.25}),
+        (("mobilenet_v2_shuffledet", "64x96", "0", "", "-1"), {"dropout": 0.0}),
+        (
+            ("faster_rcnn_vgg11", "600x0", "0.0", "", "-1.0"),
+            {"width": 1.0, "roi_pooling": "reference", "dropout": 0.5},
+        ),
+        (
+            ("faster_rcnn_vgg11", "600x0", "0.25", "align", "0.0"),
+            {"width": 0.25, "roi_pooling": "align", "dropout": 0.0},
+        ),
+    ],
+)
+def test_flagfiles_of_earlier_versions_resolve_as_before(tmp_path, lines, options):
+    (tmp_path / "flags.cfg").write_text(EARLIER.format(*lines))
+    config = flags.read_flagfile(tmp_path / "flags.cfg")
+    assert config.options_of("model") == options
+    assert (config.input_size, config.seed) == (lines[1], 3)
+
+
+def test_a_run_of_an_earlier_version_goes_on_and_another_is_refused(experiment, tmp_path):
+    config = experiment(steps=3)
+    run.train(config)
+    folder = tmp_path / "run"
+    text = (folder / "flags.cfg").read_text()
+    assert "--dropout=0.3\n" in text
+    earlier = text.replace("--dropout=0.3\n", "--dropout=-1.0\n--width=0.0\n--roi_pooling=\n")
+    earlier = "".join(line for line in earlier.splitlines(True) if not line.startswith("--extensions"))
+    (folder / "flags.cfg").write_text(earlier)
+    assert run.train(config).finished
+    with pytest.raises(UserError, match=r"already holds another run, started with --dropout=0.3:"):
+        run.train(experiment(steps=3, options={"dropout": 0.1}))
+
+
+def test_names_of_the_tests_are_gone_where_they_are_not_registered():
+    assert set(tiny_detector.NAMES) < set(registry.names())
+    tiny_detector.unregister()
+    with pytest.raises(UserError, match="--model=tiny: no such detector"):
+        validate(ExperimentConfig(model="tiny", output_dir="runs/x"))
+    tiny_detector.register()

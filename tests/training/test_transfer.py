@@ -1,0 +1,119 @@
+"""Initial weights and teachers of other classes: what is loaded, what is new, and that it is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+import tiny_detector
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.models import registry
+from fgfi_tf.models.checkpoint_files import find_checkpoint
+from fgfi_tf.models.loading import load_detector, load_initial_weights
+from fgfi_tf.training import build, run
+
+
+@pytest.fixture(name="trained")
+def trained_fixture(experiment, tmp_path):
+    """The run folder of a detector of Car, Pedestrian, Cyclist."""
+    run.train(experiment(output_dir=str(tmp_path / "trained"), steps=2))
+    return tmp_path / "trained"
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [("cup", "pen", "key", "Car", "ear"), ("cup",), ("cup", "pen", "key")],
+    ids=["more", "one", "as many"],
+)
+def test_the_backbone_is_loaded_and_the_head_is_new(trained, classes):
+    source = load_detector(trained)
+    detector = registry.build("tiny", input_size=(64, 96), class_names=classes)
+    head = [weight.copy() for weight in detector.head.get_weights()]
+    note = load_initial_weights(detector, trained)
+    assert note == f"{trained}: backbone loaded, head new: 3 -> {len(classes)} classes"
+    np.testing.assert_array_equal(detector.stem.kernel, source.stem.kernel)
+    for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+        np.testing.assert_array_equal(getattr(detector.norm, name), getattr(source.norm, name))
+    for weight, before in zip(detector.head.get_weights(), head, strict=True):
+        np.testing.assert_array_equal(weight, before)
+
+
+def test_of_the_same_classes_everything_is_loaded(trained):
+    source = load_detector(trained)
+    detector = registry.build("tiny", input_size=(32, 48), class_names=tiny_detector.CLASSES)
+    assert load_initial_weights(detector, find_checkpoint(trained)) == ""
+    for variable, expected in zip(detector.variables, source.variables, strict=True):
+        np.testing.assert_array_equal(variable, expected)
+
+
+def test_of_faster_rcnn_only_the_last_layers_are_new(experiment, trained, tmp_path):
+    """Of its head the scores and the deltas know classes; base, RPN, fc6 and fc7 do not."""
+    import tensorflow as tf
+
+    small = functools.partial(registry.build, "faster_rcnn_vgg11", input_size=(64, 0), width=0.05)
+    source, detector = small(class_names=("a", "b")), small(class_names=("c", "d", "e"))
+    for variable in source.variables:
+        variable.assign_add(tf.ones_like(variable))
+    tf.train.Checkpoint(student=source).write(str(tmp_path / "checkpoints" / "ckpt-1"))
+    source.metadata.write(tmp_path / "checkpoints")
+    before = {id(v): v.numpy() for v in detector.variables}
+    assert (
+        load_initial_weights(detector, tmp_path) == f"{tmp_path}: backbone loaded, head new: 2 -> 3 classes"
+    )
+    new = {id(v) for layer in (detector.head.scores, detector.head.deltas) for v in layer.variables}
+    assert len(new) == 4
+    for variable, trained_value in zip(detector.variables, source.variables, strict=True):
+        expected = before[id(variable)] if id(variable) in new else trained_value
+        np.testing.assert_array_equal(variable, expected)
+
+
+def test_another_model_or_width_is_refused_whatever_its_classes(trained, tmp_path):
+    detector = registry.build("tiny_teacher", input_size=(64, 96), class_names=("cup",))
+    with pytest.raises(UserError, match="is a checkpoint of another model than tiny_teacher"):
+        load_initial_weights(detector, trained)
+    import tensorflow as tf
+
+    build_small = functools.partial(registry.build, "faster_rcnn_vgg11", input_size=(64, 0))
+    source = build_small(class_names=("a",), width=0.05)
+    tf.train.Checkpoint(student=source).write(str(tmp_path / "half" / "ckpt-1"))
+    source.metadata.write(tmp_path / "half")
+    with pytest.raises(UserError, match="checkpoint of faster_rcnn_vgg11 with --width=0.05, not 0.1"):
+        load_initial_weights(build_small(class_names=("a", "b"), width=0.1), tmp_path / "half")
+
+
+def test_a_run_says_so_in_a_line(experiment, trained, tmp_path, capsys):
+    metadata = load_detector(trained).metadata
+    # As if it had been trained on data of these classes; nothing of its weights depends on the names.
+    dataclasses.replace(metadata, class_names=("cup", "pen", "key")).write(trained / "checkpoints")
+    initial = experiment(output_dir=str(tmp_path / "student"), init_checkpoint=str(trained), steps=1)
+    run.train(initial)
+    line = f"{trained}: backbone loaded, head new: 3 -> 3 classes"
+    assert capsys.readouterr().out.count(line) == 1
+    assert line in (tmp_path / "student" / "train.log").read_text()
+    taught = experiment(
+        output_dir=str(tmp_path / "taught"), imitation=True, teacher_checkpoint=str(trained), steps=1
+    )
+    assert run.train(taught).finished
+    assert (
+        "the teacher detects other classes (cup, pen, key); its features are imitated"
+        in capsys.readouterr().out
+    )
+    with pytest.raises(UserError, match="detects cup, pen, key; the dataset has Car, Pedestrian, Cyclist"):
+        load_detector(trained, class_names=tiny_detector.CLASSES)
+
+
+def test_a_teacher_of_fewer_classes_gives_the_same_features(experiment, trained, tmp_path):
+    """A teacher's head is not run: whatever its classes, the imitation loss is that of its backbone."""
+    config = experiment(imitation=True, teacher_model="tiny", teacher_checkpoint=str(trained))
+    lines: list[str] = []
+    distiller = build.build_distiller(config, ("cup",), lines.append)
+    assert distiller.teacher.class_names == tiny_detector.CLASSES
+    assert lines == [
+        "the teacher detects other classes (Car, Pedestrian, Cyclist); its features are imitated"
+    ]
+    images = np.random.default_rng(0).uniform(0, 255, (2, 64, 96, 3)).astype(np.float32)
+    expected = load_detector(trained).imitation_features(images)
+    np.testing.assert_array_equal(distiller.teacher.imitation_features(images)[0], expected[0])
