@@ -96,7 +96,7 @@ class Chooses:
 def option(
     default: Any,
     group: str,
-    text: str,
+    text: str | Callable[[], str],
     choices: Iterable[str] = (),
     chooses: Chooses | None = None,
 ) -> Any:
@@ -105,7 +105,7 @@ def option(
     Args:
         default: the value where the flag is not given.
         group: heading in ``--help``.
-        text: what ``--help`` says of it.
+        text: what ``--help`` says of it, or what gives that, where it depends on registries.
         choices: all values there are; empty: any.
         chooses: where the value is a name in a registry: which one.
     """

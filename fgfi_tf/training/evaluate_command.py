@@ -141,9 +141,9 @@ def _result_names(protocol: Protocol, dataset: PreparedDataset, split: str) -> l
 
 def _trained_on(path: Path, model: str) -> str:
     """The dataset that a checkpoint was trained on, "" where nothing says."""
-    from fgfi_tf.models.metadata import ModelMetadata
+    from fgfi_tf.models.loading import read_metadata
 
-    metadata = ModelMetadata.read(path.parent)
+    metadata = read_metadata(path)
     if metadata is not None:
         return metadata.dataset
     return registry.declaration(model).dataset if model else ""
