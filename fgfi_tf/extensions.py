@@ -40,6 +40,11 @@ def resolve(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def any_loaded() -> bool:
+    """Whether this process has imported an extension."""
+    return bool(_LOADED)
+
+
 def load(names: Iterable[str], flag: str = "--extensions") -> None:
     """Imports what :func:`resolve` gives, each once in a process.
 

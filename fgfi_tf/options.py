@@ -105,7 +105,7 @@ def option(
     Args:
         default: the value where the flag is not given.
         group: heading in ``--help``.
-        text: what ``--help`` says of it; a function where that depends on what is registered.
+        text: what ``--help`` says of it, or what gives that, where it depends on registries.
         choices: all values there are; empty: any.
         chooses: where the value is a name in a registry: which one.
     """

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 import numpy as np
 import tensorflow as tf
 
+from fgfi_tf import extensions
 from fgfi_tf.data.images import IMAGE_SUFFIXES, MAX_MEGAPIXELS, is_image_name, read_image
 from fgfi_tf.drawing import draw_boxes
 from fgfi_tf.errors import UserError, first_line
@@ -84,6 +85,9 @@ class Predictor:
                 raise ValueError(f"it has no {METADATA_FOLDER}/{MODEL_FILE}")
         except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
             raise UserError(f"{path} is not a SavedModel of this package: {first_line(error)}") from error
+        if not extensions.any_loaded():  # for the format of its dataset; the model itself needs none
+            there = [name for name in metadata.extensions if not name.endswith(".py") or Path(name).is_file()]
+            extensions.load(there, f"{path}: extensions")
         predictor = cls(
             lambda images: serve(images=images), metadata.class_names, str(path), metadata.dataset
         )

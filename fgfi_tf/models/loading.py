@@ -17,13 +17,16 @@ from fgfi_tf.models.metadata import MODEL_FILE, ModelMetadata
 
 
 def read_metadata(prefix: Path) -> ModelMetadata | None:
-    """The metadata of a checkpoint, its detector made known; None of a file of another program.
+    """The metadata of a checkpoint, its detector and dataset made known; None of a file of another program.
+
+    The extensions that it names are imported, unless ``--extensions`` named some, which take their place, and
+    the detector is known.
 
     Raises:
         UserError: the metadata is malformed, or the file that registers the detector is not there.
     """
     metadata = None if weight_files.is_weight_file(prefix) else ModelMetadata.read(prefix.parent)
-    if metadata is not None and metadata.model not in registry.names():
+    if metadata is not None and not (extensions.any_loaded() and metadata.model in registry.names()):
         extensions.load(metadata.extensions, f"{prefix.parent / MODEL_FILE}: extensions")
     return metadata
 

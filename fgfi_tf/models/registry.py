@@ -141,8 +141,8 @@ def build_from(metadata: ModelMetadata, **changes: Any) -> Detector:
         UserError: as :func:`build`; an option that the detector no longer has.
     """
     check_options(metadata.model, metadata.options)
-    kept = ("input_size", "class_names", "dataset", "extensions", "classes")
-    fields = {key: getattr(metadata, key) for key in kept}
+    names = [field.name for field in dataclasses.fields(metadata) if field.name not in ("model", "options")]
+    fields = {name: getattr(metadata, name) for name in names}
     return build(metadata.model, **{**fields, **metadata.options, **changes})
 
 

@@ -103,6 +103,7 @@ def evaluate(config: EvaluateConfig) -> None:
 
 def _evaluate_model(config: EvaluateConfig) -> None:
     from fgfi_tf.models.metadata import ModelMetadata
+    from fgfi_tf.models.loading import read_metadata
     from fgfi_tf.prediction import METADATA_FOLDER, Predictor
     from fgfi_tf.training import checkpoints, evaluator
 
@@ -113,7 +114,7 @@ def _evaluate_model(config: EvaluateConfig) -> None:
     else:  # before the data is prepared
         early.check_checkpoint("checkpoint", str(path))
         path = checkpoints.find_checkpoint(path)
-        metadata = ModelMetadata.read(path.parent)
+        metadata = read_metadata(path)
     config = _with_run_settings(config, _trained_on(metadata, config.model))
     protocol = _protocol(config)
     command.check_outputs(config, protocol)

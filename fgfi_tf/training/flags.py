@@ -76,12 +76,13 @@ def _flags(config_class: type, chosen: Chosen) -> list[_Flag]:
     groups: dict[str, list[_Flag]] = {field.metadata["group"]: [] for field in fields}
     for field in fields:
         about, default = field.metadata, chosen.defaults.get(field.name, field.default)
+        text = about["help"]
         groups[about["group"]].append(
             _Flag(
                 field.name,
                 field.type,
                 default,
-                about["help"]() if callable(about["help"]) else about["help"],
+                text() if callable(text) else text,
                 about["group"],
                 about["choices"],
                 about["chooses"],

@@ -8,7 +8,7 @@ from places import REPOSITORY
 from fgfi_tf.imitation.contract import Network
 from fgfi_tf.models.detector import Detector
 
-ALLOWED = ("anchors", "boxes", "errors", "imitation", "replica", "streams")
+ALLOWED = ("errors", "geometry", "imitation", "replica", "streams")
 
 
 def imported(path):

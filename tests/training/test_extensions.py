@@ -12,8 +12,10 @@ import tiny_detector
 
 from fgfi_tf import extensions
 from fgfi_tf.errors import UserError
+from fgfi_tf.export import export
 from fgfi_tf.models import registry
 from fgfi_tf.models.loading import load_detector
+from fgfi_tf.prediction import Predictor
 from fgfi_tf.training import evaluate_command, flags, run, run_folder
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.validation import validate
@@ -102,11 +104,11 @@ def test_a_strangers_detector_has_its_flags_and_defaults(file, monkeypatch, caps
 
 
 def test_a_run_remembers_its_extension(file, kitti, tmp_path, forget):
-    given = [
+    training = [
         *("--model=stranger", "--channels=6", "--steps=2", "--checkpoint_every=1", "--picture_every=0"),
         *(f"--data_dir={kitti}", f"--output_dir={tmp_path / 'run'}", "--batch_size=2"),
     ]
-    config = validate(parse(f"--extensions={file}", *given))
+    config = validate(parse(f"--extensions={file}", *training))
     run.train(config)
     folder = tmp_path / "run"
     assert f"--extensions={file}\n" in (folder / "flags.cfg").read_text()
@@ -116,8 +118,16 @@ def test_a_run_remembers_its_extension(file, kitti, tmp_path, forget):
     forget()  # as another command does, which is given the run folder alone
     detector = load_detector(folder)
     assert type(detector).__name__ == "Stranger" and detector.feature_channels == (6,)
+    exported = export(detector, tmp_path / "exported")
     forget()
     assert flags.read_flagfile(folder / "flags.cfg") == config
+    forget()
+    given = [f"--checkpoint={folder}", f"--data_dir={kitti}", f"--output_json={tmp_path / 'ap.json'}"]
+    evaluate_command.evaluate(flags.parse(["evaluate.py", *given], evaluate_command.EvaluateConfig))
+    assert "AP11" in (tmp_path / "ap.json").read_text()
+    forget()
+    predictor = Predictor.load(exported)
+    assert predictor.dataset == "kitti" and "stranger" in registry.names()
     forget()
     moved = file.with_name("moved.py")
     file.rename(moved)
@@ -127,7 +137,8 @@ def test_a_run_remembers_its_extension(file, kitti, tmp_path, forget):
         load_detector(folder)
     with pytest.raises(UserError, match=rf"--extensions={file}: no such file .*a run folder remembers"):
         flags.read_flagfile(folder / "flags.cfg")
-    again = parse(f"--extensions={moved}", *given)
+    assert Predictor.load(exported).dataset == "kitti"  # a SavedModel needs no code of its detector
+    again = parse(f"--extensions={moved}", *training)
     run_folder.open_run(again)  # the same run, its extension elsewhere
     assert f"--extensions={moved}\n" in (folder / "flags.cfg").read_text()
     assert load_detector(folder).feature_channels == (6,)
