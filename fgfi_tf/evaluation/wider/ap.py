@@ -70,12 +70,14 @@ class Evaluation(Result):
     def measures(self) -> tuple[Measure, ...]:
         """AP of each setting."""
         values = {("", name): one.ap if one.faces else None for name, one in self.settings.items()}
-        return (Measure("average precision", values, published=True),)
+        return (Measure("AP at IoU 0.5", values, published=True),)
 
     def curves(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-        """Recall and precision at the thousand thresholds."""
+        """At the thousand thresholds."""
         return {
-            ("face", name): (one.recall, one.precision) for name, one in self.settings.items() if one.faces
+            ("face", name): (one.recall, np.maximum.accumulate(one.precision[::-1])[::-1])
+            for name, one in self.settings.items()
+            if one.faces
         }
 
     def to_json(self) -> dict[str, Any]:
