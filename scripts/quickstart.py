@@ -32,7 +32,7 @@ STEPS_FILE = "steps.json"
 # From this score on nine of ten boxes of the imitating student lie on an object of their class.
 MIN_SCORE = "--min_score=0.6"
 _PLACES = {
-    "report/index.html": "the three side by side and the same frames as each sees them, for a browser",
+    "report/index.html": "the three side by side and the same images as each sees them, for a browser",
     "pictures": "what the exported student sees (PNG and KITTI text)",
     "exported": "the imitating student as SavedModel: uint8 images in, boxes out",
     "student_imitating": "its run folder, also for TensorBoard",

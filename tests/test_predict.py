@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -267,6 +268,19 @@ def test_a_format_can_be_chosen(run, tmp_path):
     assert run("--format=voc", dataset="", classes=("dog", "cat")) == 0
     assert (tmp_path / "out/comp4_det_images_dog.txt").read_text() == "a 0.25 1.0 1.0 8.0 6.0\n"
     assert (tmp_path / "out/comp4_det_images_cat.txt").read_text() == ""
+
+
+def test_results_of_all_images_in_one_file(run, tmp_path):
+    picture(tmp_path / "in/a.png")
+    picture(tmp_path / "in/b.png", 128)
+    assert run("--results=coco", dataset="", classes=("hot dog",)) == 0
+    rows = json.loads((tmp_path / "out/detections.json").read_text())
+    assert [(row["image_id"], row["score"]) for row in rows] == [("a", 0.25), ("b", 0.5)]
+    assert rows[0]["bbox"] == [0.0, 0.0, 8.0, 6.0] and rows[0]["category_name"] == "hot dog"
+    assert run("--results=csv", out=tmp_path / "csv") == 0
+    lines = (tmp_path / "csv/detections.csv").read_text().splitlines()
+    assert len(lines) == 3 and lines[1].endswith(",0.25,0.0,0.0,7.0,5.0")
+    assert run("--results=csv", out=tmp_path / "csv") == 1  # is there already
 
 
 def test_what_predict_writes_of_names_with_blanks_evaluate_reads(run, tmp_path):

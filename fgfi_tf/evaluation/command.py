@@ -130,10 +130,12 @@ def open_protocol(config: FilesConfig, default: str) -> Protocol:
     """The protocol that the flags name, or the default one.
 
     Raises:
-        UserError: an unknown name, variant or overlap.
+        UserError: an unknown name, variant or overlap; a package that the protocol needs is missing.
     """
     overlaps = parse_overlaps(config.min_overlap)
-    return registry.get(config.metric or default, config.protocol, overlaps, _classes(config))
+    protocol = registry.get(config.metric or default, config.protocol, overlaps, _classes(config))
+    protocol.check_ready()
+    return protocol
 
 
 def _classes(config: FilesConfig) -> tuple[str, ...]:

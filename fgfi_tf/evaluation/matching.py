@@ -28,7 +28,7 @@ def frame_pairs(frame_a: np.ndarray, frame_b: np.ndarray) -> Iterator[tuple[np.n
     """Blocks of all index pairs (a, b) of the same frame, in order of a, then b.
 
     Args:
-        frame_a: int64 [A], never decreasing.
+        frame_a: int64 [A].
         frame_b: int64 [B], never decreasing.
 
     Yields:
@@ -76,8 +76,12 @@ def overlapping_pairs(
         of operations, so that an overlap at a limit falls on the same side.
     """
     area_a, area_b = areas(boxes_a, side), areas(boxes_b, side)
+    left_a, right_a = boxes_a[:, 0].copy(), boxes_a[:, 2] + side
+    left_b, right_b = boxes_b[:, 0].copy(), boxes_b[:, 2] + side
     found = []
     for a, b in frame_pairs(frame_a, frame_b):
+        beside = (left_b[b] < right_a[a]) & (left_a[a] < right_b[b])  # most pairs of a crowd are not
+        a, b = a[beside], b[beside]
         shared = intersections(boxes_a[a], boxes_b[b], side)
         touching = np.flatnonzero(shared > 0)
         a, b, shared = a[touching], b[touching], shared[touching]
@@ -87,6 +91,28 @@ def overlapping_pairs(
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
     return tuple(np.concatenate(column) for column in zip(*found, strict=True))  # type: ignore[return-value]
+
+
+def best_overlaps(
+    group: np.ndarray, boxes: np.ndarray, group_of: np.ndarray, of: np.ndarray, side: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each box [N] overlaps most among the boxes [M] ``of`` its group (first on a tie).
+
+    Groups are whole numbers in any order, such as an image, or an image and a class.
+
+    Returns:
+        The highest IoU [N] and its row [N] in ``of``; 0 and -1 where a box overlaps none.
+    """
+    rows_of = np.argsort(group_of, kind="stable")
+    a, b, iou = overlapping_pairs(group, boxes, group_of[rows_of], of[rows_of], 0.0, side)
+    best, first = np.zeros(len(boxes)), np.full(len(boxes), -1)
+    if len(a):
+        starts = np.flatnonzero(np.diff(a, prepend=-1))  # the pairs of a box follow one another
+        highest = np.maximum.reduceat(iou, starts)
+        ties = iou == np.repeat(highest, np.diff(starts, append=len(a)))
+        best[a[starts]] = highest
+        first[a[starts]] = np.minimum.reduceat(np.where(ties, rows_of[b], len(of)), starts)
+    return best, first
 
 
 def covered_shares(

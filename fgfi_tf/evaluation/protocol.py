@@ -55,7 +55,7 @@ class Result:
         return (Measure("Metrics", {("", name): value for name, value in self.metrics.items()}),)
 
     def curves(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-        """(class, setting) to recall and precision; none where a protocol has no such curves."""
+        """(class, setting) to recall and the best precision at it or above; none without such curves."""
         return {}
 
 
@@ -153,6 +153,9 @@ class Protocol(abc.ABC):
     @abc.abstractmethod
     def evaluate(self, detections: Boxes, ground_truth: Boxes) -> Result:
         """The result. Both tables are in the protocol's ``corners``; detections may be of fewer classes."""
+
+    def check_ready(self) -> None:  # noqa: B027  most protocols need nothing
+        """Before any work: raises UserError where :meth:`evaluate` lacks what it needs, such as a package."""
 
     # --- tables in ------------------------------------------------------------------------------
 

@@ -102,8 +102,8 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 def _evaluate_model(config: EvaluateConfig) -> None:
-    from fgfi_tf.models.metadata import ModelMetadata
     from fgfi_tf.models.loading import read_metadata
+    from fgfi_tf.models.metadata import ModelMetadata
     from fgfi_tf.prediction import METADATA_FOLDER, Predictor
     from fgfi_tf.training import checkpoints, evaluator
 

@@ -257,6 +257,7 @@ def _evaluation(
         return None
     overlaps = parse_overlaps(config.min_overlap)
     protocol = protocols.get(config.metric or datasets.entry(config.dataset).protocol, "", overlaps)
+    protocol.check_ready()
     evaluator = CheckpointEvaluator(validation, protocol, stop=lambda: bool(request.name))
     return RunEvaluation(config, evaluator, protocol, ResultLog(folder), start, request, log)
 

@@ -12,6 +12,8 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command, registry
 from fgfi_tf.evaluation.protocol import Metrics, Protocol
 from fgfi_tf.training import evaluate_command, flags
+from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.validation import validate_values
 
 KITTI_CLASSES = ("Car", "Pedestrian", "Cyclist", "Van", "DontCare")
 LABEL = "{} 0.00 0 -10 {} 20 {} 120 -1 -1 -1 -1000 -1000 -1000 -10\n"
@@ -114,6 +116,13 @@ def test_classes_that_are_listed_are_those_of_the_files(tmp_path, class_names):
         command.evaluate_files(command.FilesConfig(classes="a,A", detections="x", labels="y"))
 
 
+def test_a_run_s_metric_is_checked_before_it_starts():
+    with pytest.raises(UserError, match="unknown protocol 'mine'; known are coco"):
+        validate_values(ExperimentConfig(output_dir="x", metric="mine"))
+    with pytest.raises(UserError, match="--min_overlap: 'Van' is not CLASS=IOU"):
+        validate_values(ExperimentConfig(output_dir="x", metric="kitti", min_overlap="Van"))
+
+
 # --- VOC's and COCO's of other data -------------------------------------------------------------
 
 
@@ -168,6 +177,7 @@ def test_the_command_on_coco_s_files(tmp_path, capsys, monkeypatch):
     assert "## Precision and recall" in text and "## What the detections are" in text
     command.evaluate_files(config)  # its own results are replaced
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    monkeypatch.setattr("fgfi_tf.evaluation.coco.files.read_ground_truth", lambda *_: pytest.fail("was read"))
     with pytest.raises(UserError, match=r"pip install -e '\.\[coco\]'"):
         command.evaluate_files(config)
 

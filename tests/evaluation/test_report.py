@@ -13,7 +13,7 @@ from fgfi_tf.evaluation.boxes import Boxes
 from fgfi_tf.evaluation.comparison import Comparison
 from fgfi_tf.evaluation.kitti.files import TYPE_NAMES
 from fgfi_tf.evaluation.kitti.result import CLASS_NAMES
-from fgfi_tf.evaluation.protocol import Metrics, Protocol
+from fgfi_tf.evaluation.protocol import Measure, Metrics, Protocol, Result
 from fgfi_tf.evaluation.report import plots
 from fgfi_tf.evaluation.report import write as report
 from fgfi_tf.evaluation.report.build import Run, build
@@ -31,6 +31,7 @@ from fgfi_tf.evaluation.report.data import (
     format_value,
 )
 from fgfi_tf.evaluation.report.figures import binned_recall
+from fgfi_tf.evaluation.report.tables import ap_section
 
 KITTI, VOC = registry.get("kitti"), registry.get("voc")
 
@@ -329,6 +330,29 @@ class Hits(Protocol):
 
     def evaluate(self, detections, ground_truth):
         return Metrics({"hits": len(np.unique(detections.image)) / len(ground_truth.image_ids)})
+
+
+class Many(Result):
+    """Three numbers of each of five classes, and one of all: a class is a row then."""
+
+    metrics = {"all": 0.5}
+
+    def measures(self):
+        values = {(f"c{i}", key): i / 10 for i in range(5) for key in ("AP", "AP50", "AR")}
+        return (Measure("M", {**values, ("", "all"): 0.5}),)
+
+
+def test_many_numbers_of_many_classes():
+    truths, some, _ = voc_case()
+    comparison = Comparison("m", "")
+    section = ap_section(Hits(), [Run("m", some, Many()), Run("n", some, Many())], comparison)
+    (table,) = section.parts
+    assert table.groups == (("m", 3), ("n", 3), ("gain of n over m", 3))
+    assert table.columns == ("AP", "AP50", "AR") * 3
+    assert [row.label for row in table.rows] == ["c0", "c1", "c2", "c3", "c4", "all"]
+    assert table.rows[2].values == (20.0,) * 6 + (0.0,) * 3
+    assert table.rows[5].values == (50.0, None, None, 50.0, None, None, 0.0, None, None)
+    assert section.text.startswith("n gains 0.0 points of all over m (50.0 against 50.0). Percent.")
 
 
 def test_a_report_of_a_protocol_that_defines_nothing_but_its_numbers(tmp_path):

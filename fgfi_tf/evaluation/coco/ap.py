@@ -117,6 +117,16 @@ def _mean(values: np.ndarray) -> float:
     return float(held.mean()) if held.size else float("nan")
 
 
+def pycocotools() -> tuple[type, type]:
+    """Its classes COCO and COCOeval. Raises UserError where it is not installed."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError:
+        raise UserError("COCO AP is computed by pycocotools: pip install -e '.[coco]'") from None
+    return COCO, COCOeval
+
+
 def evaluate(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> Evaluation:
     """Evaluates boxes by COCOeval's default parameters.
 
@@ -128,12 +138,7 @@ def evaluate(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any]])
     Raises:
         UserError: pycocotools is not installed.
     """
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError:
-        raise UserError("COCO AP is computed by pycocotools: pip install -e '.[coco]'") from None
-
+    COCO, COCOeval = pycocotools()
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         truth = _indexed(COCO(), ground_truth)
         boxes = [dict(found, id=number, iscrowd=0) for number, found in enumerate(detections, start=1)]

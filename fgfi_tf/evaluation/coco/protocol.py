@@ -17,6 +17,10 @@ class CocoProtocol(Protocol):
     results = "coco"
     json_mark = '"stats":'
 
+    def check_ready(self) -> None:
+        """See ``Protocol``."""
+        ap.pycocotools()
+
     def evaluate(self, detections: Boxes, ground_truth: Boxes) -> ap.Evaluation:
         """See ``Protocol``."""
         return ap.evaluate_tables(detections, ground_truth)

@@ -72,11 +72,12 @@ def precision_section(runs: Sequence[Run], main: Sequence[Setting]) -> Section |
                 lines.append(Line(label, x, y, _color(index), style if len(runs) == 1 else "-"))
         panels.append(Curves(name, tuple(lines), "recall", "precision"))
     which = next(iter(setting_of.values()), "")
-    caption = f"Of several settings {which}." if len(runs) > 1 and which else ""
+    caption = "The best precision at each recall or above."
+    caption += f" {which.capitalize()} objects." if len(runs) > 1 and which else ""
     if len(shown) < len(names):
         caption += f" The {len(shown)} classes with most objects of {len(names)}."
     columns = 3 if len(panels) <= 6 else 4
-    figure = Figure("precision_recall", "", tuple(panels), caption.strip(), columns)
+    figure = Figure("precision_recall", "", tuple(panels), caption, columns)
     return Section("Precision and recall", (figure,))
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation import matching
 from fgfi_tf.evaluation.boxes import Boxes
 from fgfi_tf.evaluation.protocol import MEAN, Measure, Result, ignored_rows
 
@@ -159,7 +160,14 @@ def evaluate(
     if variant not in VARIANTS:
         raise UserError(f"protocol {variant!r} is not one of {', '.join(VARIANTS)}")
     detections, truths = _aligned(detections, ground_truth)
-    best_iou, best_truth = best_truths(detections, truths)
+    n_classes = len(truths.class_names)
+    best_iou, best_truth = matching.best_overlaps(
+        detections.image * n_classes + detections.classes,
+        detections.boxes,
+        truths.image * n_classes + truths.classes,
+        truths.boxes,
+        side=1.0,
+    )
     evaluation = Evaluation({}, len(truths.image_ids), iou_threshold, variant)
     best_truth = np.where(evaluation.suffices(best_iou), best_truth, -1)
     difficult = ignored_rows(truths)
@@ -180,8 +188,8 @@ def evaluate(
 def _aligned(detections: Boxes, ground_truth: Boxes) -> tuple[Boxes, Boxes]:
     """Both of the same images and of the detections' classes."""
     known = set(ground_truth.image_ids)
-    used = {detections.image_ids[index] for index in np.unique(detections.image)}
-    unknown = [name for name in detections.image_ids if name in used and name not in known]
+    used = np.bincount(detections.image, minlength=len(detections.image_ids))
+    unknown = [n for n, count in zip(detections.image_ids, used, strict=True) if count and n not in known]
     if unknown:
         raise UserError(f"detections of image {unknown[0]}, which has no labels ({len(unknown)} such images)")
     truths = ground_truth.with_classes(detections.class_names)
@@ -190,46 +198,6 @@ def _aligned(detections: Boxes, ground_truth: Boxes) -> tuple[Boxes, Boxes]:
             f"no label is of the detections' classes ({', '.join(detections.class_names[:5])} ...)"
         )
     return detections.select(ground_truth.image_ids, allow_missing=True), truths.take(truths.classes >= 0)
-
-
-def best_truths(detections: Boxes, truths: Boxes) -> tuple[np.ndarray, np.ndarray]:
-    """Each detection's highest IoU with a truth of its image and class, and that truth (first on a tie).
-
-    -inf and -1 where there is none; the IoU is NaN where a box has no area.
-    """
-    n_classes = len(truths.class_names)
-    truth_group = truths.image * n_classes + truths.classes
-    group = detections.image * n_classes + detections.classes
-    by_group = np.argsort(truth_group, kind="stable")
-    sorted_groups = truth_group[by_group]
-    start = np.searchsorted(sorted_groups, group, side="left")
-    count = np.searchsorted(sorted_groups, group, side="right") - start
-    best_iou, best_truth = np.full(len(group), -np.inf), np.full(len(group), -1)
-    some = np.flatnonzero(count)
-    if not len(some):
-        return best_iou, best_truth
-    first_pair = np.cumsum(count[some]) - count[some]  # where the pairs of each detection begin
-    within = np.arange(count[some].sum()) - np.repeat(first_pair, count[some])
-    pair_truth = by_group[np.repeat(start[some], count[some]) + within]
-    pair_detection = np.repeat(some, count[some])
-    iou = _iou(detections.boxes[pair_detection], truths.boxes[pair_truth])
-    best_iou[some] = np.maximum.reduceat(iou, first_pair)
-    is_best = iou == np.repeat(best_iou[some], count[some])
-    first_best = np.minimum.reduceat(np.where(is_best, np.arange(len(iou)), len(iou)), first_pair)
-    known = first_best < len(iou)  # not where the IoU is NaN
-    best_truth[some[known]] = pair_truth[first_best[known]]
-    return best_iou, best_truth
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of boxes [P,4], row by row; in the order of operations of the Python evaluator, to the last bit."""
-    width = np.maximum(np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0]) + 1.0, 0.0)
-    height = np.maximum(np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1]) + 1.0, 0.0)
-    intersection = width * height
-    area_a = (a[:, 2] - a[:, 0] + 1.0) * (a[:, 3] - a[:, 1] + 1.0)
-    area_b = (b[:, 2] - b[:, 0] + 1.0) * (b[:, 3] - b[:, 1] + 1.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return intersection / (area_a + area_b - intersection)
 
 
 def _class_result(

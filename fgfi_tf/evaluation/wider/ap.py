@@ -70,12 +70,14 @@ class Evaluation(Result):
     def measures(self) -> tuple[Measure, ...]:
         """AP of each setting."""
         values = {("", name): one.ap if one.faces else None for name, one in self.settings.items()}
-        return (Measure("average precision", values, published=True),)
+        return (Measure("AP at IoU 0.5", values, published=True),)
 
     def curves(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-        """Recall and precision at the thousand thresholds."""
+        """At the thousand thresholds."""
         return {
-            ("face", name): (one.recall, one.precision) for name, one in self.settings.items() if one.faces
+            ("face", name): (one.recall, np.maximum.accumulate(one.precision[::-1])[::-1])
+            for name, one in self.settings.items()
+            if one.faces
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -103,7 +105,7 @@ def evaluate(detections: Boxes, faces: Boxes) -> Evaluation:
     """
     detections, faces = detections.select(faces.image_ids, allow_missing=True).by_image(), faces.by_image()
     steps = _threshold_of_each(detections)
-    best, iou = _best_faces(detections, faces)
+    iou, best = matching.best_overlaps(detections.image, detections.boxes, faces.image, faces.boxes, side=1.0)
     labelled = np.isin(detections.image, faces.image)  # [D], in an image with faces
     results = {}
     for setting, counts in counted_faces(faces).items():
@@ -137,29 +139,6 @@ def _threshold_of_each(detections: Boxes) -> np.ndarray:
         reached[start:end] = np.maximum.accumulate(scaled[start:end][::-1])[::-1]
     # The first of the falling thresholds that is not above the score.
     return N_THRESHOLDS - np.searchsorted(thresholds[::-1], reached, side="right")
-
-
-def _best_faces(detections: Boxes, faces: Boxes) -> tuple[np.ndarray, np.ndarray]:
-    """For each detection the row of its best face (the first on a tie) and their IoU, -1 without faces."""
-    best, iou = np.zeros(len(detections.image), np.int64), np.full(len(detections.image), -1.0)
-    of_image = {int(faces.image[start]): (start, end) for start, end in _runs(faces.image)}
-    for start, end in _runs(detections.image):
-        first, last = of_image.get(int(detections.image[start]), (0, 0))
-        if last > first:
-            overlaps = _iou(detections.boxes[start:end], faces.boxes[first:last])  # d x f
-            rows = overlaps.argmax(axis=1)
-            best[start:end] = first + rows
-            iou[start:end] = overlaps[np.arange(end - start), rows]
-    return best, iou
-
-
-def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """float64 [d, f]: of boxes (x, y, x + w, y + h), with + 1 on every side."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.maximum(high - low + 1.0, 0.0).prod(axis=2)
-    areas = matching.areas(first, 1.0)[:, None] + matching.areas(second, 1.0)[None]
-    return shared / (areas - shared)
 
 
 def _runs(image: np.ndarray) -> Iterator[tuple[int, int]]:
