@@ -131,7 +131,7 @@ def _read_files(
 def _parse(
     contents: list[bytes], fields: int, class_names: tuple[str, ...] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """File index [N], class name as bytes [N] and the numbers [N, fields - 1] of all lines; None if one is bad."""
+    """File index [N], class name as bytes [N], numbers [N, fields - 1] of all lines; None if one is wrong."""
     # trailing blanks: a window of _NAME_WIDTH bytes from any token stays inside the text
     text = np.frombuffer(b"\n".join([*contents, b" " * _NAME_WIDTH + b"\n"]), np.uint8)
     blank = text <= ord(" ")
