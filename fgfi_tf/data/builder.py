@@ -157,8 +157,8 @@ def prepare(
         dataset: what is read.
         frames: its pictures and labels.
         split: a name for them.
-        folder: where the records go. Those of another state of the raw files (other names, sizes or times)
-            are never used.
+        folder: where the records go. Those of other labels or another state of the pictures (names, sizes
+            or times) are never used.
         progress: show progress bars on stderr while writing.
         max_megapixels: larger pictures are refused, before they are decoded.
 

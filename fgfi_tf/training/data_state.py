@@ -56,8 +56,8 @@ def check(
         writes: False for the workers that own no files.
 
     Raises:
-        UserError: the classes to learn are others, or the data is not what the run was trained on, naming what
-            differs.
+        UserError: the classes to learn are others, or the data is not what the run was trained on, naming
+            what differs.
     """
     card = ModelCard.read(folder / FOLDER)
     if card is not None and card.class_names != dataset.learnt_names:

@@ -83,11 +83,12 @@ def test_sizes_at_the_network_input():
 
 
 def test_the_suggested_size():
-    """Pictures of 300 x 600; nine objects 48 long, one 6 long: 90 % reach a cell of 16 at a third of the size."""
+    """Pictures of 300 x 600; nine objects 48 long, one 6 long: 90 % reach 16 at a third of that size."""
     images = np.tile([300, 600], (10, 1))
     sizes = np.array([[10.0, 48]] * 9 + [[3, 6]])
     size, reached = inspection.suggested_size(Objects(np.zeros(10, int), sizes, images), images, 16)
-    # the 10 % quantile lies between 6 and 48, nine tenths of the way: 43.8; 16 / 43.8 of 300 x 600 is 109.6 x 219.2
+    # the 10 % quantile lies between 6 and 48, nine tenths of the way: 43.8;
+    # 16 / 43.8 of 300 x 600 is 109.6 x 219.2
     assert size == (128, 224) and reached == 0.9
     small = Objects(np.zeros(10, int), sizes / 10, images)
     assert inspection.suggested_size(small, images, 16) == ((320, 608), 0.0)  # not above the pictures
