@@ -144,9 +144,10 @@ def _parse(
         return None
     starts, ends = starts[::fields], ends[::fields]  # [N], of the class names
 
-    window = starts[:, None] + np.arange(_NAME_WIDTH)  # N x 16
+    width = min(int((ends - starts).max(initial=1)), _NAME_WIDTH)
+    window = starts[:, None] + np.arange(width)  # N x width
     inside = window < ends[:, None]
-    name = np.ascontiguousarray(np.where(inside, text[window], 0)).view(f"S{_NAME_WIDTH}").reshape(-1)  # N
+    name = np.ascontiguousarray(np.where(inside, text[window], 0)).view(f"S{width}").reshape(-1)  # N
 
     numbers = text.copy()
     numbers[window[inside]] = ord(" ")
