@@ -23,7 +23,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from fgfi_tf.data.dataset import Dataset, Frame, first_of
-from fgfi_tf.data.edges import cut_to_image
+from fgfi_tf.data.edges import boxes_in_image
 from fgfi_tf.data.images import MAX_MEGAPIXELS, encoded_image
 from fgfi_tf.data.records import RawSplit, Sample, is_prepared, prepare_records, progress_bar, quiet_tfds
 from fgfi_tf.errors import Problems, UserError
@@ -99,7 +99,9 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for key, frame in enumerate(bar):
             with problems.collect():
                 image, size = encoded_image(frame.image_path, config.max_megapixels)
-                boxes = self._boxes(frame, size)
+                boxes, cut = boxes_in_image(frame, size)
+                if cut:
+                    self.cut[frame.image_id] = cut
                 sizes.append(list(map(int, size)))
                 yield key, self._example(frame, image, size, boxes, index)
         problems.raise_any()
@@ -123,25 +125,6 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 },
             },
         }
-
-    def _boxes(self, frame: Frame, size: tuple[int, int]) -> np.ndarray:
-        """A frame's boxes, cut to the picture; labels that give a size must give the upright picture's own.
-
-        Those that give the size before the EXIF orientation are refused: nothing tells whether their boxes
-        were drawn on the picture as it is stored or as it is shown.
-        """
-        said = frame.image_size
-        if said is not None and tuple(said) != tuple(size):
-            swapped = tuple(said) == tuple(size)[::-1]
-            hint = "; where EXIF turns a picture, the upright one counts, for boxes too" if swapped else ""
-            raise UserError(
-                f"{frame.label_path}: says {said[1]} x {said[0]}, "
-                f"but {frame.image_path} is {size[1]} x {size[0]}{hint}"
-            )
-        boxes, count = cut_to_image(frame.boxes, size, frame.label_path)
-        if count:
-            self.cut[frame.image_id] = count
-        return boxes
 
     def summary(self) -> str:
         """What was put right in the labels of the frames that this builder has written, "" where nothing."""
@@ -174,8 +157,8 @@ def prepare(
         dataset: what is read.
         frames: its pictures and labels.
         split: a name for them.
-        folder: where the records go. Those of another state of the raw files (other names, sizes or times)
-            are never used.
+        folder: where the records go. Those of other labels or another state of the pictures (names, sizes
+            or times) are never used.
         progress: show progress bars on stderr while writing.
         max_megapixels: larger pictures are refused, before they are decoded.
 
@@ -213,18 +196,15 @@ def vocabulary(frames: Sequence[Frame]) -> tuple[str, ...]:
 
 
 def fingerprint(title: str, frames: Sequence[Frame]) -> str:
-    """12 hex digits over a title, and each frame's id and the name, size and time of its files."""
-    states: dict[Path, str] = {}
+    """12 hex digits over a title, the name, size and time of each picture file, and the labels themselves."""
     digest = hashlib.sha256(f"{title}\n".encode())
     for frame in frames:
-        digest.update(f"{frame.image_id}\n".encode())
-        for path in (frame.image_path, frame.label_path):
-            if path is None:
-                continue
-            if path not in states:
-                state = path.stat()
-                states[path] = f"{path.parent.name}/{path.name} {state.st_size} {state.st_mtime_ns}\n"
-            digest.update(states[path].encode())
+        path, state = frame.image_path, frame.image_path.stat()
+        names = "\n".join(frame.names)
+        digest.update(f"{frame.image_id}\n{path.parent.name}/{path.name} {state.st_size} ".encode())
+        digest.update(f"{state.st_mtime_ns}\n{frame.image_size}\n{names}\n".encode())
+        for column in (frame.boxes, frame.ignore, *map(np.asarray, frame.attributes.values())):
+            digest.update(np.ascontiguousarray(column).tobytes())
     return digest.hexdigest()[:12]
 
 

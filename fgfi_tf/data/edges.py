@@ -6,11 +6,33 @@ from pathlib import Path
 
 import numpy as np
 
+from fgfi_tf.data.dataset import Frame
 from fgfi_tf.errors import UserError
 
 #: So far a box of a label may reach over the edge of its image: by a pixel (real KITTI labels do by 0.52, in
 #: frame 006828, and tools that count from 0 or from 1 when they should not by 1), or this share of the side.
 BORDER_PIXELS, BORDER_SHARE = 1.0, 0.01
+
+
+def boxes_in_image(frame: Frame, image_size: tuple[int, int]) -> tuple[np.ndarray, int]:
+    """A frame's boxes, cut to its picture, and how many were cut: see :func:`cut_to_image`.
+
+    Labels that give a size must give the upright picture's own. Those that give the size before the EXIF
+    orientation are refused: nothing tells whether their boxes were drawn on the picture as it is stored or as
+    it is shown.
+
+    Raises:
+        UserError: another size, or as :func:`cut_to_image`.
+    """
+    said = frame.image_size
+    if said is not None and tuple(said) != tuple(image_size):
+        swapped = tuple(said) == tuple(image_size)[::-1]
+        hint = "; where EXIF turns a picture, the upright one counts, for boxes too" if swapped else ""
+        raise UserError(
+            f"{frame.label_path}: says {said[1]} x {said[0]}, "
+            f"but {frame.image_path} is {image_size[1]} x {image_size[0]}{hint}"
+        )
+    return cut_to_image(frame.boxes, image_size, frame.label_path)
 
 
 def cut_to_image(boxes: np.ndarray, image_size: tuple[int, int], path: Path | None) -> tuple[np.ndarray, int]:

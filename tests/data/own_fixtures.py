@@ -9,8 +9,8 @@ from PIL import Image
 from fgfi_tf.data import registry
 
 XML = """<annotation>{size}{objects}</annotation>"""
-OBJECT = """<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>
-</object>"""
+OBJECT = """<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin>
+<xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"""
 
 
 def picture(path: Path, width: int = 40, height: int = 20, seed: int = 0) -> Path:
@@ -38,7 +38,7 @@ def text(path: Path, *lines: str) -> Path:
 
 
 def coco(path: Path, names, annotations, categories=((7, "helmet"), (90, "vest")), **changes) -> Path:
-    """``names``: files of 40 x 20 pictures, their ids 100, 101 ...; ``annotations``: (image, category, bbox)."""
+    """``names``: files of 40 x 20 pictures, ids 100, 101 ...; ``annotations``: (image, category, bbox)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     found = {
         "images": [{"id": 100 + i, "file_name": n, "width": 40, "height": 20} for i, n in enumerate(names)],

@@ -1,5 +1,7 @@
 """Class names as data: what is learnt, merged, ignored and refused, for every dataset."""
 
+import os
+
 import pytest
 from own_fixtures import open_split, picture, text, xml
 from test_kitti_builder import CAR, make_raw
@@ -140,3 +142,16 @@ def test_another_split_of_the_same_detector(tmp_path, caplog):
     assert val.learnt_names == train.learnt_names and val.class_names == ("helmet", "Vest", "dog")
     assert val.labels()[0]["ignore"].tolist() == [True] and "folder/val: objects of classes" in caplog.text
     assert [frame["image_id"] for frame in train.labels()] == ["train/a", "train/b"]
+
+
+def test_labels_edited_in_place_are_other_records(tmp_path):
+    """Of the same length, under the same time: the records are of the labels themselves."""
+    root = make_raw(tmp_path)
+    path = root / "training/label_2/f3.txt"
+    open_split("kitti", root, "train")
+    state = path.stat()
+    path.write_text(path.read_text().replace("Car", "Bar"))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    data = open_split("kitti", root, "train")
+    assert data.sample(0)["classes"].numpy().tolist() == data.labels()[0]["classes"].tolist() == [9, 3, 8]
+    assert data.class_names[9] == "Bar"

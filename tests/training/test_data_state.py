@@ -14,7 +14,10 @@ from voc_fixtures import write_devkit
 
 from fgfi_tf.data import registry
 from fgfi_tf.errors import UserError
+from fgfi_tf.models.card import ModelCard
 from fgfi_tf.training import data_state, run
+from fgfi_tf.training.checkpoints import FOLDER
+from fgfi_tf.training.run_log import RunLog
 
 
 @pytest.fixture(name="data")
@@ -128,3 +131,13 @@ def test_malformed_state_is_one_clear_line(tmp_path):
         UserError, match=r"data.tsv cannot be read: .*; delete it to go on without a comparison"
     ):
         data_state.read(tmp_path / "data.tsv")
+
+
+def test_other_classes_than_the_runs_are_refused(experiment, data, tmp_path):
+    config = experiment(data_dir=str(data), output_dir=str(tmp_path / "run"))
+    ModelCard("tiny", (64, 96), ("Car", "Pedestrian")).write(tmp_path / "run" / FOLDER)
+    dataset = registry.open_split("kitti", data, "train", progress=False)
+    with pytest.raises(
+        UserError, match="learns Car, Pedestrian, kitti/train now gives Car, Pedestrian, Cyclist: "
+    ):
+        data_state.check(config, tmp_path / "run", dataset, RunLog(None), writes=True)

@@ -1,0 +1,152 @@
+"""What a data set holds, picture by picture: what trainings fail of, found before one is started.
+
+Every picture is read once as training would read it, and every box is checked as preparation checks it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from fgfi_tf.data.classes import ClassTable
+from fgfi_tf.data.dataset import Frame
+from fgfi_tf.data.edges import boxes_in_image
+from fgfi_tf.data.images import encoded_image
+from fgfi_tf.errors import UserError
+
+#: The share of the objects that a suggested input size makes as long as a cell of the feature map.
+SHARE = 0.9
+#: Pixels of the largest suggested input; more is a user's choice.
+LARGEST_INPUT = 1_000_000
+_MULTIPLE = 32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inspected:
+    """One picture.
+
+    Attributes:
+        frame: as the reader gave it.
+        size: (H, W) of the upright picture; None where it cannot be read.
+        digest: of the file's content, "" where it cannot be read.
+        cut: boxes that reach over the edge.
+        problem: why the picture or a box is refused, "" where they are not.
+    """
+
+    frame: Frame
+    size: tuple[int, int] | None = None
+    digest: str = ""
+    cut: int = 0
+    problem: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Objects:
+    """The learnt objects of a split, of pictures without a problem: columns of N rows.
+
+    Attributes:
+        classes: int [N] into the learnt names.
+        sizes: float64 [N,2], (height, width) in pixels of the picture.
+        images: int [N,2], (H, W) of the picture.
+    """
+
+    classes: np.ndarray
+    sizes: np.ndarray
+    images: np.ndarray
+
+    def at_input(self, input_size: tuple[int, int], keep_aspect_ratio: bool) -> np.ndarray:
+        """(height, width) [N,2] in pixels of a network input.
+
+        Args:
+            input_size: (H, W), or (short side, largest long side or 0) where pictures keep their shape.
+            keep_aspect_ratio: whether they do.
+        """
+        if not keep_aspect_ratio:
+            return self.sizes * np.array(input_size) / self.images
+        short, cap = input_size
+        scale = short / self.images.min(axis=1)
+        if cap:
+            scale = np.minimum(scale, cap / self.images.max(axis=1))
+        return self.sizes * scale[:, None]
+
+
+def inspect(
+    frames: Sequence[Frame], max_megapixels: float, description: str, progress: bool = True
+) -> list[Inspected]:
+    """Reads every picture and checks its boxes, in the order of the frames, with a progress bar."""
+
+    def look(frame: Frame) -> Inspected:
+        digest = ""
+        try:
+            digest = hashlib.blake2b(Path(frame.image_path).read_bytes(), digest_size=16).hexdigest()
+            _, size = encoded_image(frame.image_path, max_megapixels)
+        except (UserError, OSError) as error:
+            return Inspected(frame, digest=digest, problem=str(error))
+        try:
+            _, cut = boxes_in_image(frame, size)
+        except UserError as error:
+            return Inspected(frame, tuple(size), digest, problem=str(error))
+        return Inspected(frame, tuple(size), digest, cut)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(look, frames)
+        return list(tqdm(found, desc=description, total=len(frames), unit="image", disable=not progress))
+
+
+def objects_of(found: Sequence[Inspected], table: ClassTable) -> Objects:
+    """The learnt objects, each with the size of its picture."""
+    classes, sizes, images = [np.zeros(0, np.int64)], [np.zeros((0, 2))], [np.zeros((0, 2), np.int64)]
+    for one in found:
+        if one.problem:
+            continue
+        index = table.indices(one.frame.names)
+        learnt = (index < len(table.learnt)) & ~one.frame.ignore
+        boxes = one.frame.boxes[learnt]
+        classes.append(index[learnt])
+        sizes.append((boxes[:, 2:] - boxes[:, :2] + 1)[:, ::-1])
+        images.append(np.tile(one.size, (len(boxes), 1)))
+    return Objects(np.concatenate(classes), np.concatenate(sizes), np.concatenate(images))
+
+
+def duplicates(splits: Mapping[str, Sequence[Inspected]]) -> list[tuple[str, ...]]:
+    """Pictures of the same content, each group as ``split: image id``; those of several splits come first."""
+    by_digest: dict[str, list[tuple[str, str]]] = {}
+    for split, found in splits.items():
+        for one in found:
+            if one.digest:
+                by_digest.setdefault(one.digest, []).append((split, one.frame.image_id))
+    groups = [group for group in by_digest.values() if len(group) > 1]
+    groups.sort(key=lambda group: len({split for split, _ in group}) == 1)
+    return [tuple(f"{split}: {image_id}" for split, image_id in group) for group in groups]
+
+
+def between_splits(group: Sequence[str]) -> bool:
+    """Whether a group of :func:`duplicates` has pictures of several splits."""
+    return len({name.split(": ")[0] for name in group}) > 1
+
+
+def suggested_size(objects: Objects, images: np.ndarray, cell: int) -> tuple[tuple[int, int], float]:
+    """An input size for pictures that are resized to one shape, and the share of objects that it is fit for.
+
+    The smallest of the pictures' usual shape at which ``SHARE`` of the objects are, on their longer side, a
+    cell of the feature map or more; not above the usual picture or ``LARGEST_INPUT`` pixels.
+
+    Args:
+        objects: those to detect.
+        images: int [M,2], (H, W) of the pictures, at least one.
+        cell: stride of the feature map in pixels of the input.
+    """
+    usual = np.median(images, axis=0)
+    longer = (objects.sizes * usual / objects.images).max(axis=1)  # N, in a picture of the usual size
+    wanted = cell / np.quantile(longer, 1 - SHARE) if len(longer) else 1.0
+    scale = min(wanted, 1.0, math.sqrt(LARGEST_INPUT / usual.prod()))
+    size = tuple(max(_MULTIPLE, math.ceil(side * scale / _MULTIPLE) * _MULTIPLE) for side in usual)
+    reached = objects.at_input(size, False).max(axis=1) >= cell
+    return size, float(reached.mean()) if len(reached) else 1.0

@@ -1,0 +1,299 @@
+"""``scripts/inspect_data.py``: flags, what the splits of a data set hold, the page that shows it."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fgfi_tf.data import inspection, splits
+from fgfi_tf.data import registry as datasets
+from fgfi_tf.data.classes import ClassTable, listed, parse, resolve
+from fgfi_tf.data.dataset import Frame, first_of
+from fgfi_tf.data.images import MAX_MEGAPIXELS, read_for_report
+from fgfi_tf.data.inspection import Inspected, Objects
+from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation.report import to_markdown, write
+from fgfi_tf.evaluation.report_data import Bars, Figure, Gallery, Picture, ReportData, Row, Section, Table
+from fgfi_tf.models import registry
+from fgfi_tf.paths import user_path
+from fgfi_tf.training.config import option, parse_size
+
+_DATA, _INPUT = "Data", "Network input"
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_LISTED = 20
+_SIDE = 640  # pixels of the longer side of a drawn picture
+
+
+@dataclasses.dataclass(frozen=True)
+class InspectConfig:
+    """Options of an inspection; those of the data are train.py's."""
+
+    dataset: str = option("folder", _DATA, "Dataset to inspect.", names=datasets.names)
+    data_dir: str = option("", _DATA, "Folder of the raw dataset; may also stand without --data_dir=.")
+    train_split: str = option("train", _DATA, "As of train.py; folders with splits of their own show all.")
+    val_split: str = option("val", _DATA, "As of train.py; folders with splits of their own show all.")
+    classes: str = option("", _DATA, "Classes to learn, merge and ignore, as train.py takes them.")
+    val_fraction: float = option(splits.VAL_FRACTION, _DATA, "Share that is val where there are no splits.")
+    max_megapixels: float = option(MAX_MEGAPIXELS, _DATA, "Larger pictures are told as broken.")
+    model: str = option("shuffledet_0.5x", _INPUT, "Detector that the sizes are for.", names=registry.names)
+    input_size: str = option("", _INPUT, "Network input, as of train.py (empty: what is suggested).")
+    stride: int = option(16, _INPUT, "Pixels of the input between two cells of the detector's feature map.")
+    output_dir: str = option("", "Page", "Folder for the page: index.html, report.md, figures, pictures.")
+    pictures: int = option(12, "Page", "Pictures drawn of each split, those with most objects first.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A data set that was looked at, by the names of its splits."""
+
+    splits: Mapping[str, Sequence[Inspected]]
+    table: ClassTable
+    objects: Mapping[str, Objects]
+    problems: Sequence[str]
+
+
+def run(config: InspectConfig, progress: bool = True) -> int:
+    """Prints what a data set holds, writes the page where asked for; 1 where something is broken.
+
+    Raises:
+        UserError: no folder, or no split of it can be read.
+    """
+    if not config.data_dir:
+        raise UserError("--data_dir is missing: the folder of the pictures and labels")
+    found = look(config, progress)
+    data = report(config, found)
+    shown = dataclasses.replace(data, sections=tuple(map(_printed, data.sections)))
+    print(to_markdown(shown))
+    if config.output_dir:
+        print(f"page: {write(data, config.output_dir)}")
+    return 1 if found.problems else 0
+
+
+def look(config: InspectConfig, progress: bool) -> Found:
+    """Reads every split. Raises UserError where none can be."""
+    dataset, root = datasets.entry(config.dataset), user_path(config.data_dir)
+    frames: dict[str, list[Frame]] = {}
+    problems: list[str] = []
+    for split in _split_names(config, dataset, root):
+        try:
+            frames[split] = splits.frames_of(dataset, root, split, config.val_fraction, {})
+        except UserError as error:
+            problems += [f"{split}: {line}" for line in str(error).splitlines()]
+    if not frames:
+        raise UserError("\n".join(problems))
+    counts = collections.Counter(name for found in frames.values() for frame in found for name in frame.names)
+    table = resolve(parse(config.classes), counts, dataset.class_names, dataset.ignored_names, str(root))
+    looked = {
+        split: inspection.inspect(found, config.max_megapixels, f"reading {split}", progress)
+        for split, found in frames.items()
+    }
+    objects = {split: inspection.objects_of(found, table) for split, found in looked.items()}
+    problems += [f"{split}: {one.problem}" for split, found in looked.items() for one in found if one.problem]
+    return Found(looked, table, objects, problems)
+
+
+def _split_names(config: InspectConfig, dataset, root: Path) -> list[str]:
+    own = dataset.splits(root)
+    return own if own is not None and len(own) > 1 else [config.train_split, config.val_split]
+
+
+def report(config: InspectConfig, found: Found) -> ReportData:
+    """What was found as sections of a page."""
+    sizes = np.array([one.size for looked in found.splits.values() for one in looked if one.size is not None])
+    every = _joined(found.objects.values())
+    facts = [("pictures", str(sum(map(len, found.splits.values())))), ("objects", str(len(every.classes)))]
+    facts += [("classes", str(len(found.table.learnt)))]
+    findings = []
+    sections = []
+    if len(sizes):
+        keeps = bool(getattr(registry.detector_class(config.model), "keeps_shape", False))
+        suggested, reached = inspection.suggested_size(every, sizes, config.stride)
+        size = parse_size("input_size", config.input_size) if config.input_size else suggested
+        if keeps and not config.input_size:
+            size = (min(suggested), max(suggested))
+        flag = f"--input_size={size[0]}x{size[1]}"
+        if not config.input_size:
+            findings.append(
+                f"{flag}: the smallest at which most objects are as long as a cell of the feature map, "
+                f"{config.stride} pixels ({reached:.0%} of them are)."
+            )
+        facts.append(("network input", f"{size[0]}x{size[1]}"))
+        at_input = every.at_input(size, keeps)
+        small = (at_input.max(axis=1) < config.stride).sum()
+        if small:
+            findings.append(
+                f"At {flag}, {small} of {len(at_input)} objects ({small / len(at_input):.0%}) are smaller "
+                "than a cell of the feature map on both sides: too small for a detector of stride "
+                f"{config.stride}."
+            )
+        sections.append(_size_section(found, every, at_input, sizes, flag))
+    groups = inspection.duplicates(found.splits)
+    sections.append(_problem_section(found, groups))
+    sections += [_pictures(config, split, looked, found.table) for split, looked in found.splits.items()]
+    between = sum(map(inspection.between_splits, groups))
+    if between:
+        findings.append(f"In several splits: {_number(between, 'picture')}; results on them mean nothing.")
+    if found.problems:
+        findings.append(f"A training stops at {_number(len(found.problems), 'problem')}; see below.")
+    cut = sum(one.cut for looked in found.splits.values() for one in looked)
+    if cut:
+        findings.append(f"Over the edge of their picture, and cut: {_number(cut, 'box', 'boxes')}.")
+    if found.table.unknown:
+        findings.append(f"Classes that are not learnt without --classes: {listed(found.table.unknown)}.")
+    heads = [Table("", (), tuple(Row(text, ()) for text in findings))] if findings else []
+    sections.insert(0, Section("Overview", (*heads, _class_table(found))))
+    numbers = {"facts": dict(facts), "findings": findings, "problems": list(found.problems)}
+    numbers["duplicates"] = [list(group) for group in groups]
+    title = f"{Path(config.data_dir).resolve().name}, --dataset={config.dataset}"
+    return ReportData(title, "What the data holds.", tuple(facts), tuple(sections), numbers)
+
+
+def _class_table(found: Found) -> Table:
+    """Objects and pictures of each class in each split; ignored classes behind the learnt ones."""
+    rows = []
+    names, index = found.table.names, found.table.index
+    for place, name in enumerate(names):
+        values: list[int] = []
+        for looked in found.splits.values():
+            per_picture = [sum(index[n.lower()] == place for n in one.frame.names) for one in looked]
+            values += [sum(per_picture), sum(map(bool, per_picture))]
+        learnt = place < len(found.table.learnt)
+        if learnt or any(values):
+            rows.append(
+                Row(name if learnt else f"{name} (ignored)", tuple(values), "" if learnt else "muted")
+            )
+    empty = [(0, sum(not one.frame.names for one in looked)) for looked in found.splits.values()]
+    rows.append(Row("no object", tuple(value for pair in empty for value in pair), "muted"))
+    totals = [(sum(len(o.frame.names) for o in looked), len(looked)) for looked in found.splits.values()]
+    rows.append(Row("all", tuple(value for pair in totals for value in pair), "total"))
+    groups = tuple((split, 2) for split in found.splits)
+    return Table("Objects by class and split", ("objects", "pictures") * len(groups), tuple(rows), groups)
+
+
+def _number(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def _size_section(
+    found: Found, every: Objects, at_input: np.ndarray, sizes: np.ndarray, flag: str
+) -> Section:
+    columns = tuple(f"{share:.0%}" for share in _QUANTILES)
+
+    def row(name: str, values: np.ndarray) -> Row:
+        none = (None,) * len(_QUANTILES)
+        return Row(name, tuple(map(float, np.quantile(values, _QUANTILES))) if len(values) else none)
+
+    shape = [
+        row("width", sizes[:, 1]),
+        row("height", sizes[:, 0]),
+        row("width / height", sizes[:, 1] / sizes[:, 0]),
+    ]
+    areas = np.sqrt(at_input.prod(axis=1))
+    rows = [row(name, areas[every.classes == place]) for place, name in enumerate(found.table.learnt)]
+    edges = (0, 8, 16, 32, 64, 128, np.inf)
+    names = ("under 8", "8 to 16", "16 to 32", "32 to 64", "64 to 128", "128 and more")
+    colors = ("#b4432f", "#d97a1f", "#8a8f98", "#4d9db8", "#3465a4", "#2f8f6b")
+    per_class = [
+        np.histogram(areas[every.classes == place], edges)[0] for place in range(len(found.table.learnt))
+    ]
+    series = tuple(
+        (name, color, tuple(float(counts[i] / max(1, counts.sum())) for counts in per_class))
+        for i, (name, color) in enumerate(zip(names, colors, strict=True))
+    )
+    categories = tuple(
+        f"{name} ({counts.sum()})" for name, counts in zip(found.table.learnt, per_class, strict=True)
+    )
+    bars = Bars(f"square root of the area at {flag}, pixels", categories, series, "share of the objects")
+    note = "Quantiles: 5% of the values are below the first column."
+    return Section(
+        "Sizes",
+        (
+            Table("Pictures, in pixels", columns, tuple(shape), note=note),
+            Table(f"Objects at {flag}: square root of the area in pixels", columns, tuple(rows)),
+            Figure("object_sizes", "", (bars,), columns=1),
+        ),
+    )
+
+
+def _problem_section(found: Found, groups: Sequence[Sequence[str]]) -> Section:
+    problems = [Row(problem, ()) for problem in found.problems[:_LISTED]]
+    same = [Row(" = ".join(group[:4]), ()) for group in groups[:_LISTED]]
+    parts = []
+    if problems:
+        parts.append(Table(f"What stops a training: {len(found.problems)}", (), tuple(problems)))
+    if same:
+        parts.append(Table(f"Pictures of the same content: {len(groups)}", (), tuple(same)))
+    notes = [
+        f"{split}: {note} ({len(ids)}: {first_of(ids)})."
+        for split, looked in found.splits.items()
+        for note, ids in _notes(looked).items()
+    ]
+    text = " ".join(notes) or (
+        "" if parts else "None: every picture can be read, every box lies in its picture."
+    )
+    return Section("Problems", tuple(parts), text)
+
+
+def _notes(looked: Sequence[Inspected]) -> dict[str, list[str]]:
+    notes: dict[str, list[str]] = {}
+    for one in looked:
+        for note in [*one.frame.notes, *["boxes over the edge, cut"] * one.cut]:
+            notes.setdefault(note, []).append(one.frame.image_id)
+    return notes
+
+
+def _pictures(config: InspectConfig, split: str, looked: Sequence[Inspected], table: ClassTable) -> Section:
+    from fgfi_tf.drawing import draw_boxes
+
+    readable = [one for one in looked if one.size is not None]
+    chosen = sorted(readable, key=lambda one: (-len(one.frame.names), one.frame.image_id))
+    chosen = [*chosen[: config.pictures // 2], *_spread(chosen[config.pictures // 2 :], config.pictures // 2)]
+    pictures = []
+    for number, one in enumerate(chosen):
+        image = read_for_report(one.frame.image_path)
+        scale = _SIDE / max(image.shape[:2])
+        image = _resized(image, scale)
+        index = table.indices(one.frame.names)
+        labels = [
+            table.names[i] if i < len(table.learnt) and not ignored else f"{name} (ignored)"
+            for i, name, ignored in zip(index, one.frame.names, one.frame.ignore, strict=True)
+        ]
+        boxes = (one.frame.boxes + [0, 0, 1, 1]) * scale - [0, 0, 1, 1]
+        caption = f"{one.frame.image_id}, {one.size[1]} x {one.size[0]}, {len(labels)} objects"
+        pictures.append(Picture(f"{_file_name(split)}_{number}", caption, draw_boxes(image, boxes, labels)))
+    note = "Those with most objects, then some of the others."
+    return Section(f"Pictures of {split}", (Gallery("", tuple(pictures), note, columns=3),))
+
+
+def _spread(found: Sequence[Inspected], count: int) -> list[Inspected]:
+    places = np.unique(np.linspace(0, len(found) - 1, count).astype(int)) if found and count else []
+    return [found[place] for place in places]
+
+
+def _resized(image: np.ndarray, scale: float) -> np.ndarray:
+    from PIL import Image
+
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _file_name(split: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in split)
+
+
+def _joined(parts: Sequence[Objects]) -> Objects:
+    parts = list(parts)
+    return Objects(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("classes", "sizes", "images"))
+    )
+
+
+def _printed(section: Section) -> Section:
+    """A section without figures and pictures, for a terminal."""
+    return dataclasses.replace(
+        section, parts=tuple(part for part in section.parts if isinstance(part, Table))
+    )

@@ -1,0 +1,97 @@
+"""``scripts/inspect_data.py``: what it says of a small folder, worked out by hand."""
+
+import json
+import shutil
+
+import inspect_data
+import numpy as np
+import pytest
+from own_fixtures import picture, xml
+
+from fgfi_tf.data import inspection
+from fgfi_tf.data.inspection import Objects
+from fgfi_tf.errors import UserError
+from fgfi_tf.training import inspect_command
+from fgfi_tf.training.inspect_command import InspectConfig
+
+
+@pytest.fixture(name="photos")
+def _photos(tmp_path):
+    """Pictures of 40 x 20; train holds a and b, valid c, which is a again."""
+    root = tmp_path / "photos"
+    for name, objects in {
+        "train/a": [("dog", 1, 1, 20, 10), ("Dog", 1, 1, 4, 2)],
+        "train/b": [("cat", 1, 1, 41, 20)],
+    }.items():
+        xml(picture(root / f"{name}.png").with_suffix(".xml"), *objects)
+    (root / "valid").mkdir()
+    for suffix in ("png", "xml"):
+        shutil.copy(root / f"train/a.{suffix}", root / f"valid/c.{suffix}")
+    return root
+
+
+def test_what_is_said_of_a_sound_folder(photos, tmp_path, capsys):
+    page = tmp_path / "page"
+    arguments = ["inspect_data.py", str(photos), f"--output_dir={page}", "--input_size=40x160"]
+    assert inspect_data.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "|  | train objects | train pictures | valid objects | valid pictures |" in out
+    assert "| cat | 1 | 1 | 0 | 0 |" in out and "| Dog | 2 | 1 | 2 | 1 |" in out
+    assert "| all | 3 | 2 | 2 | 1 |" in out
+    # 4 x 2 pixels become 16 wide and 4 high: as long as a cell; the others are larger
+    assert "smaller than a cell" not in out
+    assert "In several splits: 1 picture; results on them mean nothing." in out
+    assert "Over the edge of their picture, and cut: 1 box." in out
+    assert "train: train/a = valid: valid/c" in out
+    report = json.loads((page / "report.json").read_text())
+    assert report["duplicates"] == [["train: train/a", "valid: valid/c"]] and not report["problems"]
+    html = (page / "index.html").read_text()
+    assert html.count("<figure>") + html.count("<figure ") >= 4 and "valid/c, 40 x 20, 2 objects" in html
+    assert (page / "figures/object_sizes.png").stat().st_size > 5000
+    assert len(list((page / "pictures").iterdir())) == 3
+
+
+def test_what_stops_a_training_is_listed(photos, capsys):
+    (photos / "train/b.png").write_bytes((photos / "train/b.png").read_bytes()[:200])
+    xml(photos / "valid/c.xml", ("dog", 50, 1, 60, 9))
+    config = InspectConfig(data_dir=str(photos), input_size="20x40")
+    assert inspect_command.run(config, progress=False) == 1
+    out = capsys.readouterr().out
+    assert "A training stops at 2 problems; see below." in out
+    assert "b.png: the image is unreadable or truncated" in out
+    assert "valid: " in out and "c.xml: the box 49 0 59 8" in out and "is outside the image" in out
+    # at 20 x 40 the picture keeps its size: of 20 x 10 and 4 x 2 pixels the second is below a cell of 16
+    assert "At --input_size=20x40, 1 of 2 objects (50%) are smaller than a cell" in out.replace("\n", " ")
+
+
+def test_labels_that_cannot_be_read(photos, tmp_path, capsys):
+    (photos / "valid/c.xml").write_text("<annotation>")
+    assert inspect_command.run(InspectConfig(data_dir=str(photos)), progress=False) == 1
+    assert "c.xml: not a VOC annotation" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--data_dir is missing"):
+        inspect_command.run(InspectConfig())
+    with pytest.raises(UserError, match="there is no such folder"):
+        inspect_command.run(InspectConfig(data_dir=str(tmp_path / "nowhere")), progress=False)
+
+
+def test_sizes_at_the_network_input():
+    # a picture of 100 x 200 (h x w) and one of 400 x 200, an object of 10 x 20 in each
+    objects = Objects(np.zeros(2, int), np.array([[10.0, 20], [10, 20]]), np.array([[100, 200], [400, 200]]))
+    assert objects.at_input((50, 400), False).tolist() == [[5, 40], [1.25, 40]]
+    assert objects.at_input((50, 0), True).tolist() == [[5, 10], [2.5, 5]]
+    assert objects.at_input((50, 80), True).tolist() == [[4, 8], [2, 4]]  # the cap of 80: 80/200 and 80/400
+
+
+def test_the_suggested_size():
+    """Pictures of 300 x 600; nine objects 48 long, one 6 long: 90 % reach 16 at a third of that size."""
+    images = np.tile([300, 600], (10, 1))
+    sizes = np.array([[10.0, 48]] * 9 + [[3, 6]])
+    size, reached = inspection.suggested_size(Objects(np.zeros(10, int), sizes, images), images, 16)
+    # the 10 % quantile lies between 6 and 48, nine tenths of the way: 43.8;
+    # 16 / 43.8 of 300 x 600 is 109.6 x 219.2
+    assert size == (128, 224) and reached == 0.9
+    small = Objects(np.zeros(10, int), sizes / 10, images)
+    assert inspection.suggested_size(small, images, 16) == ((320, 608), 0.0)  # not above the pictures
+    large = np.tile([3000, 6000], (10, 1))
+    size, _ = inspection.suggested_size(Objects(np.zeros(10, int), sizes, large), large, 16)
+    assert size == (736, 1440)  # a million pixels, 707.1 x 1414.2, rounded up to 32
