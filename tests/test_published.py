@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fgfi_tf.data.augment import FILL, AugmentConfig
+from fgfi_tf.data import policies
+from fgfi_tf.data.augment import FILL, KittiAugmentation
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from fgfi_tf.models.faster_rcnn.head import BoxHead
@@ -42,9 +43,9 @@ SHUFFLEDET_RECIPE = {
     "decay_rate": 0.0005,
     "clip_norm": 0.0,
     "brightness": 50,
-    "contrast_range": (0.5, 1.5),
-    "saturation_range": (0.3, 1.7),
-    "drift_xy": (150, 100),
+    "contrast": "0.5,1.5",
+    "saturation": "0.3,1.7",
+    "drift": "150x100",
     "flip": 0.5,
     "psi": 0.5,
     "imitation_weight": 1.0,
@@ -105,8 +106,8 @@ def test_recipe_of_voc(name):
 
 
 def test_augmentation():
-    published = AugmentConfig(50, (0.5, 1.5), (0.3, 1.7), drift_x=150, drift_y=100, flip=0.5)
-    assert AugmentConfig() == published
+    published = KittiAugmentation(50, (0.5, 1.5), (0.3, 1.7), shift_x=150, shift_y=100, flip=0.5)
+    assert KittiAugmentation() == policies.augmentation("kitti") == published
     assert FILL == (123.68, 116.779, 103.939)
 
 

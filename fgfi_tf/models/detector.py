@@ -11,7 +11,7 @@ from collections.abc import Hashable
 import tensorflow as tf
 import tf_keras as keras
 
-from fgfi_tf.errors import UserError
+from fgfi_tf.data import policies
 from fgfi_tf.models.card import ModelCard
 
 Batch = dict[str, tf.Tensor]
@@ -23,16 +23,16 @@ class Detector(keras.Model):
 
     Attributes:
         class_names: the names of the classes it detects; a dataset's first classes.
-        box_resize: how the input pipeline resizes boxes, ``"edges"`` or ``"corners"``
-            (see ``fgfi_tf.data.sample``).
+        resize: the policy by which an image becomes the network input, and
+        augmentation: that by which training images are changed: names in ``fgfi_tf.data.policies``.
+        takes_any_size: takes network inputs of any size, which may change from batch to batch.
+        padding_color: RGB, 0..255, of what a resize policy adds to a picture.
         feature_channels: channels of each feature map to imitate.
         loss_names: the keys of ``detection_losses`` and ``regularization_losses``. Their means are
             then created before the training step is traced, which spares a second trace and is
             needed by replicas whose last batch is not full.
-        input_size: what ``--input_size`` says: (height, width) that every image is resized to, or
-            where ``keeps_shape`` (short side, largest long side or 0 for no limit).
-        keeps_shape: images keep their shape: those of a batch have one size, padded, and it
-            changes from batch to batch.
+        input_size: what ``--input_size`` says, and the resize policy understands: (height, width) of
+            the network input, or (short side, largest long side or 0 for no limit).
         user_options: arguments of the constructor that users may choose; each is a flag.
         default_input_size: of the published weights, with ``default_class_names`` and the name of
             their data set, ``default_dataset``: what a weight file without ``model.json`` is of.
@@ -42,11 +42,13 @@ class Detector(keras.Model):
     """
 
     class_names: tuple[str, ...] = ()
-    box_resize: str = "edges"
+    resize: str = "stretch"
+    augmentation: str = "kitti"
+    takes_any_size: bool = False
+    padding_color: tuple[float, float, float] = (0.0, 0.0, 0.0)
     feature_channels: tuple[int, ...] = ()
     loss_names: tuple[str, ...] = ()
     input_size: tuple[int, int]
-    keeps_shape: bool = False
     user_options: tuple[str, ...] = ()
     default_input_size: tuple[int, int] = (0, 0)
     default_class_names: tuple[str, ...] = ()
@@ -60,9 +62,10 @@ class Detector(keras.Model):
 
     @classmethod
     def check_input_size(cls, size: tuple[int, int]) -> None:
-        """Raises UserError, starting with the size, where this kind of detector cannot take it."""
-        if min(size) < 1:
-            raise UserError(f"{size[0]}x{size[1]}: height and width must be above 0")
+        """Raises UserError, starting with the size, where the network cannot take it.
+
+        What is no size for the resize policy is refused there.
+        """
 
     @property
     def preprocessing(self) -> Hashable:
@@ -92,18 +95,14 @@ class Detector(keras.Model):
         """Only the feature maps, in inference mode: all that is run of a teacher."""
         return self.call(inputs, training=False)["features"]
 
-    def inference_size(self, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(height, width) that an image of some height and width is resized to: int or int32."""
-        return self.input_size
-
-    def inference_scale(self, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-        """Network pixels per image pixel, float32 [2] (y, x), of such an image."""
-        size = tf.cast(tf.stack([height, width]), tf.float32)
-        return tf.cast(tf.stack(self.inference_size(height, width)), tf.float32) / size
-
     def prepare_images(self, batch: Batch) -> Batch:
-        """What every batch needs before ``preprocess``; runs in tf.data."""
-        return batch
+        """What every batch needs before ``preprocess``: paints the padding; runs in tf.data."""
+        if not policies.resize(self.resize).keep_aspect_ratio:
+            return batch
+        height, width = tf.unstack(tf.shape(batch["image"])[1:3])
+        inside = content_mask(batch["content_size"], height, width)[..., None]  # B x H x W x 1
+        image = tf.where(inside, tf.cast(batch["image"], tf.float32), tf.constant(self.padding_color))
+        return {**batch, "image": image}
 
     def prepare_batch(self, batch: Batch) -> Batch:
         """``prepare_images`` for training; may add targets, which depend on labels alone."""
@@ -169,3 +168,14 @@ class Detector(keras.Model):
     def imitation_options(self) -> dict[str, object]:
         """Arguments of ``ImitationLoss`` with which this student's adaptation starts and decays."""
         return {}
+
+
+def content_mask(content: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
+    """Which cells of a ``height`` x ``width`` grid hold picture: bool [B, height, width].
+
+    ``content``: (h, w) in cells of each picture, in its upper left corner, [B, 2].
+    """
+    content = tf.cast(content, tf.int32)
+    rows = tf.range(height)[None] < content[:, :1]  # B x height
+    columns = tf.range(width)[None] < content[:, 1:]  # B x width
+    return tf.logical_and(rows[:, :, None], columns[:, None, :])

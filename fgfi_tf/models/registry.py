@@ -12,6 +12,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fgfi_tf.data import policies
 from fgfi_tf.errors import UserError
 from fgfi_tf.models.card import ModelCard
 
@@ -87,7 +88,13 @@ def check_options(name: str, options: Mapping[str, object]) -> None:
 
 
 def build(
-    name: str, *, input_size: tuple[int, int], class_names: Sequence[str], dataset: str = "", **options
+    name: str,
+    *,
+    input_size: tuple[int, int],
+    class_names: Sequence[str],
+    dataset: str = "",
+    resize: str = "",
+    **options,
 ) -> Detector:
     """A detector with fresh weights.
 
@@ -96,6 +103,7 @@ def build(
         input_size: see ``Detector.input_size``.
         class_names: what it detects, in the order of the dataset's class indices.
         dataset: the data set it is for, for its card alone.
+        resize: the resize policy, where it is not to be the detector's own; an option of its card.
         options: what else the detector's constructor takes (``weight_decay``, its ``user_options``).
 
     Raises:
@@ -107,6 +115,9 @@ def build(
     make = functools.partial(_resolved(make), name) if isinstance(make, str) else make
     detector = make(input_size=input_size, class_names=class_names, **options)
     chosen = {key: options[key] for key in kind.user_options if key in options}
+    if resize:
+        policies.resize(resize)
+        detector.resize = chosen["resize"] = resize
     detector.card = ModelCard(name, input_size, class_names, chosen, dataset)
     return detector
 

@@ -37,6 +37,7 @@ def build_distiller(config: ExperimentConfig, class_names: Sequence[str]) -> Dis
         class_names=class_names,
         dataset=config.dataset,
         weight_decay=config.decay_rate,
+        resize=config.resize,
         **config.model_options,
     )
     if config.init_checkpoint:

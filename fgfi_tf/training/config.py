@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from fgfi_tf.data import policies
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.errors import UserError
@@ -55,7 +55,14 @@ class ExperimentConfig:
     input_size: str = _model(
         "384x1248",
         "ShuffleDet, alone or on a backbone: height x width of the network input, each divisible by 16. "
-        "Faster R-CNN: short side x largest long side (0: no limit), images keep their shape.",
+        "Faster R-CNN: short side x largest long side (0: no limit), the aspect ratio is kept.",
+    )
+    resize: str = _model(
+        "",
+        "How an image becomes the network input: stretch (to --input_size), letterbox (as large as fits into it, "
+        "padded) or shorter_side (to a length; --input_size is short side x largest long side). Empty: as the "
+        "detector says.",
+        names=policies.RESIZE.names,
     )
     width: float = _model(0.0, "Factor on every channel count of Faster R-CNN (0: the published 1).")
     roi_pooling: str = _model(
@@ -164,14 +171,19 @@ class ExperimentConfig:
     )
 
     augment: bool = _augmentation(True, "Augment training images.")
+    augmentation: str = _augmentation(
+        "", "How they are augmented. Empty: as the detector says.", names=policies.AUGMENTATION.names
+    )
     brightness: int = _augmentation(50, "Brightness changes by up to +- this, in 0..255.")
     contrast: str = _augmentation("0.5,1.5", "Range of the contrast factor.")
     saturation: str = _augmentation("0.3,1.7", "Range of the saturation factor.")
-    drift: str = _augmentation("150x100", "Largest drift, x by y, in pixels of the image file.")
+    drift: str = _augmentation(
+        "150x100", "Largest random shift of the left and upper border, x by y, in pixels of the image file."
+    )
     flip: float = _augmentation(
         0.5,
-        "Probability of a horizontal flip. Where images keep their shape, 0.5 means that an epoch holds "
-        "every image and its mirror image, and there is no other augmentation.",
+        "Probability of a horizontal flip. With --augmentation=voc, 0.5 means that an epoch holds every image "
+        "and its mirror image, and there is no other augmentation.",
     )
 
     output_dir: str = _run("", "Run folder: flags, checkpoints, TensorBoard files.")
@@ -217,19 +229,11 @@ class ExperimentConfig:
         return parse_numbers("lr_decay_steps", self.lr_decay_steps, int)
 
     @property
-    def contrast_range(self) -> tuple[float, float]:
-        """(lowest, highest) contrast factor."""
-        return _range("contrast", self.contrast)
-
-    @property
-    def saturation_range(self) -> tuple[float, float]:
-        """(lowest, highest) saturation factor."""
-        return _range("saturation", self.saturation)
-
-    @property
-    def drift_xy(self) -> tuple[int, int]:
-        """Largest drift (x, y) in pixels of the image file."""
-        return parse_size("drift", self.drift)
+    def augmentation_options(self) -> dict[str, Any]:
+        """The augmentation policy's options that were given."""
+        names = ("brightness", "contrast", "saturation", "drift", "flip")
+        given = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in given.items() if value != getattr(ExperimentConfig, name)}
 
 
 # Options that may differ when a run is taken up again: none of them changes what a step computes, or what
@@ -255,13 +259,6 @@ def parse_numbers(flag: str, text: str, kind: type = float) -> tuple:
         return tuple(kind(part) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise UserError(f"--{flag}={text}: numbers separated by commas are expected") from error
-
-
-def _range(flag: str, text: str) -> tuple[float, float]:
-    values = parse_numbers(flag, text)
-    if len(values) != 2 or not 0 <= values[0] <= values[1] < math.inf:
-        raise UserError(f"--{flag}={text}: two numbers are expected, lowest and highest, not negative")
-    return values
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

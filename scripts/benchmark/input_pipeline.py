@@ -17,7 +17,8 @@ from benchmark import workload
 from benchmark.options import Options
 from benchmark.timing import Fresh, Result, alternate
 from fgfi_tf.data import kitti, pipeline, toy_kitti, transforms
-from fgfi_tf.data.augment import AugmentConfig
+from fgfi_tf.data.augment import KittiAugmentation
+from fgfi_tf.data.resize import STRETCH
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.models.detector import Detector
 
@@ -109,10 +110,11 @@ def _batches(dataset: PreparedDataset, student: Detector, batch_size: int) -> tf
     """What the trainer reads: decoding, every augmentation, resizing, targets, batches."""
     return pipeline.training_batches(
         dataset,
+        resize=STRETCH,
         input_size=student.input_size,
         batch_size=batch_size,
         seed=0,
-        augmentation=AugmentConfig(),
+        augmentation=KittiAugmentation(),
         prepare=student.prepare_batch,
     )
 

@@ -79,9 +79,9 @@ class FasterRCNNConfig:
 
 
 def check_input_size(size: tuple[int, int]) -> None:
-    """Raises UserError unless images can be resized to (short side, largest long side or 0)."""
+    """Raises UserError where images of (short side, largest long side or 0) are smaller than two cells."""
     short, cap = size
-    if short < 2 * STRIDE or 0 < cap < short:
+    if min(short, cap or short) < 2 * STRIDE:
         raise UserError(
             f"{short}x{cap}: expected are a short side of at least {2 * STRIDE} pixels and a limit of the "
             "long side that is not below it, or 0 for none"

@@ -33,9 +33,10 @@ class FasterRCNN(Detector):
         name: as in Keras.
     """
 
-    box_resize = "corners"
+    resize, augmentation = "shorter_side", "voc"
+    takes_any_size = True
+    padding_color = BGR_MEANS[::-1]
     loss_names = ("rpn_class", "rpn_box", "rcnn_class", "rcnn_box")
-    keeps_shape = True
     user_options = ("width", "roi_pooling", "dropout")
     default_input_size = (600, 0)
     default_class_names = VOC_CLASSES
@@ -60,19 +61,12 @@ class FasterRCNN(Detector):
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(short side, largest long side or 0) of a resized image; see ``inference_size``."""
+        """(short side, largest long side or 0) of a resized image, see ``ShorterSide``."""
         return self.config.short_side, self.config.long_side_cap
 
     def preprocess(self, images: tf.Tensor) -> tf.Tensor:
         """RGB [B,H,W,3], 0..255, to BGR minus the ImageNet means."""
         return tf.cast(images, tf.float32)[..., ::-1] - tf.constant(BGR_MEANS)
-
-    def prepare_images(self, batch: Batch) -> Batch:
-        """Paints the padding in the mean colour, so that the network is given zeros there."""
-        height, width = tf.unstack(tf.shape(batch["image"])[1:3])
-        inside = _within(batch["content_size"], height, width, 1)[..., None]  # B x H x W x 1
-        mean = tf.constant(BGR_MEANS[::-1])
-        return {**batch, "image": tf.where(inside, tf.cast(batch["image"], tf.float32), mean)}
 
     def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> Outputs:
         """[B,H,W,3] to ``features`` and the dense RPN outputs.
@@ -235,20 +229,6 @@ class FasterRCNN(Detector):
     def decay_rate(self, variable: tf.Variable) -> float:
         """0 for biases, else ``config.weight_decay``."""
         return 0.0 if is_bias(variable) else self.config.weight_decay
-
-    def inference_size(self, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(height, width), int32, that an image file is resized to: ``short_side`` is the shorter."""
-        scale = self.inference_scale(height, width)
-        size = tf.cast(tf.stack([height, width]), tf.float32) * scale
-        return tuple(tf.unstack(tf.maximum(tf.cast(tf.round(size), tf.int32), 1)))
-
-    def inference_scale(self, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-        """The same along y and x, not that of the rounded sides: float32 [2]."""
-        height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-        scale = self.config.short_side / tf.minimum(height, width)
-        if self.config.long_side_cap:
-            scale = tf.minimum(scale, self.config.long_side_cap / tf.maximum(height, width))
-        return tf.stack([scale, scale])
 
     def _flat_anchors(self, outputs: Outputs) -> tf.Tensor:
         height, width = tf.unstack(tf.shape(outputs["rpn_scores"])[1:3])

@@ -9,8 +9,9 @@ import tf_keras as keras
 
 from fgfi_tf import anchors as anchor_grids
 from fgfi_tf import boxes as box_ops
+from fgfi_tf.data import policies
 from fgfi_tf.errors import UserError
-from fgfi_tf.models.detector import Batch, Detector, Outputs
+from fgfi_tf.models.detector import Batch, Detector, Outputs, content_mask
 from fgfi_tf.models.dropout import stateless_dropout
 from fgfi_tf.models.pixels import Pixels
 from fgfi_tf.models.shuffledet import coding, losses
@@ -46,7 +47,7 @@ class SingleMapDetector(Detector):
         UserError: for an impossible dropout.
     """
 
-    box_resize = "edges"
+    resize, augmentation = "stretch", "kitti"
     loss_names = ("class_loss", "confidence_loss", "box_loss", "weight_decay")
     user_options = ("dropout",)
     default_input_size = anchor_grids.SHUFFLEDET_INPUT
@@ -73,6 +74,7 @@ class SingleMapDetector(Detector):
         self.weight_decay, self.dropout, self.folded = weight_decay, dropout, folded
         self.anchors = anchor_grids.shuffledet_anchors(*self.input_size)  # h x w x 9 x 4, centres
         self.pixels, self.backbone = pixels, backbone
+        self.padding_color = pixels.mean
         self.head = keras.layers.Conv2D(
             self.anchors.shape[2] * (len(self.class_names) + 1 + 4),
             3,
@@ -189,6 +191,12 @@ class SingleMapDetector(Detector):
         """The anchor grid of the one map, as continuous corners."""
         return (box_ops.corners_from_centres(tf.constant(anchor_grids.shuffledet_anchors(height, width))),)
 
+    def imitation_area(self, batch: Batch, height: int, width: int) -> tuple[tf.Tensor, ...] | None:
+        """Which cells hold picture, bool [B, H/16, W/16], where images are padded."""
+        if not policies.resize(self.resize).keep_aspect_ratio:
+            return None
+        return (content_mask(tf.math.ceil(batch["content_size"] / STRIDE), height // STRIDE, width // STRIDE),)
+
     def folded_copy(self) -> SingleMapDetector:
         """The same function in inference form: the batch norm multiplied into the kernels.
 
@@ -196,6 +204,7 @@ class SingleMapDetector(Detector):
         a copy; later training of this model does not reach it.
         """
         copy = self.folded_form()
+        copy.resize = self.resize
         copy.backbone.fold_from(self.backbone)
         copy.head.set_weights(self.head.get_weights())
         return copy

@@ -1,0 +1,52 @@
+"""What every registry is: things by name, to which anybody can add. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from fgfi_tf.errors import UserError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Things of one kind by name.
+
+    Args:
+        what: a word for one of them in messages, such as "dataset".
+
+    Attributes:
+        total: registrations so far, in all registries together.
+    """
+
+    total = 0
+
+    def __init__(self, what: str):
+        self.what = what
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str, entry: T, *, replace: bool = False) -> None:
+        """Adds an entry. Raises UserError where the name is taken and ``replace`` is not set."""
+        if name in self._entries and not replace:
+            raise UserError(
+                f"the {self.what} {name!r} is registered already: choose another name or replace=True"
+            )
+        self._entries[name] = entry
+        Registry.total += 1
+
+    def unregister(self, name: str) -> None:
+        """Removes an entry, for tests."""
+        del self._entries[name]
+
+    def names(self) -> list[str]:
+        """Every name, sorted."""
+        return sorted(self._entries)
+
+    def get(self, name: str) -> T:
+        """The entry of a name. Raises UserError for an unknown one."""
+        if name not in self._entries:
+            raise UserError(f"unknown {self.what} {name!r}; known are {', '.join(self.names())}")
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
