@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from fgfi_tf import streams
 from fgfi_tf.data import policies, transforms
-from fgfi_tf.errors import UserError
 
 #: RGB means of ImageNet, which the networks subtract: filled areas are zero to them.
 FILL = (123.68, 116.779, 103.939)
@@ -75,7 +74,7 @@ class VocAugmentation(Augmentation):
 
     @property
     def mirror_images(self) -> bool:
-        """See the base."""
+        """Whether an epoch holds mirror images."""
         return self.flip > 0
 
     def off(self) -> VocAugmentation:
@@ -87,8 +86,8 @@ class VocAugmentation(Augmentation):
 class KittiAugmentation(Augmentation):
     """The published recipe of ShuffleDet on KITTI (images of 375 x 1242), in its order.
 
-    brightness -> contrast -> saturation -> random shift -> flip. Pixel values are clipped to 0..255 after each
-    colour step as in the published code, but not rounded between them.
+    brightness -> contrast -> saturation -> random shift -> flip. Pixel values are clipped to 0..255 after
+    each colour step as in the published code, but not rounded between them.
 
     Attributes:
         brightness: a whole number from -brightness to brightness is added to every pixel.
@@ -108,26 +107,18 @@ class KittiAugmentation(Augmentation):
     flip: float = 0.5
     keeps_size = False
 
-    def __post_init__(self):
-        if min(self.brightness, self.shift_x, self.shift_y) < 0 or not 0 <= self.flip <= 1:
-            raise UserError(f"brightness and shift must not be negative and flip be in 0..1: {self}")
-        for name in ("contrast", "saturation"):
-            low, high = getattr(self, name)
-            if not 0 <= low <= high:
-                raise UserError(f"{name} must be a range 0 <= low <= high, not {low}, {high}")
-
     @classmethod
     def from_options(
         cls, brightness: int, contrast: str, saturation: str, drift: str, flip: float
     ) -> KittiAugmentation:
-        """See the base; ``drift`` is the random shift, "150x100"."""
+        """From the values of the flags; ``drift`` is the random shift."""
         ranges = policies.number_range(contrast), policies.number_range(saturation)
         return cls(brightness, *ranges, *policies.pair(drift), flip)
 
     def augment(
         self, image: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, key: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """See the base. The shift changes the size: H' is H - dy and W' is W - dx."""
+        """In one pass; the shift changes the size: H' is H - dy and W' is W - dx."""
         draw = streams.uniform([6], key)
         shift = shift_offsets(boxes, draw[3:5], self)  # (dy, dx)
         flipped = draw[5] < self.flip

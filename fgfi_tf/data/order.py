@@ -18,87 +18,71 @@ from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError
 
 
-class Entries:
-    """The entries of an epoch.
+class Order:
+    """The entries of every step.
 
     Args:
         dataset: what to read.
         augmentation: says which images count, and whether their mirror images do.
+        batch_size: entries of a step.
+        sizes: (h, w) of every image in the network input, int32 [N, 2], to group them by aspect ratio.
 
     Raises:
-        UserError: there are none.
+        UserError: an epoch does not fill a batch where it has to.
     """
 
-    def __init__(self, dataset: PreparedDataset, augmentation: Augmentation):
-        if dataset.num_examples < 1:
-            raise UserError(f"{dataset.name}: the split is empty")
-        self._images: tf.Tensor | None = None
-        self.num_images, self._what = dataset.num_examples, "images"
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        augmentation: Augmentation,
+        batch_size: int,
+        sizes: tf.Tensor | None = None,
+    ):
+        counts = np.arange(dataset.num_examples)
         if augmentation.only_with_objects:
-            found = np.flatnonzero([not np.all(frame["ignore"]) for frame in dataset.labels()])
-            self._images, self.num_images = tf.constant(found, tf.int64), len(found)
-            self._what = "images with objects"
-        self.count = self.num_images * (2 if augmentation.mirror_images else 1)
-        self._name = dataset.name
-        self.check_fill(1)
-
-    def check_fill(self, batch_size: int) -> None:
-        """Raises UserError where an epoch does not fill a batch."""
-        if self.count < batch_size:
-            mirrored = f" ({self.count} with their mirror images)" if self.count > self.num_images else ""
+            counts = np.flatnonzero([not np.all(frame["ignore"]) for frame in dataset.labels()])
+        self._images = tf.constant(counts, tf.int64)
+        self._num_images = len(counts)
+        self._count = self._num_images * (2 if augmentation.mirror_images else 1)
+        self._batch_size = batch_size
+        self._ratios = None if sizes is None else sizes[:, 1] / sizes[:, 0]
+        if self._count < (1 if sizes is None else batch_size):
+            what = "images with objects" if augmentation.only_with_objects else "images"
+            mirrored = f" ({self._count} with their mirror images)" if augmentation.mirror_images else ""
             raise UserError(
-                f"{self._name}: {self.num_images} {self._what}{mirrored} do not fill a batch of {batch_size}"
+                f"{dataset.name}: {self._num_images} {what}{mirrored} do not fill a batch of {batch_size}"
             )
 
     def images(self, entries: tf.Tensor) -> tf.Tensor:
         """Index into the dataset of entries, int64 like them."""
-        index = entries % self.num_images
-        return index if self._images is None else tf.gather(self._images, index)
+        return tf.gather(self._images, entries % self._num_images)
 
     def mirrored(self, entries: tf.Tensor) -> tf.Tensor:
         """Whether entries are mirror images, bool."""
-        return entries >= self.num_images
+        return entries >= self._num_images
 
+    def steps(self, seed: int, start_step: int) -> tf.data.Dataset:
+        """Endless (step, entries [batch_size]), int64, from ``start_step`` on."""
+        if self._ratios is None:
+            first, skipped = divmod(start_step * self._batch_size, self._count)
+        else:
+            first, skipped = divmod(start_step, self._count // self._batch_size)
 
-def random_batches(entries: Entries, batch_size: int, seed: int, start_step: int) -> tf.data.Dataset:
-    """Endless entries int64 [batch_size] of each step from ``start_step`` on."""
-    first_epoch, skipped = divmod(start_step * batch_size, entries.count)
+        def epoch(number: tf.Tensor) -> tf.data.Dataset:
+            key = streams.key_of(seed, streams.Use.EPOCH, number)
+            chosen = streams.permutation(self._count, key) if self._ratios is None else self._grouped(key)
+            return tf.data.Dataset.from_tensor_slices(chosen)
 
-    def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        return tf.data.Dataset.from_tensor_slices(streams.permutation(entries.count, _key(seed, number)))
+        stream = tf.data.Dataset.counter(first).flat_map(epoch).skip(skipped)
+        if self._ratios is None:
+            stream = stream.batch(self._batch_size, drop_remainder=True)
+        return stream.enumerate(start_step)
 
-    stream = tf.data.Dataset.counter(first_epoch).flat_map(epoch).skip(skipped)
-    return stream.batch(batch_size, drop_remainder=True)
-
-
-def grouped_batches(
-    entries: Entries, sizes: tf.Tensor, batch_size: int, seed: int, start_step: int
-) -> tf.data.Dataset:
-    """The same with images of similar aspect ratio in a batch.
-
-    Args:
-        entries, batch_size, seed, start_step: as in :func:`random_batches`.
-        sizes: (h, w) of every image of the dataset in the network input, int32 [N, 2].
-
-    Raises:
-        UserError: an epoch does not fill a batch.
-    """
-    entries.check_fill(batch_size)
-    groups = entries.count // batch_size
-    ratios = sizes[:, 1] / sizes[:, 0]
-    first_epoch, skipped = divmod(start_step, groups)
-
-    def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        key = _key(seed, number)
+    def _grouped(self, key: tf.Tensor) -> tf.Tensor:
+        """The batches of an epoch, [groups, batch_size]."""
+        groups = self._count // self._batch_size
         # a permutation short of the entries that would not fill a batch
-        chosen = streams.permutation(entries.count, streams.fold(key, 0))[: groups * batch_size]
-        by_ratio = tf.argsort(tf.gather(ratios, entries.images(chosen)), stable=True)
-        order = tf.reshape(tf.gather(chosen, by_ratio), [groups, batch_size])
-        shuffled = streams.permutation(groups, streams.fold(key, 1))
-        return tf.data.Dataset.from_tensor_slices(tf.gather(order, shuffled))
-
-    return tf.data.Dataset.counter(first_epoch).flat_map(epoch).skip(skipped)
-
-
-def _key(seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    return streams.key_of(seed, streams.Use.EPOCH, epoch)
+        chosen = streams.permutation(self._count, streams.fold(key, 0))[: groups * self._batch_size]
+        by_ratio = tf.argsort(tf.gather(self._ratios, self.images(chosen)), stable=True)
+        order = tf.reshape(tf.gather(chosen, by_ratio), [groups, self._batch_size])
+        return tf.gather(order, streams.permutation(groups, streams.fold(key, 1)))

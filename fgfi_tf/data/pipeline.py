@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from fgfi_tf import streams
-from fgfi_tf.data import order, transforms
+from fgfi_tf.data import transforms
 from fgfi_tf.data.augment import Augmentation
+from fgfi_tf.data.order import Order
 from fgfi_tf.data.records import PreparedDataset, Sample
-from fgfi_tf.data.resize import NetworkInput, Resize, Size
+from fgfi_tf.data.resize import NetworkInput, Resize
 from fgfi_tf.errors import UserError
 
 Batch = dict[str, tf.Tensor]
@@ -66,8 +67,8 @@ def training_batches(
     worker, workers = shard
     if batch_size < 1 or batch_size % workers:
         raise UserError(f"a batch size of {batch_size} cannot be shared equally by {workers} workers")
+    _check_examples(dataset)
     augmentation = augmentation or Augmentation()
-    entries = order.Entries(dataset, augmentation)
     local = batch_size // workers
     rows = max_boxes or dataset.max_boxes
     if rows < dataset.max_boxes and not augmentation.samples_boxes:
@@ -75,6 +76,8 @@ def training_batches(
             f"max_boxes is {rows}, but {dataset.name} needs {dataset.max_boxes} for its fullest image"
         )
     sizes = tf.constant(dataset.image_sizes(), tf.int32) if resize.by_batch else None  # N x 2
+    content = resize.cropped(resize.resized(sizes, input_size)[0]) if resize.by_batch else None
+    order = Order(dataset, augmentation, batch_size, content)
 
     @tf.autograph.experimental.do_not_convert
     def example_plans(step: tf.Tensor, chosen: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -84,7 +87,7 @@ def training_batches(
         if isinstance(size, tf.Tensor):
             plans["size"] = tf.repeat(size[None], batch_size, axis=0)
         if resize.by_batch and augmentation.keeps_size:
-            resized, _ = resize.resized(tf.gather(sizes, entries.images(chosen)), size)
+            resized, _ = resize.resized(tf.gather(sizes, order.images(chosen)), size)
             largest = tf.reduce_max(resize.cropped(resized), axis=0)
             plans["padded"] = tf.repeat(resize.padded(largest, size)[None], batch_size, axis=0)
         return {name: value[worker * local : (worker + 1) * local] for name, value in plans.items()}
@@ -92,9 +95,9 @@ def training_batches(
     @tf.autograph.experimental.do_not_convert
     def load(plan: dict[str, tf.Tensor]) -> Batch:
         key = streams.key_of(seed, streams.Use.EXAMPLE, plan["position"])
-        example, image, boxes, classes = _read(dataset, entries.images(plan["entry"]), num_classes)
+        example, image, boxes, classes = _read(dataset, order.images(plan["entry"]), num_classes)
         if augmentation.mirror_images:
-            image, boxes = _mirrored(image, boxes, entries.mirrored(plan["entry"]))
+            image, boxes = _mirrored(image, boxes, order.mirrored(plan["entry"]))
         image, boxes, classes = augmentation.augment(image, boxes, classes, key)
         made = resize(
             image,
@@ -108,12 +111,7 @@ def training_batches(
             boxes, classes = _sampled(boxes, classes, rows, streams.fold(key, BOX_DRAW))
         return _row(example, made, boxes, classes, rows)
 
-    if resize.by_batch:
-        content = resize.cropped(resize.resized(sizes, input_size)[0])
-        stream = order.grouped_batches(entries, content, batch_size, seed, start_step)
-    else:
-        stream = order.random_batches(entries, batch_size, seed, start_step)
-    stream = stream.enumerate(start_step).map(example_plans).unbatch()
+    stream = order.steps(seed, start_step).map(example_plans).unbatch()
     stream = stream.map(load, num_parallel_calls=num_parallel_calls, deterministic=True)
     padding = resize.by_batch and not augmentation.keeps_size
     return _prepared(_batched(stream, local, padding, drop_remainder=True), prepare)
@@ -141,7 +139,8 @@ def evaluation_batches(
         raise ValueError(f"remainder is {remainder!r}, not keep, pad or drop")
     if batch_size < 1:
         raise UserError(f"a batch size of {batch_size} cannot be shared equally by 1 workers")
-    count = order.Entries(dataset, Augmentation()).count
+    _check_examples(dataset)
+    count = dataset.num_examples
     indices = np.arange(count)
     if resize.by_batch and batch_size > 1:
         sizes = dataset.image_sizes()
@@ -162,6 +161,11 @@ def evaluation_batches(
     return _prepared(_batched(stream, batch_size, resize.by_batch, remainder != "keep"), prepare)
 
 
+def _check_examples(dataset: PreparedDataset) -> None:
+    if dataset.num_examples < 1:
+        raise UserError(f"{dataset.name}: the split is empty")
+
+
 def _read(
     dataset: PreparedDataset, index: tf.Tensor, num_classes: int | None
 ) -> tuple[Sample, tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -180,17 +184,13 @@ def _mirrored(image: tf.Tensor, boxes: tf.Tensor, mirrored: tf.Tensor) -> tuple[
     return image, tf.where(mirrored, transforms.flip_boxes(boxes, width), boxes)
 
 
-def _sampled(
-    boxes: tf.Tensor, classes: tf.Tensor, most: int, key: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _sampled(boxes: tf.Tensor, classes: tf.Tensor, most: int, key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """A random choice of ``most`` objects, in label order; all where there are no more."""
     chosen = tf.sort(tf.argsort(streams.uniform(tf.shape(classes), key))[:most])
     return tf.gather(boxes, chosen), tf.gather(classes, chosen)
 
 
-def _row(
-    example: Sample, made: NetworkInput, boxes: tf.Tensor, classes: tf.Tensor, max_boxes: int
-) -> Batch:
+def _row(example: Sample, made: NetworkInput, boxes: tf.Tensor, classes: tf.Tensor, max_boxes: int) -> Batch:
     """The batch's row of one example, its objects padded to ``max_boxes`` = M."""
     boxes, classes, valid = transforms.pad_objects(boxes, classes, max_boxes)
     return {

@@ -77,29 +77,24 @@ def pair(text: str) -> tuple[int, int]:
     """'150x100' to (150, 100). Raises ValueError for anything else."""
     match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
     if not match:
-        raise ValueError(text)
+        raise ValueError("two whole numbers are expected, like 384x1248")
     return int(match.group(1)), int(match.group(2))
 
 
-def _reads(parse: Any, fault: str) -> Any:
-    """A check of an option: whether ``parse`` reads the value."""
-
-    def check(value: str) -> str:
-        try:
-            parse(value)
-        except ValueError:
-            return fault
-        return ""
-
-    return check
+def _is_range(value: str) -> str:
+    try:
+        number_range(value)
+    except ValueError:
+        return "two numbers are expected, lowest and highest, not negative"
+    return ""
 
 
-_is_range = _reads(number_range, "two numbers are expected, lowest and highest, not negative")
-_is_pair = _reads(pair, "two whole numbers are expected, like 384x1248")
-
-
-def _probability(value: float) -> str:
-    return "" if 0 <= value <= 1 else "a probability is expected"
+def _is_pair(value: str) -> str:
+    try:
+        pair(value)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _resolved(code: Any) -> Any:
@@ -127,7 +122,12 @@ AUGMENTATION.register(
                 "Largest random shift of the left and upper border, x by y, in pixels of the image file.",
                 check=_is_pair,
             ),
-            Option("flip", 0.5, "Probability of a horizontal flip.", check=_probability),
+            Option(
+                "flip",
+                0.5,
+                "Probability of a horizontal flip.",
+                check=lambda value: "" if 0 <= value <= 1 else "a probability is expected",
+            ),
         ),
     ),
 )

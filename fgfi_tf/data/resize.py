@@ -16,8 +16,6 @@ from fgfi_tf.data import transforms
 from fgfi_tf.errors import UserError
 
 Size = tuple[int, int] | tf.Tensor
-#: Training cuts images that "shorter_side" resizes to this ratio of long to short side.
-MAX_ASPECT = 2.0
 
 
 class NetworkInput(NamedTuple):
@@ -46,11 +44,14 @@ class Resize:
         by_batch: a network input is as large as the largest image of its batch; images of similar aspect
             ratio then share a batch.
         box_corners: ``"edges"`` or ``"corners"``, see ``transforms.resize_boxes``.
+        max_aspect: training crops longer pictures to this ratio of long to short side, at a random place,
+            and drops boxes of which nothing is left; 0 for never.
     """
 
     keep_aspect_ratio: bool = False
     by_batch: bool = False
     box_corners: str = "edges"
+    max_aspect: float = 0.0
 
     @property
     def fixed_size(self) -> bool:
@@ -71,21 +72,15 @@ class Resize:
         return input_size
 
     def resized(self, size: tf.Tensor, input_size: Size) -> tuple[tf.Tensor, tf.Tensor]:
-        """Of images of ``size`` (int32 [..., 2]): the resized pictures' sizes and scales, float32 [..., 2]."""
+        """Of images of ``size`` int32 [..., 2]: sizes of the resized pictures, scales float32 [..., 2]."""
         raise NotImplementedError("a subclass defines resized")
 
     def cropped(self, resized: tf.Tensor) -> tf.Tensor:
-        """Sizes [..., 2] of resized pictures after :meth:`crop`."""
-        return resized
-
-    def crop(
-        self, image: tf.Tensor, boxes: tf.Tensor, key: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Cuts a resized training image [h,w,3] to its :meth:`cropped` size.
-
-        Returns the image, its boxes [N,4], and which of them are kept, bool [N]. ``key``: int64 [2].
-        """
-        return image, boxes, tf.ones_like(boxes[:, 0], tf.bool)
+        """Sizes [..., 2] of resized pictures that training crops to ``max_aspect``."""
+        if not self.max_aspect:
+            return resized
+        shortest = tf.cast(tf.reduce_min(resized, axis=-1, keepdims=True), tf.float64)
+        return tf.minimum(resized, tf.cast(tf.math.ceil(shortest * self.max_aspect), tf.int32))
 
     def padded(self, content: tf.Tensor, input_size: Size) -> Size:
         """The size of the network input for pictures of ``content`` int32 [2], the largest of a batch."""
@@ -114,9 +109,12 @@ class Resize:
         image = tf.image.resize(image, content, method="bilinear", antialias=False)
         boxes = transforms.resize_boxes(boxes, scale, self.box_corners)
         kept = tf.ones_like(boxes[:, 0], tf.bool)
-        if crop_key is not None:
-            image, boxes, kept = self.crop(image, boxes, crop_key)
-            content = self.cropped(content)
+        if crop_key is not None and self.max_aspect:
+            size, content = content, self.cropped(content)
+            start = crop_start(boxes, size, content, crop_key)  # (y, x)
+            image = tf.slice(image, tf.concat([start, [0]], 0), tf.concat([content, [3]], 0))
+            boxes = cut_boxes(boxes, start, size, content)
+            kept = tf.reduce_all(boxes[:, :2] != boxes[:, 2:], axis=-1)
         if padded is None:
             padded = self.padded(content, input_size)
         if self.keep_aspect_ratio:
@@ -139,7 +137,7 @@ class Stretch(Resize):
     """To ``input_size``, whatever the aspect ratio, as ShuffleDet and the SSD and YOLO papers do."""
 
     def resized(self, size: tf.Tensor, input_size: Size) -> tuple[Size, tf.Tensor]:
-        """See the base."""
+        """All of it to ``input_size``."""
         return input_size, tf.cast(input_size, tf.float32) / tf.cast(size, tf.float32)
 
 
@@ -149,7 +147,7 @@ class Letterbox(Resize):
     keep_aspect_ratio = True
 
     def resized(self, size: tf.Tensor, input_size: Size) -> tuple[tf.Tensor, tf.Tensor]:
-        """See the base."""
+        """The shorter ratio counts."""
         limit = tf.cast(input_size, tf.float64)
         resized, scale = _scaled(size, tf.reduce_min(limit / tf.cast(size, tf.float64), axis=-1))
         return tf.minimum(resized, tf.cast(input_size, tf.int32)), scale
@@ -163,12 +161,10 @@ class ShorterSide(Resize):
     image.
 
     Attributes:
-        max_aspect: training crops longer images to this ratio of long to short side, and drops boxes of which
-            nothing is left; 0 for never.
         multiple: padded sides are multiples of this.
     """
 
-    max_aspect: float = MAX_ASPECT
+    max_aspect: float = 2.0
     multiple: int = 1
     keep_aspect_ratio = True
     by_batch = True
@@ -179,7 +175,7 @@ class ShorterSide(Resize):
             raise ValueError(f"the largest aspect ratio must be at least 1, not {self.max_aspect}")
 
     def check_input_size(self, size: tuple[int, int]) -> None:
-        """See the base."""
+        """(short side, largest long side or 0 for no limit)."""
         short, limit = size
         if short < 32 or 0 < limit < short:
             raise UserError(
@@ -190,11 +186,11 @@ class ShorterSide(Resize):
     def largest_input(self, input_size: tuple[int, int]) -> tuple[int, int]:
         """That of an image of 2:1; few are longer."""
         short, limit = input_size
-        longest = int(short * (self.max_aspect or MAX_ASPECT))
+        longest = int(short * (self.max_aspect or 2.0))
         return short, min(limit, longest) if limit else longest
 
     def resized(self, size: tf.Tensor, input_size: Size) -> tuple[tf.Tensor, tf.Tensor]:
-        """See the base."""
+        """The ratio of the short sides, or of the long ones where that is the limit."""
         size = tf.cast(size, tf.float64)
         short, limit = tf.unstack(tf.cast(input_size, tf.float64), axis=-1)
         limit = tf.where(limit > 0, limit, float("inf"))
@@ -202,28 +198,8 @@ class ShorterSide(Resize):
             size, tf.minimum(short / tf.reduce_min(size, axis=-1), limit / tf.reduce_max(size, axis=-1))
         )
 
-    def cropped(self, resized: tf.Tensor) -> tf.Tensor:
-        """See the base."""
-        if not self.max_aspect:
-            return resized
-        shortest = tf.cast(tf.reduce_min(resized, axis=-1, keepdims=True), tf.float64)
-        return tf.minimum(resized, tf.cast(tf.math.ceil(shortest * self.max_aspect), tf.int32))
-
-    def crop(
-        self, image: tf.Tensor, boxes: tf.Tensor, key: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """See the base."""
-        if not self.max_aspect:
-            return super().crop(image, boxes, key)
-        size = tf.shape(image)[:2]
-        content = self.cropped(size)
-        start = crop_start(boxes, size, content, key)  # (y, x)
-        image = tf.slice(image, tf.concat([start, [0]], 0), tf.concat([content, [3]], 0))
-        boxes = cut_boxes(boxes, start, size, content)
-        return image, boxes, tf.reduce_all(boxes[:, :2] != boxes[:, 2:], axis=-1)
-
     def padded(self, content: tf.Tensor, input_size: Size) -> tf.Tensor:
-        """See the base."""
+        """The largest picture's, each side rounded up to ``multiple``."""
         return -(-content // self.multiple) * self.multiple
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -59,9 +58,9 @@ class ExperimentConfig:
     )
     resize: str = _model(
         "",
-        "How an image becomes the network input: stretch (to --input_size), letterbox (as large as fits into it, "
-        "padded) or shorter_side (to a length; --input_size is short side x largest long side). Empty: as the "
-        "detector says.",
+        "How an image becomes the network input: stretch (to --input_size), letterbox (as large as fits into "
+        "it, padded), shorter_side (to a length; --input_size is short side x largest long side). Empty: as "
+        "the detector says.",
         names=policies.RESIZE.names,
     )
     width: float = _model(0.0, "Factor on every channel count of Faster R-CNN (0: the published 1).")
@@ -182,8 +181,8 @@ class ExperimentConfig:
     )
     flip: float = _augmentation(
         0.5,
-        "Probability of a horizontal flip. With --augmentation=voc, 0.5 means that an epoch holds every image "
-        "and its mirror image, and there is no other augmentation.",
+        "Probability of a horizontal flip. With --augmentation=voc, 0.5 means that an epoch holds every "
+        "image and its mirror image, and there is no other augmentation.",
     )
 
     output_dir: str = _run("", "Run folder: flags, checkpoints, TensorBoard files.")
@@ -247,10 +246,10 @@ RESUMABLE = frozenset(
 
 def parse_size(flag: str, text: str) -> tuple[int, int]:
     """'384x1248' to (384, 1248); raises UserError naming the flag."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
-    if not match:
-        raise UserError(f"--{flag}={text}: two whole numbers are expected, like 384x1248")
-    return int(match.group(1)), int(match.group(2))
+    try:
+        return policies.pair(text)
+    except ValueError as error:
+        raise UserError(f"--{flag}={text}: {error}") from error
 
 
 def parse_numbers(flag: str, text: str, kind: type = float) -> tuple:

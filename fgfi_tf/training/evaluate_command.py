@@ -47,7 +47,9 @@ class EvaluateConfig(command.FilesConfig):
     val_split: str = option(
         "", _MODEL, "Split to evaluate on: a list in ImageSets (empty: the run's own --val_split, else val)."
     )
-    batch_size: int = option(0, _MODEL, "Images at a time (0: 8, or 1 where they would be padded to the largest).")
+    batch_size: int = option(
+        0, _MODEL, "Images at a time (0: 8, or 1 where they would be padded to the largest)."
+    )
     results_dir: str = option(
         "",
         _MODEL,

@@ -18,8 +18,8 @@ from benchmark.options import Options
 from benchmark.timing import Fresh, Result, alternate
 from fgfi_tf.data import kitti, pipeline, toy_kitti, transforms
 from fgfi_tf.data.augment import KittiAugmentation
-from fgfi_tf.data.resize import STRETCH
 from fgfi_tf.data.records import PreparedDataset
+from fgfi_tf.data.resize import STRETCH
 from fgfi_tf.models.detector import Detector
 
 DRAWN_SIZE = (375, 1242)

@@ -8,9 +8,10 @@ import tensorflow as tf
 
 from fgfi_tf.data import augment
 from fgfi_tf.data.augment import KittiAugmentation
-from fgfi_tf.errors import UserError
 
-NONE = KittiAugmentation(brightness=0, contrast=(1.0, 1.0), saturation=(1.0, 1.0), shift_x=0, shift_y=0, flip=0.0)
+NONE = KittiAugmentation(
+    brightness=0, contrast=(1.0, 1.0), saturation=(1.0, 1.0), shift_x=0, shift_y=0, flip=0.0
+)
 
 
 def image_of(height=6, width=8, seed=0):
@@ -159,17 +160,3 @@ def test_the_seed_alone_decides(run_mode):
 def test_images_without_objects_are_augmented(run_mode):
     out, boxes = run(image_of(200, 300), [], KittiAugmentation(), run_mode=run_mode)
     assert boxes.shape == (0, 4) and np.isfinite(out).all() and out.min() > -1e-3 and out.max() <= 255
-
-
-@pytest.mark.parametrize(
-    "values, message",
-    [
-        ({"brightness": -1}, "must not be negative"),
-        ({"flip": 1.5}, "flip be in 0..1"),
-        ({"contrast": (1.5, 0.5)}, "contrast must be a range 0 <= low <= high, not 1.5, 0.5"),
-        ({"saturation": (-0.1, 1.0)}, "saturation must be a range"),
-    ],
-)
-def test_impossible_ranges_are_refused(values, message):
-    with pytest.raises(UserError, match=message):
-        KittiAugmentation(**values)

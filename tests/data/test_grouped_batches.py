@@ -29,7 +29,10 @@ def test_sizes(run_mode):
     found, scale = run_mode(SHORTER_SIDE.resized)(sizes, (600, 0))
     assert found.numpy().tolist() == [[600, 800], [1500, 600], [600, 901]]
     np.testing.assert_allclose(scale, [[1.6, 1.6], [3, 3], [600 / 333] * 2])
-    assert run_mode(SHORTER_SIDE.resized)(tf.constant([500, 200]), (600, 1000))[0].numpy().tolist() == [1000, 400]
+    assert run_mode(SHORTER_SIDE.resized)(tf.constant([500, 200]), (600, 1000))[0].numpy().tolist() == [
+        1000,
+        400,
+    ]
     assert run_mode(SHORTER_SIDE.cropped)(tf.constant([1500, 600])).numpy().tolist() == [1200, 600]
     assert ShorterSide(max_aspect=0).cropped(tf.constant([1500, 600])).numpy().tolist() == [1500, 600]
     assert ShorterSide(multiple=64).padded(tf.constant([600, 832]), (600, 0)).numpy().tolist() == [640, 832]
@@ -45,7 +48,9 @@ def test_exported_detectors_resize_as_the_pipeline_does():
 
     for size, expected, scale in zip(sizes, table, scales, strict=True):
         batch = exported(tf.zeros([2, *size, 3], tf.uint8))
-        assert batch["image"].shape == (2, *expected.numpy(), 3) and batch["image_size"][1].numpy().tolist() == [*size]
+        assert batch["image"].shape == (2, *expected.numpy(), 3) and batch["image_size"][
+            1
+        ].numpy().tolist() == [*size]
         np.testing.assert_array_equal(batch["content_size"], [expected.numpy()] * 2)
         np.testing.assert_array_equal(batch["scale"], [scale.numpy()] * 2)
 
@@ -224,7 +229,10 @@ def test_what_cannot_work(dataset, tmp_path):
         _take(dataset, 1, batch_size=3, seed=1, shard=(0, 2))
     with pytest.raises(ValueError, match="remainder is 'x'"):
         pipeline.evaluation_batches(dataset, batch_size=1, remainder="x", **SMALL)
-    for size, message in (((8, 0), "8x0: expected are a short side of at least 32"), ((600, 500), "600x500: .* a limit")):
+    for size, message in (
+        ((8, 0), "8x0: expected are a short side of at least 32"),
+        ((600, 500), "600x500: .* a limit"),
+    ):
         with pytest.raises(UserError, match=message):
             SHORTER_SIDE.check_input_size(size)
     with pytest.raises(ValueError, match="the largest aspect ratio must be at least 1, not 0.5"):

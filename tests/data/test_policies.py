@@ -58,7 +58,9 @@ def test_letterbox_by_hand(data):
     np.testing.assert_allclose(batch["boxes"][2, 0], [1.5, 2.25, 8, 13.25], rtol=1e-6)
     assert np.all(batch["image"].numpy()[2, :, 15:] == 0) and np.all(batch["image"].numpy()[1, 26:] == 0)
     assert np.all(batch["image"].numpy()[2, :, :15].sum(-1) > 0)
-    spec = pipeline.training_batches(data, resize=LETTERBOX, input_size=(30, 64), batch_size=2, seed=0).element_spec
+    spec = pipeline.training_batches(
+        data, resize=LETTERBOX, input_size=(30, 64), batch_size=2, seed=0
+    ).element_spec
     assert spec["image"].shape == (2, 30, 64, 3)
 
 
@@ -78,7 +80,9 @@ def test_prediction_sees_what_evaluation_does(data, policy, run_mode):
 
 
 def test_letterbox_augments_and_crops_nothing(data):
-    for batch in train(data, 3, LETTERBOX, input_size=(30, 64), augmentation=KittiAugmentation(shift_x=3, shift_y=2)):
+    for batch in train(
+        data, 3, LETTERBOX, input_size=(30, 64), augmentation=KittiAugmentation(shift_x=3, shift_y=2)
+    ):
         assert batch["image"].shape == (2, 30, 64, 3) and batch["valid"].sum() == 4
         assert np.all(batch["content_size"].max(0) <= [30, 64])
         for (height, width), image in zip(batch["content_size"].astype(int), batch["image"], strict=True):
@@ -119,7 +123,11 @@ def test_options_by_name():
     for name, values, message in (
         ("voc", {"drift": "1x1"}, "--drift: the augmentation policy voc has no such option (it has --flip)"),
         ("none", {"flip": 0.5}, "--flip: the augmentation policy none has no such option (it has none)"),
-        ("kitti", {"contrast": "2,1"}, "--contrast=2,1: two numbers are expected, lowest and highest, not negative"),
+        (
+            "kitti",
+            {"contrast": "2,1"},
+            "--contrast=2,1: two numbers are expected, lowest and highest, not negative",
+        ),
         ("kitti", {"drift": "9"}, "--drift=9: two whole numbers are expected, like 384x1248"),
         ("kitti", {"brightness": -1}, "--brightness=-1: must be at least 0"),
         ("kitti", {"flip": 1.5}, "--flip=1.5: a probability is expected"),
@@ -129,7 +137,9 @@ def test_options_by_name():
         with pytest.raises(UserError) as raised:
             policies.augmentation(name, values)
         assert str(raised.value) == message
-    with pytest.raises(UserError, match="unknown resize policy 'x'; known are letterbox, shorter_side, stretch"):
+    with pytest.raises(
+        UserError, match="unknown resize policy 'x'; known are letterbox, shorter_side, stretch"
+    ):
         policies.resize("x")
 
 
@@ -141,8 +151,8 @@ class Crop(Augmentation):
 
     keeps_size = False
 
-    def __init__(self, share):
-        self.share = share
+    def __init__(self, crop_share):
+        self.share = crop_share
 
     def augment(self, image, boxes, classes, key):
         size = tf.cast(tf.shape(image)[:2], tf.float32)
@@ -194,7 +204,9 @@ def test_padding_to_a_multiple(data):
 
 
 @pytest.mark.usefixtures("strangers")
-@pytest.mark.parametrize("resize, size", [("stretch", (32, 32)), ("pad_to_32", (48, 0)), ("letterbox", (32, 40))])
+@pytest.mark.parametrize(
+    "resize, size", [("stretch", (32, 32)), ("pad_to_32", (48, 0)), ("letterbox", (32, 40))]
+)
 def test_a_crop_that_drops_objects(data, resize, size):
     crop = policies.augmentation("crop", {"crop_share": 0.6})
     counts, policy = set(), policies.resize(resize)
@@ -221,21 +233,27 @@ def test_a_size_of_seed_and_step(data):
         return tf.reduce_sum(batch["image"])
 
     assert not policy.fixed_size and Stretch().fixed_size
-    whole = list(pipeline.training_batches(data, resize=policy, input_size=(24, 24), batch_size=2, seed=5).take(60))
+    whole = list(
+        pipeline.training_batches(data, resize=policy, input_size=(24, 24), batch_size=2, seed=5).take(60)
+    )
     for batch in whole:
         step({"image": batch["image"]})
     sizes = [batch["image"].shape[1] for batch in whole]
     assert all(len(set(sizes[i : i + 10])) == 1 for i in range(0, 60, 10)) and set(sizes) == {16, 24, 32}
     assert len(traces) == 3
     for batch in whole:
-        np.testing.assert_allclose(batch["scale"] * tf.cast(batch["image_size"], tf.float32), [batch["image"].shape[1:3]] * 2)
+        np.testing.assert_allclose(
+            batch["scale"] * tf.cast(batch["image_size"], tf.float32), [batch["image"].shape[1:3]] * 2
+        )
     resumed = train(data, 3, policy, input_size=(24, 24), seed=5, start_step=29)
     for expected, batch in zip(whole[29:], resumed, strict=False):
         same({key: value.numpy() for key, value in expected.items()}, batch)
     (batch,) = pipeline.evaluation_batches(data, resize=policy, input_size=(24, 24), batch_size=5)
     assert batch["image"].shape == (5, 24, 24, 3)
     # one trace of a step that reads the pipeline itself, as the trainer's does
-    spec = pipeline.training_batches(data, resize=policy, input_size=(24, 24), batch_size=2, seed=5).element_spec
+    spec = pipeline.training_batches(
+        data, resize=policy, input_size=(24, 24), batch_size=2, seed=5
+    ).element_spec
     assert spec["image"].shape.as_list() == [2, None, None, 3]
 
 

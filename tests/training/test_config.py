@@ -144,12 +144,24 @@ VOC = {"model": "faster_rcnn_vgg11", "input_size": "600x0"}
         ({**VOC, "input_size": "20x0"}, "--input_size=20x0: expected are a short side of at least 32"),
         ({**VOC, "input_size": "600x500"}, "--input_size=600x500: expected are "),
         ({**VOC, "width": -1.0}, "--width=-1.0: must be at least 0"),
-        ({**VOC, "drift": "10x10"}, "--drift: the augmentation policy voc has no such option (it has --flip)"),
+        (
+            {**VOC, "drift": "10x10"},
+            "--drift: the augmentation policy voc has no such option (it has --flip)",
+        ),
         ({**VOC, "flip": 0.3}, "--flip=0.3: expected is 0.5 (each image and its mirror image) or 0"),
-        ({"augmentation": "none", "flip": 0.2}, "--flip: the augmentation policy none has no such option (it "),
-        ({"augmentation": "coco"}, "--augmentation=coco: no such augmentation policy; known are kitti, none, "),
+        (
+            {"augmentation": "none", "flip": 0.2},
+            "--flip: the augmentation policy none has no such option (it ",
+        ),
+        (
+            {"augmentation": "coco"},
+            "--augmentation=coco: no such augmentation policy; known are kitti, none, ",
+        ),
         ({"resize": "strech"}, "--resize=strech: no such resize policy; did you mean stretch?"),
-        ({"resize": "shorter_side"}, "--resize=shorter_side: shuffledet_0.5x takes network inputs of one size"),
+        (
+            {"resize": "shorter_side"},
+            "--resize=shorter_side: shuffledet_0.5x takes network inputs of one size",
+        ),
         ({**VOC, "resize": "letterbox"}, "--input_size=600x0: height and width must be above 0"),
         ({**VOC, "resize": "letterbox", "input_size": "600x20"}, "--input_size=600x20: expected are a short"),
         ({**VOC, "jit_compile": True}, "--jit_compile: XLA would compile faster_rcnn_vgg11 anew"),

@@ -22,7 +22,14 @@ from fgfi_tf.training.config import ExperimentConfig
 
 def test_a_letterbox_run_predicts_as_it_evaluates(experiment, kitti, tmp_path):
     """Pictures of 64 x 96 in an input of 64 x 64: 43 x 64, on top of 21 rows of padding."""
-    config = experiment(resize="letterbox", input_size="64x64", steps=3, augmentation="none", drift="150x100")
+    config = experiment(
+        model="tiny_plain",
+        resize="letterbox",
+        input_size="64x64",
+        steps=3,
+        augmentation="none",
+        drift="150x100",
+    )
     folder = run.train(config).folder
     card = json.loads((folder.checkpoints / "model.json").read_text())
     assert card["options"]["resize"] == "letterbox"
@@ -32,7 +39,10 @@ def test_a_letterbox_run_predicts_as_it_evaluates(experiment, kitti, tmp_path):
     (batch,) = batches.evaluation_batches(detector, dataset, 3).take(1)
     assert batch["content_size"].numpy().tolist() == [[43, 64]] * 3
     evaluated = evaluator.batched_detector(detector)(dataset, 2)
-    images = {s["image_id"].numpy().decode(): tf.io.decode_image(s["image"])[None].numpy() for s in dataset.records()}
+    images = {
+        s["image_id"].numpy().decode(): tf.io.decode_image(s["image"])[None].numpy()
+        for s in dataset.records()
+    }
     exported = Predictor.load(export(detector, tmp_path / "exported"))
     for predictor in (Predictor.of_detector(detector), exported):
         for name, expected in evaluated.items():

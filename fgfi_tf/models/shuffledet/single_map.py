@@ -195,7 +195,9 @@ class SingleMapDetector(Detector):
         """Which cells hold picture, bool [B, H/16, W/16], where images are padded."""
         if not policies.resize(self.resize).keep_aspect_ratio:
             return None
-        return (content_mask(tf.math.ceil(batch["content_size"] / STRIDE), height // STRIDE, width // STRIDE),)
+        return (
+            content_mask(tf.math.ceil(batch["content_size"] / STRIDE), height // STRIDE, width // STRIDE),
+        )
 
     def folded_copy(self) -> SingleMapDetector:
         """The same function in inference form: the batch norm multiplied into the kernels.
