@@ -183,7 +183,9 @@ class Chosen:
         for flag, chooses in self._choosers.items():
             if any(option == other.name for name in chooses.names() for other in chooses.options(name)):
                 listed = ", ".join(f"--{other.name}" for other in self.of(flag)) or "none"
-                return f"--{option}: {self.names[flag]} has no such option (it has {listed})"
+                return (
+                    f"--{option}: the {chooses.what} {self.names[flag]} has no such option (it has {listed})"
+                )
         return ""
 
 

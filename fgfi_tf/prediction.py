@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from fgfi_tf import extensions
+from fgfi_tf.data import policies
 from fgfi_tf.data.images import IMAGE_SUFFIXES, MAX_MEGAPIXELS, is_image_name, read_image
 from fgfi_tf.drawing import draw_boxes
 from fgfi_tf.errors import UserError, first_line
@@ -26,22 +27,16 @@ def detect_images(detector: Detector, images: tf.Tensor) -> dict[str, tf.Tensor]
     """Resizes, preprocesses, runs the network and detects, all in the graph.
 
     Args:
-        detector: images are resized as its ``inference_size`` says.
+        detector: images are resized by its policy.
         images: uint8 [B, H, W, 3], RGB.
 
     Returns:
         ``boxes`` float32 [B, K, 4] in pixels of ``images``, ``scores`` float32 [B, K], ``classes``
         int32 [B, K], ``count`` int32 [B]; see ``Detector.detect``.
     """
-    shape = tf.shape(images)
-    size = tf.stack(detector.inference_size(shape[1], shape[2]))
-    resized = tf.image.resize(tf.cast(images, tf.float32), size)  # B x h x w x 3
-    scale = detector.inference_scale(shape[1], shape[2])
-    batch = {
-        "scale": tf.tile(scale[None], [shape[0], 1]),
-        "image_size": tf.tile(shape[None, 1:3], [shape[0], 1]),
-    }
-    outputs = detector(detector.preprocess(resized), training=False)
+    batch = policies.resize(detector.resize).batch(images, detector.input_size)
+    batch = detector.prepare_images(batch)
+    outputs = detector(detector.preprocess(batch["image"]), training=False)
     return detector.detect(outputs, batch)
 
 

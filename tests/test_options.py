@@ -50,8 +50,10 @@ def test_what_is_wrong_is_told():
     assert chosen(policy="crop").unknown_name() == "--policy=crop: no such policy; did you mean crops?"
     assert chosen(policy="crops").unknown_name() == ""
     found = chosen(policy="crops")
-    assert found.misplaced("level") == "--level: crops has no such option (it has --least, --tries)"
-    assert chosen().misplaced("level") == "--level: plain has no such option (it has none)"
+    assert (
+        found.misplaced("level") == "--level: the policy crops has no such option (it has --least, --tries)"
+    )
+    assert chosen().misplaced("level") == "--level: the policy plain has no such option (it has none)"
     assert found.misplaced("levels") == ""
     with pytest.raises(UserError, match="--flip has a value in the recipe of --policy=noise, and is no flag"):
         chosen(policy="noise")

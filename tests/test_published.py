@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fgfi_tf.data.augment import FILL, AugmentConfig
+from fgfi_tf.data import policies
+from fgfi_tf.data.augment import FILL, KittiAugmentation
 from fgfi_tf.geometry.coding import DEVIATIONS
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
@@ -26,7 +27,8 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 def values(record, names):
-    return {name: getattr(record, name) for name in names}
+    flags = record.values() if isinstance(record, ExperimentConfig) else {}
+    return {name: flags[name] if name in flags else getattr(record, name) for name in names}
 
 
 SHUFFLEDET_RECIPE = {
@@ -42,9 +44,9 @@ SHUFFLEDET_RECIPE = {
     "decay_rate": 0.0005,
     "clip_norm": 0.0,
     "brightness": 50,
-    "contrast_range": (0.5, 1.5),
-    "saturation_range": (0.3, 1.7),
-    "drift_xy": (150, 100),
+    "contrast": "0.5,1.5",
+    "saturation": "0.3,1.7",
+    "drift": "150x100",
     "flip": 0.5,
     "psi": 0.5,
     "imitation_weight": 1.0,
@@ -71,7 +73,7 @@ def test_recipe_of_kitti(name, normalization):
 
 
 def test_flags_start_from_the_recipe_of_kitti():
-    config = ExperimentConfig()
+    config = ExperimentConfig.of()
     assert values(config, SHUFFLEDET_RECIPE) == SHUFFLEDET_RECIPE
     assert (config.imitation_normalization, config.lr_decay_factor) == (2.0, 0.1)
     assert (config.imitation_region, config.summary_every, config.checkpoint_every) == (
@@ -105,8 +107,8 @@ def test_recipe_of_voc(name):
 
 
 def test_augmentation():
-    published = AugmentConfig(50, (0.5, 1.5), (0.3, 1.7), drift_x=150, drift_y=100, flip=0.5)
-    assert AugmentConfig() == published
+    published = KittiAugmentation(50, (0.5, 1.5), (0.3, 1.7), shift_x=150, shift_y=100, flip=0.5)
+    assert KittiAugmentation() == policies.augmentation("kitti") == published
     assert FILL == (123.68, 116.779, 103.939)
 
 

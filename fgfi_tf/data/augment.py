@@ -1,96 +1,152 @@
-"""The reference's augmentations, in its order, in the graph, as pure functions of one seed.
+"""Augmentation policies: what is done to training images before they are resized, in the graph.
 
-brightness -> contrast -> saturation -> drift -> flip (-> resize, see ``pipeline``). Pixel values
-are clipped to 0..255 after each colour step as in the reference, but not rounded between them.
+A policy is a value; what it draws is a function of a key. Its options stand in ``fgfi_tf.data.policies``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
 from fgfi_tf import streams
-from fgfi_tf.data import transforms
-from fgfi_tf.errors import UserError
+from fgfi_tf.data import policies, transforms
 
 #: RGB means of ImageNet, which the networks subtract: filled areas are zero to them.
 FILL = (123.68, 116.779, 103.939)
 
 
+class Augmentation:
+    """Base of the policies, and the one that does nothing.
+
+    Attributes:
+        mirror_images: an epoch holds every image and its mirror image.
+        only_with_objects: images without an object to train on are left out.
+        samples_boxes: where an image has more objects than a batch has room for, a random choice of them is
+            taken; elsewhere a smaller room is an error.
+        keeps_size: :meth:`augment` leaves the size of every image as it is.
+    """
+
+    mirror_images: bool = False
+    only_with_objects: bool = False
+    samples_boxes: bool = False
+    keeps_size: bool = True
+
+    @classmethod
+    def from_options(cls, **options: Any) -> Augmentation:
+        """The policy of the values of its options. Raises UserError for impossible ones."""
+        return cls(**options)
+
+    def off(self) -> Augmentation:
+        """What ``--noaugment`` leaves of it."""
+        return Augmentation()
+
+    def augment(
+        self, image: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, key: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Changes an image and the objects to train on.
+
+        Args:
+            image: uint8 [H,W,3] RGB.
+            boxes: float32 [N,4], inclusive pixel corners of ``image``; classes: int32 [N].
+            key: int64 [2]; the same key gives the same result.
+
+        Returns:
+            image [H',W',3], 0..255, of any dtype, with its boxes [N',4] and their classes [N'].
+        """
+        return image, boxes, classes
+
+
 @dataclasses.dataclass(frozen=True)
-class AugmentConfig:
-    """Ranges of the augmentations; the defaults are the reference's for KITTI (375 x 1242).
+class VocAugmentation(Augmentation):
+    """The published recipe of Faster R-CNN on VOC: mirror images, and at most 20 objects of an image.
+
+    Its crop of long images belongs to the resize policy, which needs it without augmentation as well.
+
+    Attributes:
+        flip: 0.5 for mirror images, 0 for none.
+    """
+
+    flip: float = 0.5
+    only_with_objects = True
+    samples_boxes = True
+
+    @property
+    def mirror_images(self) -> bool:
+        """Whether an epoch holds mirror images."""
+        return self.flip > 0
+
+    def off(self) -> VocAugmentation:
+        """Only what chooses images and objects."""
+        return VocAugmentation(flip=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class KittiAugmentation(Augmentation):
+    """The published recipe of ShuffleDet on KITTI (images of 375 x 1242), in its order.
+
+    brightness -> contrast -> saturation -> random shift -> flip. Pixel values are clipped to 0..255 after
+    each colour step as in the published code, but not rounded between them.
 
     Attributes:
         brightness: a whole number from -brightness to brightness is added to every pixel.
         contrast: pixels are multiplied by a factor drawn from this range.
         saturation: S of HSV is multiplied by a factor drawn from this range, at most to 1.
-        drift_x: pixels of the image file by which the left border moves, out (then filled with
+        shift_x: pixels of the image file by which the left border moves, out (then filled with
             FILL) or in (then cut, but never into an object).
-        drift_y: the same for the upper border. Images much smaller than KITTI's want less.
+        shift_y: the same for the upper border. Images much smaller than KITTI's want less.
         flip: the probability of a mirrored image.
     """
 
     brightness: int = 50
     contrast: tuple[float, float] = (0.5, 1.5)
     saturation: tuple[float, float] = (0.3, 1.7)
-    drift_x: int = 150
-    drift_y: int = 100
+    shift_x: int = 150
+    shift_y: int = 100
     flip: float = 0.5
+    keeps_size = False
 
-    def __post_init__(self):
-        if min(self.brightness, self.drift_x, self.drift_y) < 0 or not 0 <= self.flip <= 1:
-            raise UserError(f"brightness and drift must not be negative and flip be in 0..1: {self}")
-        for name in ("contrast", "saturation"):
-            low, high = getattr(self, name)
-            if not 0 <= low <= high:
-                raise UserError(f"{name} must be a range 0 <= low <= high, not {low}, {high}")
+    @classmethod
+    def from_options(
+        cls, brightness: int, contrast: str, saturation: str, drift: str, flip: float
+    ) -> KittiAugmentation:
+        """From the values of the flags; ``drift`` is the random shift."""
+        ranges = policies.number_range(contrast), policies.number_range(saturation)
+        return cls(brightness, *ranges, *policies.pair(drift), flip)
 
-
-def augment(
-    image: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor, config: AugmentConfig
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Augments an image and the objects to train on.
-
-    Args:
-        image: uint8 [H,W,3] RGB.
-        boxes: float32 [N,4], inclusive pixel corners of ``image``.
-        seed: int64 [2]; the same seed gives the same result.
-        config: the ranges.
-
-    Returns:
-        image float32 [H',W',3] in 0..255 and its boxes [N,4]. Drift changes the
-        size: H' is H - dy and W' is W - dx.
-    """
-    draw = streams.uniform([6], seed)
-    shift = drift_offsets(boxes, draw[3:5], config)  # (dy, dx)
-    flipped = draw[5] < config.flip
-    # Cutting and mirroring commute with colours and are cheaper on bytes, so they come first;
-    # the filled border comes last, since the reference's fill has no colour steps.
-    image = image[tf.maximum(shift[0], 0) :, tf.maximum(shift[1], 0) :]
-    image = tf.cond(flipped, lambda: tf.reverse(image, [1]), lambda: image)
-    planes = change_colors(tf.unstack(image, axis=-1), draw[:3], config)  # 3 of H x W
-    planes = tf.stack(_fill_border(planes, tf.maximum(-shift, 0), flipped))  # 3 x H' x W'
-    image = tf.transpose(planes, [1, 2, 0])  # cheaper than to stack the planes along the last axis
-    boxes = boxes - tf.cast(tf.gather(shift, [1, 0, 1, 0]), tf.float32)
-    boxes = tf.cond(flipped, lambda: transforms.flip_boxes(boxes, tf.shape(image)[1]), lambda: boxes)
-    return image, boxes
+    def augment(
+        self, image: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, key: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """In one pass; the shift changes the size: H' is H - dy and W' is W - dx."""
+        draw = streams.uniform([6], key)
+        shift = shift_offsets(boxes, draw[3:5], self)  # (dy, dx)
+        flipped = draw[5] < self.flip
+        # Cutting and mirroring commute with colours and are cheaper on bytes, so they come first;
+        # the filled border comes last, since the reference's fill has no colour steps.
+        image = image[tf.maximum(shift[0], 0) :, tf.maximum(shift[1], 0) :]
+        image = tf.cond(flipped, lambda: tf.reverse(image, [1]), lambda: image)
+        planes = change_colors(tf.unstack(image, axis=-1), draw[:3], self)  # 3 of H x W
+        planes = tf.stack(_fill_border(planes, tf.maximum(-shift, 0), flipped))  # 3 x H' x W'
+        image = tf.transpose(planes, [1, 2, 0])  # cheaper than to stack the planes along the last axis
+        boxes = boxes - tf.cast(tf.gather(shift, [1, 0, 1, 0]), tf.float32)
+        boxes = tf.cond(flipped, lambda: transforms.flip_boxes(boxes, tf.shape(image)[1]), lambda: boxes)
+        return image, boxes, classes
 
 
-def drift_offsets(boxes: tf.Tensor, draw: tf.Tensor, config: AugmentConfig) -> tf.Tensor:
+def shift_offsets(boxes: tf.Tensor, draw: tf.Tensor, config: KittiAugmentation) -> tf.Tensor:
     """Whole pixels (dy, dx), int32 [2], that the upper and left border move inwards.
 
-    Uniform over -drift .. min(drift, the first whole pixel of the topmost / leftmost box), so that
+    Uniform over -shift .. min(shift, the first whole pixel of the topmost / leftmost box), so that
     no box [N,4] is cut at the top or left; the other borders stay. ``draw`` [2] is in [0, 1).
     """
-    most = tf.constant([config.drift_y, config.drift_x], tf.float32)
+    most = tf.constant([config.shift_y, config.shift_x], tf.float32)
     first = tf.floor(tf.reduce_min(tf.gather(boxes, [1, 0], axis=1), axis=0))  # inf without boxes
     high = tf.clip_by_value(first, 0.0, most)
     return tf.cast(tf.floor(-most + draw * (high + most + 1.0)), tf.int32)
 
 
-def change_colors(planes: list[tf.Tensor], draw: tf.Tensor, config: AugmentConfig) -> list[tf.Tensor]:
+def change_colors(planes: list[tf.Tensor], draw: tf.Tensor, config: KittiAugmentation) -> list[tf.Tensor]:
     """Brightness, contrast and saturation of RGB planes, uint8 [H,W] to float32 [H,W].
 
     Planes, because arithmetic between channels is several times slower where the innermost axis

@@ -1,38 +1,43 @@
-"""Batches for training and evaluation, all in the graph.
+"""Batches for training and evaluation, all in the graph: one pipeline for every policy.
 
-The training stream is a pure function of the seed: example p of it (p = 0, 1, ... over all epochs)
-is position p mod N of epoch p div N, whose order is a permutation drawn from (seed, epoch), and its
-augmentation is drawn from (seed, p). So step k can be computed without the steps before it: a
-resumed run goes on exactly where it stopped, having read nothing of what it skips.
+The training stream is a pure function of the seed: which images form the batch of step k is said by
+``fgfi_tf.data.order``, and what is drawn for the example at position p of the stream (p = 0, 1, ... over all
+epochs) by (seed, p). So step k can be computed without the steps before it: a resumed run goes on exactly
+where it stopped, having read nothing of what it skips.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from fgfi_tf import streams
 from fgfi_tf.data import transforms
-from fgfi_tf.data.augment import AugmentConfig, augment
+from fgfi_tf.data.augment import Augmentation
+from fgfi_tf.data.order import Order
 from fgfi_tf.data.records import PreparedDataset, Sample
+from fgfi_tf.data.resize import NetworkInput, Resize
 from fgfi_tf.errors import UserError
 
 Batch = dict[str, tf.Tensor]
 PrepareBatch = Callable[[Batch], Batch]
+# What an example's key is folded with for each of its draws; augmentation has the key itself.
+CROP_DRAW, BOX_DRAW = range(2)
 
 
 def training_batches(
     dataset: PreparedDataset,
     *,
+    resize: Resize,
     input_size: tuple[int, int],
     batch_size: int,
     seed: int,
     start_step: int = 0,
     num_classes: int | None = None,
     max_boxes: int | None = None,
-    augmentation: AugmentConfig | None = None,
-    box_resize: str = "edges",
+    augmentation: Augmentation | None = None,
     prepare: PrepareBatch | None = None,
     num_parallel_calls: int = tf.data.AUTOTUNE,
     shard: tuple[int, int] = (0, 1),
@@ -41,147 +46,176 @@ def training_batches(
 
     Args:
         dataset: what to read.
-        input_size: (H, W) of the network input; images are resized without keeping their shape.
+        resize: how images become network inputs.
+        input_size: what that makes them of, see ``fgfi_tf.data.resize``.
         batch_size: examples of the *global* batch.
         seed: the stream is a function of it alone.
         start_step: batches that a resumed run has already seen.
         num_classes: classes to train on, the dataset's learnt ones by default.
         max_boxes: rows that boxes are padded to; by default the most in any image of the dataset,
             rounded up to a multiple of 8, so that none is lost.
-        augmentation: the ranges, or None for none.
-        box_resize: how boxes follow the resizing, see ``fgfi_tf.data.sample``.
+        augmentation: what is done before resizing, None for nothing.
         prepare: applied to every batch, e.g. ``Detector.prepare_batch``.
         num_parallel_calls: of the decoding and augmenting map; its order stays the same.
         shard: (i, n): worker i of n gets examples i*b .. (i+1)*b - 1 of every global batch,
             b = batch_size / n.
 
     Raises:
-        UserError: an empty dataset, a global batch that n does not divide, a max_boxes below the
-            dataset's.
+        UserError: a dataset without an image to train on, or with too few for a batch of one aspect ratio; a
+            global batch that n does not divide; a max_boxes below the dataset's, unless boxes are sampled.
     """
     worker, workers = shard
-    _check(dataset, batch_size, workers)
-    classes, rows = _limits(dataset, num_classes, max_boxes)
+    if batch_size < 1 or batch_size % workers:
+        raise UserError(f"a batch size of {batch_size} cannot be shared equally by {workers} workers")
+    _check_examples(dataset)
+    augmentation = augmentation or Augmentation()
     local = batch_size // workers
+    rows = max_boxes or dataset.max_boxes
+    if rows < dataset.max_boxes and not augmentation.samples_boxes:
+        raise UserError(
+            f"max_boxes is {rows}, but {dataset.name} needs {dataset.max_boxes} for its fullest image"
+        )
+    sizes = tf.constant(dataset.image_sizes(), tf.int32) if resize.by_batch else None  # N x 2
+    content = resize.cropped(resize.resized(sizes, input_size)[0]) if resize.by_batch else None
+    order = Order(dataset, augmentation, batch_size, content)
 
     @tf.autograph.experimental.do_not_convert
-    def load(position: tf.Tensor, index: tf.Tensor) -> Batch:
-        example = dataset.sample(index)
-        image = transforms.decode_image(example["image"])
-        boxes, labels = transforms.training_objects(
-            example["boxes"], example["classes"], example["ignore"], classes
-        )
-        if augmentation is not None:
-            key = streams.key_of(seed, streams.Use.EXAMPLE, position)
-            image, boxes = augment(image, boxes, key, augmentation)
-        return _row(example, image, boxes, labels, input_size, rows, box_resize)
+    def example_plans(step: tf.Tensor, chosen: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Of this worker's examples of a step: position, entry, and sizes that only the whole batch tells."""
+        size = resize.training_size(input_size, seed, step)
+        plans = {"position": step * batch_size + tf.range(batch_size, dtype=tf.int64), "entry": chosen}
+        if isinstance(size, tf.Tensor):
+            plans["size"] = tf.repeat(size[None], batch_size, axis=0)
+        if resize.by_batch and augmentation.keeps_size:
+            resized, _ = resize.resized(tf.gather(sizes, order.images(chosen)), size)
+            largest = tf.reduce_max(resize.cropped(resized), axis=0)
+            plans["padded"] = tf.repeat(resize.padded(largest, size)[None], batch_size, axis=0)
+        return {name: value[worker * local : (worker + 1) * local] for name, value in plans.items()}
 
-    stream = example_positions(dataset.num_examples, seed, start_step * batch_size)
-    if workers > 1:
-        stream = stream.filter(lambda position, _: position % batch_size // local == worker)
-    batches = stream.map(load, num_parallel_calls=num_parallel_calls, deterministic=True)
-    batches = batches.batch(local, drop_remainder=True)
-    return prepared_batches(batches, prepare)
+    @tf.autograph.experimental.do_not_convert
+    def load(plan: dict[str, tf.Tensor]) -> Batch:
+        key = streams.key_of(seed, streams.Use.EXAMPLE, plan["position"])
+        example, image, boxes, classes = _read(dataset, order.images(plan["entry"]), num_classes)
+        if augmentation.mirror_images:
+            image, boxes = _mirrored(image, boxes, order.mirrored(plan["entry"]))
+        image, boxes, classes = augmentation.augment(image, boxes, classes, key)
+        made = resize(
+            image,
+            plan.get("size", input_size),
+            boxes,
+            crop_key=streams.fold(key, CROP_DRAW),
+            padded=plan.get("padded"),
+        )
+        boxes, classes = tf.boolean_mask(made.boxes, made.kept), tf.boolean_mask(classes, made.kept)
+        if augmentation.samples_boxes:
+            boxes, classes = _sampled(boxes, classes, rows, streams.fold(key, BOX_DRAW))
+        return _row(example, made, boxes, classes, rows)
+
+    stream = order.steps(seed, start_step).map(example_plans).unbatch()
+    stream = stream.map(load, num_parallel_calls=num_parallel_calls, deterministic=True)
+    padding = resize.by_batch and not augmentation.keeps_size
+    return _prepared(_batched(stream, local, padding, drop_remainder=True), prepare)
 
 
 def evaluation_batches(
     dataset: PreparedDataset,
     *,
+    resize: Resize,
     input_size: tuple[int, int],
     batch_size: int,
     num_classes: int | None = None,
-    max_boxes: int | None = None,
-    box_resize: str = "edges",
     prepare: PrepareBatch | None = None,
     num_parallel_calls: int = tf.data.AUTOTUNE,
     remainder: str = "keep",
 ) -> tf.data.Dataset:
-    """Every example once, in the order of the split, without augmentation.
+    """Every example once, without augmentation and crop.
 
-    ``remainder`` says what becomes of a last batch that is not full: ``"keep"`` leaves it smaller,
-    ``"pad"`` repeats its last example under the ``image_id`` ``""`` (for static shapes and equal
+    In the order of the split; larger batches of images whose size tells that of the network input are sorted
+    by aspect ratio. ``remainder`` says what becomes of a last batch that is not full: ``"keep"`` leaves it
+    smaller, ``"pad"`` repeats its last example under the ``image_id`` ``""`` (for static shapes and equal
     replicas), ``"drop"`` leaves it out. The other arguments are those of :func:`training_batches`.
     """
     if remainder not in ("keep", "pad", "drop"):
         raise ValueError(f"remainder is {remainder!r}, not keep, pad or drop")
-    _check(dataset, batch_size, 1)
-    classes, rows = _limits(dataset, num_classes, max_boxes)
+    if batch_size < 1:
+        raise UserError(f"a batch size of {batch_size} cannot be shared equally by 1 workers")
+    _check_examples(dataset)
     count = dataset.num_examples
+    indices = np.arange(count)
+    if resize.by_batch and batch_size > 1:
+        sizes = dataset.image_sizes()
+        indices = np.argsort(sizes[:, 1] / sizes[:, 0], kind="stable")
+    if remainder == "pad":
+        indices = np.concatenate([indices, np.repeat(indices[-1:], -count % batch_size)])
 
     @tf.autograph.experimental.do_not_convert
-    def load(position: tf.Tensor) -> Batch:
-        example = dataset.sample(tf.minimum(position, count - 1))
-        boxes, labels = transforms.training_objects(
-            example["boxes"], example["classes"], example["ignore"], classes
-        )
-        image = transforms.decode_image(example["image"])
-        batch = _row(example, image, boxes, labels, input_size, rows, box_resize)
-        batch["image_id"] = tf.where(position < count, batch["image_id"], "")
-        return batch
+    def load(position: tf.Tensor, index: tf.Tensor) -> Batch:
+        example, image, boxes, classes = _read(dataset, index, num_classes)
+        made = resize(image, input_size, boxes)
+        row = _row(example, made, made.boxes, classes, dataset.max_boxes)
+        row["image_id"] = tf.where(position < count, row["image_id"], "")
+        return row
 
-    total = -(-count // batch_size) * batch_size if remainder == "pad" else count
-    batches = tf.data.Dataset.range(total).map(
-        load, num_parallel_calls=num_parallel_calls, deterministic=True
+    stream = tf.data.Dataset.from_tensor_slices(tf.constant(indices, tf.int64)).enumerate()
+    stream = stream.map(load, num_parallel_calls=num_parallel_calls, deterministic=True)
+    return _prepared(_batched(stream, batch_size, resize.by_batch, remainder != "keep"), prepare)
+
+
+def _check_examples(dataset: PreparedDataset) -> None:
+    if dataset.num_examples < 1:
+        raise UserError(f"{dataset.name}: the split is empty")
+
+
+def _read(
+    dataset: PreparedDataset, index: tf.Tensor, num_classes: int | None
+) -> tuple[Sample, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """A sample, its image uint8 [H,W,3], and boxes [N,4] and classes [N] of the objects to train on."""
+    example = dataset.sample(index)
+    boxes, classes = transforms.training_objects(
+        example["boxes"], example["classes"], example["ignore"], num_classes or dataset.num_training_classes
     )
-    batches = batches.batch(batch_size, drop_remainder=remainder != "keep")
-    return prepared_batches(batches, prepare)
+    return example, transforms.decode_image(example["image"]), boxes, classes
 
 
-def example_positions(num_examples: int, seed: int, start: int) -> tf.data.Dataset:
-    """Endless (position in the stream, index into the dataset), int64 scalars, from ``start`` on."""
-    first_epoch, skipped = divmod(start, num_examples)
-
-    def epoch_order(epoch: tf.Tensor) -> tf.data.Dataset:
-        key = streams.key_of(seed, streams.Use.EPOCH, epoch)
-        return tf.data.Dataset.from_tensor_slices(streams.permutation(num_examples, key))
-
-    indices = tf.data.Dataset.counter(first_epoch).flat_map(epoch_order).skip(skipped)
-    return indices.enumerate(start)
+def _mirrored(image: tf.Tensor, boxes: tf.Tensor, mirrored: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Image and boxes, mirrored where the scalar ``mirrored`` is True."""
+    width = tf.shape(image)[1]
+    image = tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
+    return image, tf.where(mirrored, transforms.flip_boxes(boxes, width), boxes)
 
 
-def _row(
-    example: Sample,
-    image: tf.Tensor,
-    boxes: tf.Tensor,
-    classes: tf.Tensor,
-    input_size: tuple[int, int],
-    max_boxes: int,
-    box_resize: str,
-) -> Batch:
-    """The batch's row of one example: image and boxes resized, objects padded."""
-    size = tf.constant(input_size, tf.float32)
-    scale = size / tf.cast(tf.shape(image)[:2], tf.float32)
-    boxes = transforms.resize_boxes(boxes, scale, box_resize)
+def _sampled(boxes: tf.Tensor, classes: tf.Tensor, most: int, key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A random choice of ``most`` objects, in label order; all where there are no more."""
+    chosen = tf.sort(tf.argsort(streams.uniform(tf.shape(classes), key))[:most])
+    return tf.gather(boxes, chosen), tf.gather(classes, chosen)
+
+
+def _row(example: Sample, made: NetworkInput, boxes: tf.Tensor, classes: tf.Tensor, max_boxes: int) -> Batch:
+    """The batch's row of one example, its objects padded to ``max_boxes`` = M."""
     boxes, classes, valid = transforms.pad_objects(boxes, classes, max_boxes)
     return {
-        "image": transforms.resize_image(image, input_size),  # H x W x 3
+        "image": made.image,  # H x W x 3
         "boxes": boxes,  # M x 4
         "classes": classes,  # M
         "valid": valid,  # M
-        "content_size": size,
-        "scale": scale,
+        "content_size": tf.cast(made.content, tf.float32),
+        "scale": made.scale,
         "image_id": example["image_id"],
         "image_size": example["image_size"],
     }
 
 
-def _limits(dataset: PreparedDataset, num_classes: int | None, max_boxes: int | None) -> tuple[int, int]:
-    most = dataset.max_boxes
-    if max_boxes is not None and max_boxes < most:
-        raise UserError(f"max_boxes is {max_boxes}, but {dataset.name} needs {most} for its fullest image")
-    return num_classes or dataset.num_training_classes, max_boxes or most
+def _batched(stream: tf.data.Dataset, size: int, padding: bool, drop_remainder: bool) -> tf.data.Dataset:
+    """Batches of rows; with ``padding`` of images of different sizes, padded to the largest."""
+    if padding:
+        return stream.padded_batch(size, drop_remainder=drop_remainder)
+    return stream.batch(size, drop_remainder=drop_remainder)
 
 
-def _check(dataset: PreparedDataset, batch_size: int, workers: int) -> None:
-    if dataset.num_examples < 1:
-        raise UserError(f"{dataset.name}: the split is empty")
-    if batch_size < 1 or batch_size % workers:
-        raise UserError(f"a batch size of {batch_size} cannot be shared equally by {workers} workers")
-
-
-def prepared_batches(batches: tf.data.Dataset, prepare: PrepareBatch | None) -> tf.data.Dataset:
-    """The end of both pipelines: ``prepare`` on each batch, the options, a batch ahead of the step."""
+def _prepared(batches: tf.data.Dataset, prepare: PrepareBatch | None) -> tf.data.Dataset:
+    """``prepare`` on each batch, the options, a batch ahead of the step."""
     if prepare is not None:
+        prepare = tf.autograph.experimental.do_not_convert(prepare)
         batches = batches.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     options = tf.data.Options()
     # the pipeline shares out examples itself, see shard

@@ -31,9 +31,9 @@ image_id       string    B         as in the sample
 image_size     int32     B,2       as in the sample
 =============  ========  ========  ==================================================
 
-Resizing maps the *edges* of a box, (xmin, xmax + 1) -> (xmin * s, (xmax + 1) * s), under
-``box_resize="edges"`` (ShuffleDet: the width with its + 1 is scaled), and the inclusive
-*corners*, (xmin, xmax) -> (xmin * s, xmax * s), under ``"corners"`` (Faster R-CNN).
+The resize policy says whether resizing maps the *edges* of a box, (xmin, xmax + 1) -> (xmin * s,
+(xmax + 1) * s), so that the width with its + 1 is scaled (ShuffleDet), or its inclusive *corners*,
+(xmin, xmax) -> (xmin * s, xmax * s) (Faster R-CNN).
 """
 
 from __future__ import annotations

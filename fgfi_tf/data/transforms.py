@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-BOX_RESIZE_RULES = ("edges", "corners")
+BOX_CORNERS = ("edges", "corners")
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
@@ -28,10 +28,11 @@ def training_objects(
     return tf.boolean_mask(boxes, keep), tf.boolean_mask(classes, keep)
 
 
-def resize_image(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Bilinear with half-pixel centres and without antialiasing, to float32 [h,w,3]."""
-    image = tf.image.resize(image, size, method="bilinear", antialias=False)
-    return tf.ensure_shape(image, (*size, 3))
+def pad_image(image: tf.Tensor, size: tuple[int, int] | tf.Tensor) -> tf.Tensor:
+    """An image [..., h, w, 3] with zeros below and to the right, up to ``size``."""
+    rest = tf.convert_to_tensor(size, tf.int32) - tf.shape(image)[-3:-1]
+    outer = [[0, 0]] * (image.shape.rank - 3)
+    return tf.pad(image, [*outer, [0, rest[0]], [0, rest[1]], [0, 0]])
 
 
 def resize_boxes(boxes: tf.Tensor, scale: tf.Tensor, rule: str = "edges") -> tf.Tensor:
@@ -40,8 +41,8 @@ def resize_boxes(boxes: tf.Tensor, scale: tf.Tensor, rule: str = "edges") -> tf.
     ``"edges"`` scales the width with its + 1, ``"corners"`` the inclusive corners themselves
     (see ``fgfi_tf.data.sample``).
     """
-    if rule not in BOX_RESIZE_RULES:
-        raise ValueError(f"box_resize is {rule!r}, not one of {', '.join(BOX_RESIZE_RULES)}")
+    if rule not in BOX_CORNERS:
+        raise ValueError(f"box_corners is {rule!r}, not one of {', '.join(BOX_CORNERS)}")
     scale_xyxy = tf.gather(scale, [1, 0, 1, 0])
     if rule == "corners":
         return boxes * scale_xyxy

@@ -39,6 +39,8 @@ FASTER_RCNN = Declaration(
     ),
     input_size=(600, 0),
     class_names=VOC_CLASSES,
+    resize="shorter_side",
+    augmentation="voc",
     dataset="voc",
     teacher="faster_rcnn_vgg16",
 )

@@ -21,6 +21,8 @@ class Declaration:
         input_size: see ``Detector.input_size``; of the published weights, and what ``--input_size`` is where
             it is not given. (0, 0): there is no such.
         class_names: of the published weights.
+        resize: name of the policy by which an image becomes the network input, and
+        augmentation: of that by which training images are changed; see ``fgfi_tf.data.policies``.
         dataset: name of the data set of the published weights, and what ``--dataset`` is where it is not
             given; "": there is no such.
         recipe: values of further flags of ``train.py`` where they are not given, such as
@@ -32,6 +34,8 @@ class Declaration:
     options: tuple[Option, ...] = ()
     input_size: tuple[int, int] = (0, 0)
     class_names: tuple[str, ...] = ()
+    resize: str = "stretch"
+    augmentation: str = "kitti"
     dataset: str = ""
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pretrained: tuple[str, ...] = ()
@@ -39,7 +43,9 @@ class Declaration:
 
     def flags(self) -> dict[str, Any]:
         """Values of the flags of ``train.py`` where they are not given."""
-        found = {} if self.input_size == (0, 0) else {"input_size": "x".join(map(str, self.input_size))}
+        found = {"resize": self.resize, "augmentation": self.augmentation}
+        if self.input_size != (0, 0):
+            found["input_size"] = "x".join(map(str, self.input_size))
         if self.dataset:
             found["dataset"] = self.dataset
         return {**found, **self.recipe}

@@ -12,7 +12,7 @@ from pathlib import Path
 import tensorflow as tf
 import tf_keras as keras
 
-from fgfi_tf.errors import UserError
+from fgfi_tf.data import policies
 from fgfi_tf.models.declaration import Declaration
 from fgfi_tf.models.metadata import ModelMetadata
 from fgfi_tf.models.pixels import Pixels
@@ -26,16 +26,13 @@ class Detector(keras.Model):
 
     Attributes:
         class_names: the names of the classes it detects; a dataset's first classes.
-        box_resize: how the input pipeline resizes boxes, ``"edges"`` or ``"corners"``
-            (see ``fgfi_tf.data.sample``).
+        takes_any_size: takes network inputs of any size, which may change from batch to batch.
         feature_channels: channels of each feature map to imitate.
         loss_names: the keys of ``detection_losses`` and ``regularization_losses``. Their means are
             then created before the training step is traced, which spares a second trace and is
             needed by replicas whose last batch is not full.
-        input_size: what ``--input_size`` says: (height, width) that every image is resized to, or
-            where ``keeps_shape`` (short side, largest long side or 0 for no limit).
-        keeps_shape: images keep their shape: those of a batch have one size, padded, and it
-            changes from batch to batch.
+        input_size: what ``--input_size`` says, and the resize policy understands: (height, width) of
+            the network input, or (short side, largest long side or 0 for no limit).
         declaration: its options, and what is known of it before it is built. What a weight file without
             ``model.json`` is of stands there too.
         pixels: what it is given; None where ``preprocess`` is its own.
@@ -45,14 +42,28 @@ class Detector(keras.Model):
     """
 
     class_names: tuple[str, ...] = ()
-    box_resize: str = "edges"
+    takes_any_size: bool = False
     feature_channels: tuple[int, ...] = ()
     loss_names: tuple[str, ...] = ()
     input_size: tuple[int, int]
-    keeps_shape: bool = False
     declaration: Declaration = Declaration()
     pixels: Pixels | None = None
     metadata: ModelMetadata | None = None
+
+    @property
+    def resize(self) -> str:
+        """Name of the resize policy: the declared one, unless another was set."""
+        return getattr(self, "_resize", "") or self.declaration.resize
+
+    @resize.setter
+    def resize(self, name: str) -> None:
+        policies.resize(name)
+        self._resize = name
+
+    @property
+    def padding_color(self) -> tuple[float, ...]:
+        """RGB, 0..255, of what a resize policy adds: the mean pixel, a zero for the network."""
+        return (0.0, 0.0, 0.0) if self.pixels is None else tuple(self.pixels.mean)
 
     def get_config(self) -> dict:
         """What ``registry.build`` made it of, for the metadata of a SavedModel."""
@@ -61,9 +72,10 @@ class Detector(keras.Model):
 
     @classmethod
     def check_input_size(cls, size: tuple[int, int]) -> None:
-        """Raises UserError, starting with the size, where this kind of detector cannot take it."""
-        if min(size) < 1:
-            raise UserError(f"{size[0]}x{size[1]}: height and width must be above 0")
+        """Raises UserError, starting with the size, where the network cannot take it.
+
+        What is no size for the resize policy is refused there.
+        """
 
     @property
     def preprocessing(self) -> Hashable:
@@ -132,18 +144,14 @@ class Detector(keras.Model):
         """Only the feature maps, in inference mode: all that is run of a teacher."""
         return self.call(inputs, training=False)["features"]
 
-    def inference_size(self, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(height, width) that an image of some height and width is resized to: int or int32."""
-        return self.input_size
-
-    def inference_scale(self, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-        """Network pixels per image pixel, float32 [2] (y, x), of such an image."""
-        size = tf.cast(tf.stack([height, width]), tf.float32)
-        return tf.cast(tf.stack(self.inference_size(height, width)), tf.float32) / size
-
     def prepare_images(self, batch: Batch) -> Batch:
-        """What every batch needs before ``preprocess``; runs in tf.data."""
-        return batch
+        """What every batch needs before ``preprocess``: paints the padding; runs in tf.data."""
+        if not policies.resize(self.resize).keep_aspect_ratio:
+            return batch
+        height, width = tf.unstack(tf.shape(batch["image"])[1:3])
+        inside = content_mask(batch["content_size"], height, width)[..., None]  # B x H x W x 1
+        image = tf.where(inside, tf.cast(batch["image"], tf.float32), tf.constant(self.padding_color))
+        return {**batch, "image": image}
 
     def prepare_batch(self, batch: Batch) -> Batch:
         """``prepare_images`` for training; may add targets, which depend on labels alone."""
@@ -209,3 +217,14 @@ class Detector(keras.Model):
     def imitation_options(self) -> dict[str, object]:
         """Arguments of ``ImitationLoss`` with which this student's adaptation starts and decays."""
         return {}
+
+
+def content_mask(content: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
+    """Which cells of a ``height`` x ``width`` grid hold picture: bool [B, height, width].
+
+    ``content``: (h, w) in cells of each picture, in its upper left corner, [B, 2].
+    """
+    content = tf.cast(content, tf.int32)
+    rows = tf.range(height)[None] < content[:, :1]  # B x height
+    columns = tf.range(width)[None] < content[:, 1:]  # B x width
+    return tf.logical_and(rows[:, :, None], columns[:, None, :])

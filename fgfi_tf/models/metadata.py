@@ -22,6 +22,7 @@ class ModelMetadata:
         dataset: name of the data set that it was trained on, "" where not known.
         extensions: files and modules that registered the detector and the data set.
         classes: what ``--classes`` made of the labels' class names (merges, what is ignored), "" if nothing.
+        resize: name of the resize policy, "" where it is the detector's own.
     """
 
     model: str
@@ -31,11 +32,12 @@ class ModelMetadata:
     dataset: str = ""
     extensions: tuple[str, ...] = ()
     classes: str = ""
+    resize: str = ""
 
     def as_dict(self) -> dict[str, object]:
-        """The fields by name; ``extensions`` and ``classes`` only where there are any."""
+        """The fields by name; ``extensions``, ``classes`` and ``resize`` only where there are any."""
         fields = dataclasses.asdict(self)
-        optional = {"extensions": self.extensions, "classes": self.classes}
+        optional = {"extensions": self.extensions, "classes": self.classes, "resize": self.resize}
         return {key: value for key, value in fields.items() if optional.get(key, True)}
 
     def write(self, folder: Path) -> None:
@@ -61,6 +63,7 @@ class ModelMetadata:
                 fields.get("dataset", ""),
                 tuple(fields.get("extensions", ())),
                 fields.get("classes", ""),
+                fields.get("resize", ""),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is malformed: {error}") from error

@@ -105,6 +105,7 @@ def build(
     dataset: str = "",
     extensions: Sequence[str] = (),
     classes: str = "",
+    resize: str = "",
     **given: Any,
 ) -> Detector:
     """A detector with fresh weights.
@@ -115,6 +116,7 @@ def build(
         class_names: what it detects, in the order of the dataset's class indices.
         dataset, classes: the data set it is for and its ``--classes``, for its metadata alone.
         extensions: what ``--extensions`` named, for its metadata alone.
+        resize: the resize policy, where it is not to be the detector's own.
         given: what else the detector's constructor takes: ``weight_decay``, and its declared options, which
             have their declared defaults where they are not given.
 
@@ -128,8 +130,11 @@ def build(
     defaults = {option.name: option.default for option in entry.declaration.options}
     detector = make(input_size=input_size, class_names=class_names, **{**defaults, **given})
     chosen = {key: given[key] for key in defaults if key in given and given[key] != defaults[key]}
+    resize = "" if resize == entry.declaration.resize else resize
+    if resize:
+        detector.resize = resize
     detector.metadata = ModelMetadata(
-        name, input_size, class_names, chosen, dataset, tuple(extensions), classes
+        name, input_size, class_names, chosen, dataset, tuple(extensions), classes, resize
     )
     return detector
 

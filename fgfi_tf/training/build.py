@@ -47,6 +47,7 @@ def build_distiller(
         classes=classes,
         weight_decay=config.decay_rate,
         extensions=config.extension_names,
+        resize=config.resize,
         **config.options_of("model"),
     )
     if config.init_checkpoint:

@@ -7,11 +7,10 @@ group and help text stand here, once.
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from fgfi_tf.data import policies
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.data.splits import VAL_FRACTION
@@ -26,6 +25,7 @@ STUDENT = Chooses(
     "detector", registry.names, registry.options, lambda name: registry.declaration(name).flags()
 )
 DATASET = Chooses("dataset", datasets.names)
+AUGMENTATION = Chooses("augmentation policy", policies.AUGMENTATION.names, policies.augmentation_options)
 
 
 def _group(name: str):
@@ -59,8 +59,14 @@ class ExperimentConfig:
     extensions: str = extensions_option("Model")
     input_size: str = _model(
         "384x1248",
-        "Height x width of the network input; of a detector whose images keep their shape, as those of "
-        "Faster R-CNN do, short side x largest long side (0: no limit).",
+        "Height x width of the network input; with --resize=shorter_side, as of Faster R-CNN, short side x "
+        "largest long side (0: no limit).",
+    )
+    resize: str = _model(
+        "",
+        "How an image becomes the network input: stretch (to --input_size), letterbox (as large as fits into "
+        "it, padded), shorter_side (to a length; --input_size is short side x largest long side).",
+        chooses=Chooses("resize policy", policies.RESIZE.names),
     )
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     init_checkpoint: str = _model(
@@ -169,14 +175,8 @@ class ExperimentConfig:
     )
 
     augment: bool = _augmentation(True, "Augment training images.")
-    brightness: int = _augmentation(50, "Brightness changes by up to +- this, in 0..255.")
-    contrast: str = _augmentation("0.5,1.5", "Range of the contrast factor.")
-    saturation: str = _augmentation("0.3,1.7", "Range of the saturation factor.")
-    drift: str = _augmentation("150x100", "Largest drift, x by y, in pixels of the image file.")
-    flip: float = _augmentation(
-        0.5,
-        "Probability of a horizontal flip. Where images keep their shape, 0.5 means that an epoch holds "
-        "every image and its mirror image, and there is no other augmentation.",
+    augmentation: str = _augmentation(
+        "", "How they are augmented; each policy has options of its own.", chooses=AUGMENTATION
     )
 
     output_dir: str = _run("", "Run folder: flags, checkpoints, TensorBoard files.")
@@ -219,7 +219,7 @@ class ExperimentConfig:
 
     def chosen(self) -> Chosen:
         """What the experiment has chosen by name, with its options and defaults."""
-        return Chosen(self, lambda flag: getattr(self, flag))
+        return Chosen(self, lambda flag: getattr(self, flag) or None)
 
     def options_of(self, flag: str) -> dict[str, Any]:
         """The options of what a flag, such as ``"model"``, has chosen, those at their defaults too."""
@@ -243,21 +243,6 @@ class ExperimentConfig:
         """Steps at which ``schedule=step`` falls."""
         return parse_numbers("lr_decay_steps", self.lr_decay_steps, int)
 
-    @property
-    def contrast_range(self) -> tuple[float, float]:
-        """(lowest, highest) contrast factor."""
-        return _range("contrast", self.contrast)
-
-    @property
-    def saturation_range(self) -> tuple[float, float]:
-        """(lowest, highest) saturation factor."""
-        return _range("saturation", self.saturation)
-
-    @property
-    def drift_xy(self) -> tuple[int, int]:
-        """Largest drift (x, y) in pixels of the image file."""
-        return parse_size("drift", self.drift)
-
 
 # Options that may differ when a run is taken up again: none of them changes what a step computes, or what
 # they change is checked on its own (``schedules.check_schedule``; a teacher's name has to fit its file).
@@ -270,10 +255,10 @@ RESUMABLE = frozenset(
 
 def parse_size(flag: str, text: str) -> tuple[int, int]:
     """'384x1248' to (384, 1248); raises UserError naming the flag."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
-    if not match:
-        raise UserError(f"--{flag}={text}: two whole numbers are expected, like 384x1248")
-    return int(match.group(1)), int(match.group(2))
+    try:
+        return policies.pair(text)
+    except ValueError as error:
+        raise UserError(f"--{flag}={text}: {error}") from error
 
 
 def parse_numbers(flag: str, text: str, kind: type = float) -> tuple:
@@ -282,10 +267,3 @@ def parse_numbers(flag: str, text: str, kind: type = float) -> tuple:
         return tuple(kind(part) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise UserError(f"--{flag}={text}: numbers separated by commas are expected") from error
-
-
-def _range(flag: str, text: str) -> tuple[float, float]:
-    values = parse_numbers(flag, text)
-    if len(values) != 2 or not 0 <= values[0] <= values[1] < math.inf:
-        raise UserError(f"--{flag}={text}: two numbers are expected, lowest and highest, not negative")
-    return values

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from fgfi_tf.data import transforms
+from fgfi_tf.data import policies, transforms
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation.boxes import Boxes
@@ -42,8 +42,8 @@ def batched_detector(
         return detector.detect(detector(detector.preprocess(batch["image"]), training=False), batch)
 
     def run(dataset: PreparedDataset, batch_size: int) -> Frames:
-        # published results of detectors that keep an image's shape are of single images
-        batch_size = batch_size or (1 if detector.keeps_shape else 8)
+        # published results are of single images where the images of a batch decide each other's padding
+        batch_size = batch_size or (1 if policies.resize(detector.resize).by_batch else 8)
         frames: Frames = {}
         with dataset.reading():
             for batch in batches.evaluation_batches(detector, dataset, batch_size, remainder="pad"):

@@ -32,6 +32,7 @@ HEADER = "# Every flag of this run. Start it again with --flagfile=<this file>."
 _EXTENSIONS = "extensions"
 # Flags that earlier versions had for every detector, with the values that meant "not given".
 _NOT_GIVEN = {"width": "0.0", "roi_pooling": "", "dropout": "-1.0"}
+_NOT_GIVEN |= {"brightness": "50", "contrast": "0.5,1.5", "saturation": "0.3,1.7", "drift": "150x100"}
 
 
 class _NumberOrWord(absl_flags.ArgumentParser):

@@ -9,18 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from fgfi_tf.data import inspection, splits
+from fgfi_tf.data import inspection, policies, splits
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.classes import ClassTable, listed, parse, resolve
 from fgfi_tf.data.dataset import Frame, first_of
 from fgfi_tf.data.images import MAX_MEGAPIXELS, read_for_report
 from fgfi_tf.data.inspection import Inspected, Objects
 from fgfi_tf.errors import UserError
-from fgfi_tf.evaluation.report import to_markdown, write
-from fgfi_tf.evaluation.report_data import Bars, Figure, Gallery, Picture, ReportData, Row, Section, Table
+from fgfi_tf.evaluation.report.data import Bars, Figure, Gallery, Picture, ReportData, Row, Section, Table
+from fgfi_tf.evaluation.report.write import to_markdown, write
 from fgfi_tf.models import registry
+from fgfi_tf.options import option
 from fgfi_tf.paths import user_path
-from fgfi_tf.training.config import option, parse_size
+from fgfi_tf.training.config import parse_size
 
 _DATA, _INPUT = "Data", "Network input"
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -110,7 +111,7 @@ def report(config: InspectConfig, found: Found) -> ReportData:
     findings = []
     sections = []
     if len(sizes):
-        keeps = bool(getattr(registry.detector_class(config.model), "keeps_shape", False))
+        keeps = not policies.resize(registry.declaration(config.model).resize).fixed_size
         suggested, reached = inspection.suggested_size(every, sizes, config.stride)
         size = parse_size("input_size", config.input_size) if config.input_size else suggested
         if keeps and not config.input_size:

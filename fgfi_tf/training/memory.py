@@ -12,6 +12,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from fgfi_tf.data import policies
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.training.config import ExperimentConfig
 
@@ -23,8 +24,6 @@ _VIEWS = frozenset(
 )
 # No detector keeps more bytes than this for a byte of its input: where these would fit, nothing is traced.
 _AT_MOST = 1000
-# Images that keep their shape are cut to 2:1 while training (``ShapeRule.max_aspect``).
-_LONGEST = 2
 
 
 def warning(config: ExperimentConfig, student: Detector, over: tf.distribute.Strategy) -> str:
@@ -38,7 +37,7 @@ def warning(config: ExperimentConfig, student: Detector, over: tf.distribute.Str
         return ""
     # replicas on parts of one CPU share its memory
     sharing = len(devices) if "CPU" in devices[0].upper() else 1
-    height, width = _input_size(student)
+    height, width = policies.resize(student.resize).largest_input(student.input_size)
     images = -(-config.batch_size // (len(devices) * config.gradient_accumulation)) * sharing
     if images * height * width * 3 * 4 * _AT_MOST < free:
         return ""
@@ -116,12 +115,3 @@ def _number(path: Path, key: str = "") -> int | None:
         if line.startswith(key) and words and words[0].isdigit():
             return int(words[0])
     return None
-
-
-def _input_size(student: Detector) -> tuple[int, int]:
-    """(height, width) of the largest network input."""
-    height, width = student.input_size
-    if not student.keeps_shape:
-        return height, width
-    longest = height * _LONGEST
-    return height, min(width, longest) if width else longest

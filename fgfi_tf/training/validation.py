@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+from fgfi_tf.data import policies
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.evaluation.command import parse_overlaps
@@ -18,7 +19,7 @@ _AT_LEAST = {
     "steps_per_execution",
     0: "max_boxes decay_rate schedule_steps final_learning_rate lr_warmup_steps momentum weight_decay "
     "clip_norm seed imitation_warmup_steps imitation_end_step picture_every evaluate_every "
-    "virtual_cpus worker_timeout brightness ema flip",
+    "virtual_cpus worker_timeout ema",
 }
 
 
@@ -59,10 +60,6 @@ def validate_values(config: ExperimentConfig) -> None:
             raise UserError(f"--{field.name}={value}: {did_you_mean(value, choices)}")
     _validate_optimization(config)
     _validate_imitation(config)
-    for name in ("contrast_range", "saturation_range", "drift_xy"):
-        getattr(config, name)
-    if config.flip > 1:
-        raise UserError(f"--flip={config.flip}: a probability is expected")
     config.size  # noqa: B018  raises where it is malformed
 
 
@@ -81,26 +78,16 @@ def _validate_names(config: ExperimentConfig) -> None:
 
 def _validate_model(config: ExperimentConfig) -> None:
     kind = registry.detector_class(config.model)
+    resize = policies.resize(config.resize or kind.declaration.resize)
     try:
+        resize.check_input_size(config.size)
         kind.check_input_size(config.size)
     except UserError as error:
         raise UserError(f"--input_size={error} ({config.model})") from error
-    if kind.keeps_shape:
-        _validate_shapes(config)
-
-
-def _validate_shapes(config: ExperimentConfig) -> None:
-    """What images that keep their shape exclude."""
-    for name in ("brightness", "contrast", "saturation", "drift"):
-        default = ExperimentConfig.__dataclass_fields__[name].default
-        if getattr(config, name) != default:
-            raise UserError(
-                f"--{name}: training images of {config.model} are mirrored, nothing else but a crop to 2:1"
-            )
-    if config.flip not in (0.0, 0.5):
-        raise UserError(
-            f"--flip={config.flip}: {config.model} takes 0.5 (each image and its mirror image) or 0"
-        )
+    if resize.fixed_size:
+        return
+    if not kind.takes_any_size:
+        raise UserError(f"--resize={config.resize}: {config.model} takes network inputs of one size")
     if config.jit_compile:
         raise UserError(f"--jit_compile: XLA would compile {config.model} anew for every shape of image")
 

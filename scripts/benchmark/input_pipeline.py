@@ -17,8 +17,9 @@ from benchmark import workload
 from benchmark.options import Options
 from benchmark.timing import Fresh, Result, alternate
 from fgfi_tf.data import pipeline, registry, transforms
-from fgfi_tf.data.augment import AugmentConfig
+from fgfi_tf.data.augment import KittiAugmentation
 from fgfi_tf.data.records import PreparedDataset
+from fgfi_tf.data.resize import STRETCH
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.toy import street
 
@@ -112,10 +113,11 @@ def _batches(dataset: PreparedDataset, student: Detector, batch_size: int) -> tf
     """What the trainer reads: decoding, every augmentation, resizing, targets, batches."""
     return pipeline.training_batches(
         dataset,
+        resize=STRETCH,
         input_size=student.input_size,
         batch_size=batch_size,
         seed=0,
-        augmentation=AugmentConfig(),
+        augmentation=KittiAugmentation(),
         prepare=student.prepare_batch,
     )
 

@@ -7,7 +7,8 @@ from PIL import Image
 from places import GOLDEN
 
 from fgfi_tf.data import pipeline, registry, transforms
-from fgfi_tf.data.augment import AugmentConfig
+from fgfi_tf.data.augment import KittiAugmentation
+from fgfi_tf.data.resize import STRETCH, Stretch
 from fgfi_tf.data.sample import BATCH_KEYS
 from fgfi_tf.errors import UserError
 
@@ -34,11 +35,12 @@ def data_fixture(tmp_path_factory):
     return registry.open_split("kitti", root, "train", progress=False)
 
 
-AUGMENT = AugmentConfig(drift_x=4, drift_y=3)
+AUGMENT = KittiAugmentation(shift_x=4, shift_y=3)
 
 
 def train(data, steps, **options):
     options = {"input_size": (16, 48), "batch_size": 4, "seed": 3, "augmentation": AUGMENT, **options}
+    options.setdefault("resize", STRETCH)
     return list(pipeline.training_batches(data, **options).take(steps).as_numpy_iterator())
 
 
@@ -68,7 +70,9 @@ def test_a_batch_keeps_the_contract(data):
         count = batch["valid"][row].sum()
         assert count == int(batch["image_id"][row]) % 3 and batch["valid"][row, :count].all()
         assert (batch["boxes"][row, count:] == 0).all() and (batch["classes"][row, count:] == 0).all()
-    spec = pipeline.training_batches(data, input_size=(16, 48), batch_size=4, seed=0).element_spec
+    spec = pipeline.training_batches(
+        data, resize=STRETCH, input_size=(16, 48), batch_size=4, seed=0
+    ).element_spec
     assert spec["image"].shape == (4, 16, 48, 3) and spec["boxes"].shape == (4, 8, 4)  # static for the graph
 
 
@@ -81,18 +85,21 @@ def test_a_batch_keeps_the_contract(data):
 )
 def test_boxes_follow_the_resizing(data, rule, car):
     """24 x 32 to 16 x 48: 2/3 down, 1.5 across. Frame 2 has a car, then a cyclist; the van is dropped."""
-    batches = pipeline.evaluation_batches(data, input_size=(16, 48), batch_size=7, box_resize=rule)
+    policy = Stretch()
+    policy.box_corners = rule
+    batches = pipeline.evaluation_batches(data, resize=policy, input_size=(16, 48), batch_size=7)
     (batch,) = batches.as_numpy_iterator()
     np.testing.assert_allclose(batch["scale"], [[2 / 3, 1.5]] * 7, rtol=1e-6)
     np.testing.assert_allclose(batch["boxes"][2, 0], car, rtol=1e-6)
     assert batch["classes"][2, :2].tolist() == [0, 2] and batch["valid"][2].sum() == 2
-    with pytest.raises(ValueError, match="box_resize is 'middle', not one of edges, corners"):
-        pipeline.evaluation_batches(data, input_size=(16, 48), batch_size=1, box_resize="middle")
+    policy.box_corners = "middle"
+    with pytest.raises(ValueError, match="box_corners is 'middle', not one of edges, corners"):
+        pipeline.evaluation_batches(data, resize=policy, input_size=(16, 48), batch_size=1)
 
 
 def test_fewer_classes_leave_out_the_others(data):
     (batch,) = pipeline.evaluation_batches(
-        data, input_size=(16, 48), batch_size=7, num_classes=1
+        data, resize=STRETCH, input_size=(16, 48), batch_size=7, num_classes=1
     ).as_numpy_iterator()
     assert batch["valid"].sum(1).tolist() == [0, 1, 1, 0, 1, 1, 0] and batch["classes"].max() == 0
 
@@ -137,7 +144,7 @@ def test_an_example_is_augmented_anew_in_every_epoch(data):
 
 
 def test_evaluation_has_every_frame_once_in_order(data):
-    options = {"input_size": (16, 48), "batch_size": 3}
+    options = {"resize": STRETCH, "input_size": (16, 48), "batch_size": 3}
     names = lambda **more: [  # noqa: E731
         [n.decode() for n in b["image_id"]]
         for b in pipeline.evaluation_batches(data, **options, **more).as_numpy_iterator()
@@ -191,7 +198,7 @@ def test_boxes_are_those_of_the_reference(tmp_path):
     data = registry.open_split("kitti", kitti_folder(tmp_path, frames), "all", progress=False)
     ends = np.cumsum(targets["count"].astype(int))[:-1]
     expected = zip(np.split(targets["boxes_cxcywh"], ends), np.split(targets["labels"], ends), strict=True)
-    batches = pipeline.evaluation_batches(data, input_size=(384, 1248), batch_size=1)
+    batches = pipeline.evaluation_batches(data, resize=STRETCH, input_size=(384, 1248), batch_size=1)
     for batch, name, (truth, labels) in zip(batches.as_numpy_iterator(), frames, expected, strict=True):
         assert batch["image_id"][0].decode() == name
         boxes = batch["boxes"][batch["valid"]].astype(np.float64)
@@ -206,7 +213,7 @@ def test_the_image_is_resized_as_in_the_reference(tmp_path):
     data = registry.open_split("kitti", kitti_folder(tmp_path, {"0": (pixels, CAR)}), "all", progress=False)
     for height, width in ((96, 320), (48, 160)):
         (batch,) = pipeline.evaluation_batches(
-            data, input_size=(height, width), batch_size=1
+            data, resize=STRETCH, input_size=(height, width), batch_size=1
         ).as_numpy_iterator()
         for y, x in ((0, 0), (17, 100), (20, 63), (height - 1, width - 1), (31, 5)):
             v = np.clip((y + 0.5) * 75 / height - 0.5, 0, 74)

@@ -33,7 +33,7 @@ def experiment_fixture(kitti, tmp_path):
         batch_size=4,
         steps=6,
         learning_rate=0.02,
-        drift="10x6",
+        options={"drift": "10x6"},
         summary_every=2,
         checkpoint_every=3,
         picture_every=0,

@@ -37,10 +37,9 @@ def small(kitti, folder, **changes):
         optimizer="adam",
         learning_rate=1e-3,
         clip_norm=20.0,
-        drift="10x6",
         checkpoint_every=1,
         picture_every=0,
-        **changes,
+        **{"options": {"drift": "10x6"}, **changes},
     )
     return validate(config)
 
@@ -124,5 +123,7 @@ def test_sizes_and_options_are_checked_by_flag(kitti, tmp_path):
                 model=MODEL, input_size="16x96", data_dir=str(kitti), output_dir=str(tmp_path)
             )
         )
-    with pytest.raises(UserError, match=rf"--width: {MODEL} has no such option \(it has --dropout\)"):
+    with pytest.raises(
+        UserError, match=rf"--width: the detector {MODEL} has no such option \(it has --dropout\)"
+    ):
         small(kitti, tmp_path, model=MODEL, options={"width": 0.5})

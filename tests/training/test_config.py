@@ -21,11 +21,11 @@ def parse(*arguments: str) -> ExperimentConfig:
 
 def test_defaults_are_the_published_recipe():
     config = parse()
-    assert config == ExperimentConfig()
+    assert config == ExperimentConfig.of()
     assert (config.batch_size, config.steps, config.learning_rate) == (32, 40000, 0.02)
     assert config.size == (384, 1248)
-    assert config.drift_xy == (150, 100)
-    assert config.contrast_range == (0.5, 1.5)
+    assert (config.resize, config.augmentation, config.options) == ("stretch", "kitti", {})
+    assert parse("--drift=9x5").options == {"drift": "9x5"}
 
 
 def test_command_line_wins_over_the_flag_file(tmp_path):
@@ -72,7 +72,7 @@ def test_a_number_that_is_not_finite(value):
         with pytest.raises(UserError, match=f"^--{name}={value}: a finite number is expected$"):
             validate(dataclasses.replace(ExperimentConfig(output_dir="runs/x"), **{name: float(value)}))
     with pytest.raises(UserError, match=f"--contrast=0.5,{value}: two numbers"):
-        validate(ExperimentConfig(output_dir="runs/x", contrast=f"0.5,{value}"))
+        validate(ExperimentConfig(output_dir="runs/x", options={"contrast": f"0.5,{value}"}))
 
 
 def test_flag_file_that_names_itself(tmp_path):
@@ -136,12 +136,18 @@ VOC = {"model": "faster_rcnn_vgg11", "input_size": "600x0"}
         ({"schedule": "stairs"}, "--schedule=stairs: "),
         ({"devices": "gpu:0", "virtual_cpus": 2}, "exclude each other"),
         ({"imitation_end_step": 5, "imitation_warmup_steps": 5}, "--imitation_end_step"),
-        ({"contrast": "1.5,0.5"}, "--contrast=1.5,0.5"),
-        ({"saturation": "a,b"}, "--saturation=a,b"),
-        ({"drift": "150"}, "--drift=150"),
-        ({"flip": 2.0}, "--flip=2.0"),
-        ({"options": {"width": 0.5}}, "--width: shuffledet_0.5x has no such option (it has --dropout)"),
-        ({"options": {"roi_pooling": "align"}}, "--roi_pooling: shuffledet_0.5x has no such option"),
+        ({"options": {"contrast": "1.5,0.5"}}, "--contrast=1.5,0.5"),
+        ({"options": {"saturation": "a,b"}}, "--saturation=a,b"),
+        ({"options": {"drift": "150"}}, "--drift=150"),
+        ({"options": {"flip": 2.0}}, "--flip=2.0"),
+        (
+            {"options": {"width": 0.5}},
+            "--width: the detector shuffledet_0.5x has no such option (it has --dropout)",
+        ),
+        (
+            {"options": {"roi_pooling": "align"}},
+            "--roi_pooling: the detector shuffledet_0.5x has no such option",
+        ),
         ({"options": {"dropout": 1.0}}, "--dropout=1.0: must be at least 0 and below 1"),
         ({**VOC, "input_size": "20x0"}, "--input_size=20x0: expected are a short side of at least 32"),
         ({**VOC, "input_size": "600x500"}, "--input_size=600x500: expected are "),
@@ -151,8 +157,29 @@ VOC = {"model": "faster_rcnn_vgg11", "input_size": "600x0"}
         ({"options": {"dropout": "much"}}, "--dropout=much: expected is a value of type float"),
         ({"options": {"dropout": float("nan")}}, "--dropout=nan: a finite number is expected"),
         ({"options": {"depth": 3}}, "unknown flag --depth"),
-        ({**VOC, "drift": "10x10"}, "--drift: training images of faster_rcnn_vgg11 are mirrored, nothing"),
-        ({**VOC, "flip": 0.3}, "--flip=0.3: faster_rcnn_vgg11 takes 0.5"),
+        (
+            {**VOC, "options": {"drift": "10x10"}},
+            "--drift: the augmentation policy voc has no such option (it has --flip)",
+        ),
+        (
+            {**VOC, "options": {"flip": 0.3}},
+            "--flip=0.3: expected is 0.5 (each image and its mirror image) or 0",
+        ),
+        (
+            {"augmentation": "none", "options": {"flip": 0.2}},
+            "--flip: the augmentation policy none has no such option (it ",
+        ),
+        (
+            {"augmentation": "coco"},
+            "--augmentation=coco: no such augmentation policy; known are kitti, none, ",
+        ),
+        ({"resize": "strech"}, "--resize=strech: no such resize policy; did you mean stretch?"),
+        (
+            {"resize": "shorter_side"},
+            "--resize=shorter_side: shuffledet_0.5x takes network inputs of one size",
+        ),
+        ({**VOC, "resize": "letterbox"}, "--input_size=600x0: height and width must be above 0"),
+        ({**VOC, "resize": "letterbox", "input_size": "600x20"}, "--input_size=600x20: expected are a short"),
         ({**VOC, "jit_compile": True}, "--jit_compile: XLA would compile faster_rcnn_vgg11 anew"),
     ],
 )

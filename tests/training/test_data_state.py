@@ -9,12 +9,12 @@ import shutil
 import numpy as np
 import pytest
 import tiny_detector
+from fgfi_tf.models.card import ModelCard
 from PIL import Image
 from voc_fixtures import write_devkit
 
 from fgfi_tf.data import registry
 from fgfi_tf.errors import UserError
-from fgfi_tf.models.card import ModelCard
 from fgfi_tf.training import data_state, run
 from fgfi_tf.training.checkpoints import FOLDER
 from fgfi_tf.training.run_log import RunLog

@@ -80,7 +80,7 @@ def test_a_strangers_detector_has_its_flags_and_defaults(file, monkeypatch, caps
     assert config.options == {"wild": False, "channels": 6}
     assert config.options_of("model") == {"channels": 6, "wild": False}
     assert (config.input_size, config.learning_rate, config.batch_size) == ("64x96", 0.003, 4)
-    assert config.drift == "2x2"  # what is given wins over the recipe
+    assert config.options["drift"] == "2x2"  # what is given wins over the recipe
     assert config.dataset == "kitti"
     with pytest.raises(SystemExit):
         parse("--help", "--model", "stranger", f"--extensions={file}")
@@ -92,10 +92,13 @@ def test_a_strangers_detector_has_its_flags_and_defaults(file, monkeypatch, caps
     for arguments, message in (
         (["--channels=0"], "--channels=0: must be above 0"),
         (["--channels=x"], "flag --channels=x"),
-        (["--dropout=0.1"], r"--dropout: stranger has no such option \(it has --channels, --wild\)"),
+        (
+            ["--dropout=0.1"],
+            r"--dropout: the detector stranger has no such option \(it has --channels, --wild\)",
+        ),
         (
             ["--model=shuffledet_1x", "--nowild"],
-            r"--wild: shuffledet_1x has no such option \(it has --dropout",
+            r"--wild: the detector shuffledet_1x has no such option \(it has --dropout",
         ),
         (["--model=strangr", "--channels=4"], "--model=strangr: no such detector; did you mean stranger"),
     ):

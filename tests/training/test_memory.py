@@ -37,7 +37,7 @@ def test_estimate_is_near_what_was_measured(name, size, measured):
 class Student:
     """As wide as its input, twice: 8 bytes a pixel and channel."""
 
-    input_size, keeps_shape, trainable_variables = (64, 96), False, ()
+    input_size, resize, trainable_variables = (64, 96), "stretch", ()
 
     def __call__(self, inputs, training):
         return tf.nn.relu(inputs * 2.0)
@@ -87,9 +87,9 @@ def test_parts_of_a_cpu_share_its_memory(monkeypatch):
     )
 
 
-def test_images_that_keep_their_shape_are_at_most_2_to_1(monkeypatch):
+def test_images_that_keep_their_aspect_ratio_are_at_most_2_to_1(monkeypatch):
     student = Student()
-    student.keeps_shape = True
+    student.resize = "shorter_side"
     for size, shape in (((600, 0), "600 x 1200"), ((600, 1000), "600 x 1000")):
         student.input_size = size
         assert f"a step on 12 images of {shape} takes" in told(monkeypatch, 10 * EACH, student)

@@ -242,7 +242,7 @@ def test_two_workers_train_faster_rcnn_on_images_of_many_shapes_as_one_process(t
         "model": "faster_rcnn_vgg11",
         "input_size": "160x0",
         "width": 0.05,
-        "drift": "150x100",  # the default: images keep their shape
+        "drift": "150x100",  # of the tiny detector's flags: as if not given
         "dataset": "voc",
         "train_split": "2012_train",
         "learning_rate": 0.003,

@@ -251,7 +251,10 @@ def test_wrong_input_is_one_clear_line(data, tmp_path):
         ({"data_dir": str(tmp_path)}, "no VOC data; it must hold VOCdevkit"),
         ({"train_split": "2012_all"}, "has no all.txt; it has train, trainval, val"),
         ({"train_split": "train"}, "name the split 2007_train, 2012_train"),
-        ({"model": "shuffledet_0.5x", "input_size": "64x96"}, "--width: shuffledet_0.5x has no such option"),
+        (
+            {"model": "shuffledet_0.5x", "input_size": "64x96"},
+            "--width: the detector shuffledet_0.5x has no such option",
+        ),
     ):
         with pytest.raises(UserError) as raised:
             run.train(experiment(data, tmp_path / "run", **changes))

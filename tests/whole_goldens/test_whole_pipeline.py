@@ -6,7 +6,8 @@ from PIL import Image
 from places import SHARED
 
 from fgfi_tf.data import pipeline, registry
-from fgfi_tf.data.augment import AugmentConfig
+from fgfi_tf.data.augment import KittiAugmentation
+from fgfi_tf.data.resize import STRETCH
 
 SHARED_FOLDER = SHARED / "golden/shuffledet"
 if not SHARED_FOLDER.exists():
@@ -39,11 +40,12 @@ def data_fixture(tmp_path_factory):
     return registry.open_split("kitti", root, "train", progress=False)
 
 
-AUGMENT = AugmentConfig(drift_x=4, drift_y=3)
+AUGMENT = KittiAugmentation(shift_x=4, shift_y=3)
 
 
 def train(data, steps, **options):
     options = {"input_size": (16, 48), "batch_size": 4, "seed": 3, "augmentation": AUGMENT, **options}
+    options.setdefault("resize", STRETCH)
     return list(pipeline.training_batches(data, **options).take(steps).as_numpy_iterator())
 
 
@@ -73,7 +75,8 @@ def test_the_image_is_resized_as_in_the_reference(real, shared_path):
     """Half-pixel centres without antialiasing, at a few places, from the decoded file by hand."""
     root, _ = real
     data = registry.open_split("kitti", root, "first", progress=False)
-    (batch,) = pipeline.evaluation_batches(data, input_size=(384, 1248), batch_size=1).as_numpy_iterator()
+    batches = pipeline.evaluation_batches(data, resize=STRETCH, input_size=(384, 1248), batch_size=1)
+    (batch,) = batches.as_numpy_iterator()
     pixels = np.asarray(Image.open(shared_path("golden/shuffledet/input_000001.jpg"))).astype(np.float64)
     height, width = pixels.shape[:2]
     for y, x in ((0, 0), (17, 1000), (200, 623), (383, 1247), (301, 5)):

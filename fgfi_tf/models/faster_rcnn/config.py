@@ -78,9 +78,9 @@ class FasterRCNNConfig:
 
 
 def check_input_size(size: tuple[int, int]) -> None:
-    """Raises UserError unless images can be resized to (short side, largest long side or 0)."""
+    """Raises UserError where images of (short side, largest long side or 0) are smaller than two cells."""
     short, cap = size
-    if short < SMALLEST_SIDE or 0 < cap < short:
+    if min(short, cap or short) < SMALLEST_SIDE:
         raise UserError(
             f"{short}x{cap}: expected are a short side of at least {SMALLEST_SIDE} pixels and a limit of the "
             "long side that is not below it, or 0 for none"

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from fgfi_tf.geometry.anchors import repeat_cell, rounded_cell
+from fgfi_tf.models.detector import content_mask
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,10 +47,7 @@ def within(content: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor, 
     Returns:
         bool [B,height,width].
     """
-    cells = tf.cast(content, tf.int32) // stride  # B x 2
-    rows = tf.range(height)[None] < cells[:, :1]  # B x height
-    columns = tf.range(width)[None] < cells[:, 1:]  # B x width
-    return tf.logical_and(rows[:, :, None], columns[:, None, :])
+    return content_mask(tf.cast(content, tf.int32) // stride, height, width)
 
 
 def level_of(rois: tf.Tensor, strides: Sequence[int], canonical_size: float = 224.0) -> tf.Tensor:

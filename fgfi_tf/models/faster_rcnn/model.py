@@ -19,7 +19,7 @@ from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig, check_input_size
 from fgfi_tf.models.faster_rcnn.detections import final_detections
 from fgfi_tf.models.faster_rcnn.head import POOLED_SIZE, BoxHead
 from fgfi_tf.models.faster_rcnn.initializers import FoldedNormal
-from fgfi_tf.models.faster_rcnn.levels import Level, published, within
+from fgfi_tf.models.faster_rcnn.levels import Level, published
 from fgfi_tf.models.faster_rcnn.rpn import RPNHead
 
 # What a step's seed is folded with for each of its draws.
@@ -47,9 +47,8 @@ class FasterRCNN(Detector):
         ValueError: levels that one proposal network cannot serve.
     """
 
-    box_resize = "corners"
+    takes_any_size = True
     loss_names = ("rpn_class", "rpn_box", "rcnn_class", "rcnn_box")
-    keeps_shape = True
     declaration = builtin.FASTER_RCNN
 
     def __init__(
@@ -91,7 +90,7 @@ class FasterRCNN(Detector):
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(short side, largest long side or 0) of a resized image; see ``inference_size``."""
+        """(short side, largest long side or 0) of a resized image, see ``ShorterSide``."""
         return self.config.short_side, self.config.long_side_cap
 
     def load_trained(self, path: Path) -> bool:
@@ -101,13 +100,6 @@ class FasterRCNN(Detector):
     def load_pretrained(self, path: Path | str, pixels: str = "auto") -> bool:
         """That, or an ImageNet VGG: .pth, or .h5 of keras.applications; see ``weights``."""
         return weights.load_pretrained(self, path, pixels)
-
-    def prepare_images(self, batch: Batch) -> Batch:
-        """Paints the padding in the mean colour, so that the network is given zeros there."""
-        height, width = tf.unstack(tf.shape(batch["image"])[1:3])
-        inside = within(batch["content_size"], height, width)[..., None]  # B x H x W x 1
-        mean = tf.constant(self.pixels.mean)
-        return {**batch, "image": tf.where(inside, tf.cast(batch["image"], tf.float32), mean)}
 
     def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> Outputs:
         """[B,H,W,3] to ``features`` and the dense RPN outputs.
@@ -254,20 +246,6 @@ class FasterRCNN(Detector):
     def decay_rate(self, variable: tf.Variable) -> float:
         """0 for biases, else ``config.weight_decay``."""
         return 0.0 if is_bias(variable) else self.config.weight_decay
-
-    def inference_size(self, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(height, width), int32, that an image file is resized to: ``short_side`` is the shorter."""
-        scale = self.inference_scale(height, width)
-        size = tf.cast(tf.stack([height, width]), tf.float32) * scale
-        return tuple(tf.unstack(tf.maximum(tf.cast(tf.round(size), tf.int32), 1)))
-
-    def inference_scale(self, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-        """The same along y and x, not that of the rounded sides: float32 [2]."""
-        height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-        scale = self.config.short_side / tf.minimum(height, width)
-        if self.config.long_side_cap:
-            scale = tf.minimum(scale, self.config.long_side_cap / tf.maximum(height, width))
-        return tf.stack([scale, scale])
 
     def anchors(self, outputs: Outputs) -> list[tf.Tensor]:
         """For each level its anchors, inclusive corners, float32 [A,4] in the order of the RPN's outputs."""

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf.data import policies
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry import anchors as anchor_grids
 from fgfi_tf.geometry import coding as box_coding
 from fgfi_tf.geometry import nms
 from fgfi_tf.geometry.boxes import corners_from_centres
-from fgfi_tf.models.detector import Batch, Detector, Outputs
+from fgfi_tf.models.detector import Batch, Detector, Outputs, content_mask
 from fgfi_tf.models.dropout import stateless_dropout
 from fgfi_tf.models.pixels import Pixels
 from fgfi_tf.models.shuffledet import coding, losses
@@ -47,7 +48,6 @@ class SingleMapDetector(Detector):
         UserError: for an impossible dropout.
     """
 
-    box_resize = "edges"
     loss_names = ("class_loss", "confidence_loss", "box_loss", "weight_decay")
 
     def __init__(
@@ -70,6 +70,7 @@ class SingleMapDetector(Detector):
         self.weight_decay, self.dropout, self.folded = weight_decay, dropout, folded
         self.anchors = anchor_grids.shuffledet_anchors(*self.input_size)  # h x w x 9 x 4, centres
         self.pixels, self.backbone = pixels, backbone
+        self.padding_color = pixels.mean
         self.head = keras.layers.Conv2D(
             self.anchors.shape[2] * (len(self.class_names) + 1 + 4),
             3,
@@ -177,6 +178,14 @@ class SingleMapDetector(Detector):
         """The anchor grid of the one map, as continuous corners."""
         return (corners_from_centres(tf.constant(anchor_grids.shuffledet_anchors(height, width))),)
 
+    def imitation_area(self, batch: Batch, height: int, width: int) -> tuple[tf.Tensor, ...] | None:
+        """Which cells hold picture, bool [B, H/16, W/16], where images are padded."""
+        if not policies.resize(self.resize).keep_aspect_ratio:
+            return None
+        return (
+            content_mask(tf.math.ceil(batch["content_size"] / STRIDE), height // STRIDE, width // STRIDE),
+        )
+
     def inference_copy(self) -> SingleMapDetector:
         """The same function in inference form: the batch norm multiplied into the kernels.
 
@@ -184,6 +193,7 @@ class SingleMapDetector(Detector):
         a copy; later training of this model does not reach it.
         """
         copy = self.folded_form()
+        copy.resize = self.resize
         copy.backbone.fold_from(self.backbone)
         copy.head.set_weights(self.head.get_weights())
         copy.metadata = self.metadata

@@ -7,6 +7,7 @@ import tf_keras as keras
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig, build
+from fgfi_tf.prediction import detect_images
 
 # 16 anchors per image: the small pictures have no more
 SMALL = {
@@ -268,14 +269,6 @@ def test_frozen_convolutions(detector):
     assert frozen == ["conv1_1", "conv1_2", "conv2_1", "conv2_2"]
 
 
-def test_short_side_and_cap():
-    plain = FasterRCNN(FasterRCNNConfig(width=0.05))
-    capped = FasterRCNN(FasterRCNNConfig(width=0.05, long_side_cap=1000))
-    assert [int(side) for side in plain.inference_size(375, 500)] == [600, 800]
-    assert [int(side) for side in plain.inference_size(500, 200)] == [1500, 600]
-    assert [int(side) for side in capped.inference_size(500, 200)] == [1000, 400]
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -285,7 +278,6 @@ def test_short_side_and_cap():
         ({"width": 0.0}, "width must be above 0, not 0.0"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), not 1.0"),
         ({"short_side": 20}, "20x0: expected are a short side of at least 32 pixels"),
-        ({"long_side_cap": 500}, "600x500: .* a limit of the long side that is not below it"),
     ],
 )
 def test_impossible_options(options, message):
@@ -306,15 +298,7 @@ def test_variants_by_name():
 def test_saved_model_takes_images_of_any_size(detector, tmp_path):
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
     def serve(images):
-        shape = tf.shape(images)
-        height, width = detector.inference_size(shape[1], shape[2])
-        resized = tf.image.resize(tf.cast(images, tf.float32), [height, width])
-        scale = tf.cast(height, tf.float32) / tf.cast(shape[1], tf.float32)
-        batch = {
-            "scale": tf.fill([shape[0], 2], scale),
-            "image_size": tf.tile(shape[None, 1:3], [shape[0], 1]),
-        }
-        return detector.detect(detector(detector.preprocess(resized)), batch)
+        return detect_images(detector, images)
 
     module = tf.Module()
     module.detector, module.serve = detector, serve

@@ -5,11 +5,12 @@ import pytest
 import tensorflow as tf
 from voc_fixtures import write_devkit, write_image, write_list
 
-from fgfi_tf.data import registry, shape_pipeline, shapes
-from fgfi_tf.data.shapes import ShapeRule
+from fgfi_tf.data import pipeline, registry, resize
+from fgfi_tf.data.augment import VocAugmentation
+from fgfi_tf.data.resize import SHORTER_SIDE, ShorterSide
 from fgfi_tf.errors import UserError
 
-SMALL = ShapeRule(short_side=48)
+SMALL = {"resize": SHORTER_SIDE, "input_size": (48, 0)}
 
 
 @pytest.fixture(scope="module", name="dataset")
@@ -19,28 +20,41 @@ def _dataset(tmp_path_factory):
     )
 
 
-def _take(dataset, count, **options):
-    batches = shape_pipeline.training_batches(dataset, shape=options.pop("shape", SMALL), **options)
+def _take(dataset, count, flip=0.5, **options):
+    options = {**SMALL, "max_boxes": 20, "augmentation": VocAugmentation(flip), **options}
+    batches = pipeline.training_batches(dataset, **options)
     return list(batches.take(count).as_numpy_iterator())
 
 
-def test_sizes():
-    sizes = np.array([[375, 500], [500, 200], [333, 500]])
-    np.testing.assert_array_equal(ShapeRule().resized(sizes), [[600, 800], [1500, 600], [600, 901]])
-    np.testing.assert_array_equal(ShapeRule(long_side_cap=1000).resized(sizes)[1], [1000, 400])
-    np.testing.assert_array_equal(ShapeRule().cropped(np.array([[1500, 600]])), [[1200, 600]])
-    np.testing.assert_array_equal(ShapeRule(max_aspect=0).cropped(np.array([[1500, 600]])), [[1500, 600]])
-    np.testing.assert_array_equal(ShapeRule(pad_multiple=64).padded(np.array([600, 832])), [640, 832])
+def test_sizes(run_mode):
+    sizes = tf.constant([[375, 500], [500, 200], [333, 500]])
+    found, scale = run_mode(SHORTER_SIDE.resized)(sizes, (600, 0))
+    assert found.numpy().tolist() == [[600, 800], [1500, 600], [600, 901]]
+    np.testing.assert_allclose(scale, [[1.6, 1.6], [3, 3], [600 / 333] * 2])
+    assert run_mode(SHORTER_SIDE.resized)(tf.constant([500, 200]), (600, 1000))[0].numpy().tolist() == [
+        1000,
+        400,
+    ]
+    assert run_mode(SHORTER_SIDE.cropped)(tf.constant([1500, 600])).numpy().tolist() == [1200, 600]
+    assert ShorterSide(max_aspect=0).cropped(tf.constant([1500, 600])).numpy().tolist() == [1500, 600]
+    assert ShorterSide(multiple=64).padded(tf.constant([600, 832]), (600, 0)).numpy().tolist() == [640, 832]
 
 
-def test_sizes_round_as_the_detector_asks(dataset):
-    """The table's sizes are those that an exported detector resizes to."""
-    from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
+def test_exported_detectors_resize_as_the_pipeline_does():
+    sizes = np.random.default_rng(1).integers(100, 520, [40, 2])
+    table, scales = SHORTER_SIDE.resized(tf.constant(sizes, tf.int32), (60, 0))
 
-    detector = FasterRCNN(FasterRCNNConfig(width=0.02))
-    sizes = np.random.default_rng(1).integers(100, 520, [300, 2])
-    expected = [[int(side) for side in detector.inference_size(int(h), int(w))] for h, w in sizes]
-    np.testing.assert_array_equal(ShapeRule().resized(sizes), expected)
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    def exported(images):
+        return SHORTER_SIDE.batch(images, (60, 0))
+
+    for size, expected, scale in zip(sizes, table, scales, strict=True):
+        batch = exported(tf.zeros([2, *size, 3], tf.uint8))
+        assert batch["image"].shape == (2, *expected.numpy(), 3) and batch["image_size"][
+            1
+        ].numpy().tolist() == [*size]
+        np.testing.assert_array_equal(batch["content_size"], [expected.numpy()] * 2)
+        np.testing.assert_array_equal(batch["scale"], [scale.numpy()] * 2)
 
 
 def test_an_epoch_holds_every_image_and_its_mirror_image_once(dataset):
@@ -90,7 +104,7 @@ def test_batches_group_similar_shapes_and_pad(dataset):
         tall = sizes[:, 0] > sizes[:, 1]
         # 2 of 10 entries are tall: a batch of three mixes them with others once an epoch
         assert tall.sum() in (0, 1, 2)
-    batch = _take(dataset, 1, batch_size=3, seed=3, shape=ShapeRule(short_side=48, pad_multiple=32))[0]
+    batch = _take(dataset, 1, batch_size=3, seed=3, resize=ShorterSide(multiple=32))[0]
     assert all(side % 32 == 0 for side in batch["image"].shape[1:3])
 
 
@@ -131,7 +145,7 @@ def _drawn_starts(boxes, count):
     keys = tf.stack([tf.ones(count, tf.int32), tf.range(count)], axis=1)
     sizes = tf.constant([40, 200]), tf.constant([40, 80])
     draw = tf.function(
-        lambda: tf.map_fn(lambda key: shapes.crop_start(tf.constant(boxes), *sizes, key), keys)
+        lambda: tf.map_fn(lambda key: resize.crop_start(tf.constant(boxes), *sizes, key), keys)
     )
     starts = draw()
     assert np.all(starts[:, 0] == 0)
@@ -145,13 +159,13 @@ def test_crop_start_keeps_all_boxes_where_they_fit():
     assert _drawn_starts([[5.0, 5.0, 194.0, 20.0]], 600) == set(range(5, 60))
     assert _drawn_starts([[0.0, 5.0, 60.0, 20.0]], 9) == {0}
     boxes = tf.constant([[5.0, 30.0, 20.0, 60.4]])
-    start = shapes.crop_start(boxes, tf.constant([200, 40]), tf.constant([80, 40]), tf.constant([1, 2]))
+    start = resize.crop_start(boxes, tf.constant([200, 40]), tf.constant([80, 40]), tf.constant([1, 2]))
     assert start[1] == 0 and 0 <= start[0] < 30
 
 
 def test_cut_boxes_are_limited_along_the_cut_only():
     boxes = tf.constant([[10.0, 5.0, 99.6, 40.2]])
-    cut = shapes.cut_boxes(boxes, tf.constant([0, 20]), tf.constant([40, 200]), tf.constant([40, 50]))
+    cut = resize.cut_boxes(boxes, tf.constant([0, 20]), tf.constant([40, 200]), tf.constant([40, 50]))
     np.testing.assert_allclose(cut, [[0, 5, 49, 40.2]])
 
 
@@ -163,7 +177,7 @@ def test_boxes_beyond_the_limit_are_a_random_choice(tmp_path):
     write_list(folder, "train", ["a", "b"])
     dataset = registry.open_split("voc", tmp_path, "train", progress=False)
     kept = []
-    for batch in _take(dataset, 6, batch_size=1, seed=1, flip=False):
+    for batch in _take(dataset, 6, batch_size=1, seed=1, flip=0.0):
         assert batch["boxes"].shape == (1, 20, 4)
         if batch["image_id"][0] == b"a":
             left = batch["boxes"][0, :, 0]
@@ -178,15 +192,15 @@ def test_boxes_beyond_the_limit_are_a_random_choice(tmp_path):
 
 
 def test_evaluation_sees_every_image_once(dataset):
-    singles = list(shape_pipeline.evaluation_batches(dataset, shape=SMALL).as_numpy_iterator())
+    singles = list(pipeline.evaluation_batches(dataset, batch_size=1, **SMALL).as_numpy_iterator())
     assert [b["image_id"][0].decode() for b in singles] == list(dataset.image_ids)
     by_name = {b["image_id"][0]: b for b in singles}
     assert by_name[b"2008_000003"]["image"].shape == (1, 48, 144, 3)  # not cut
     assert not by_name[b"2008_000004"]["valid"].any()
     for remainder, sizes in (("keep", [4, 2]), ("pad", [4, 4]), ("drop", [4])):
         batches = list(
-            shape_pipeline.evaluation_batches(
-                dataset, batch_size=4, shape=SMALL, remainder=remainder
+            pipeline.evaluation_batches(
+                dataset, batch_size=4, remainder=remainder, **SMALL
             ).as_numpy_iterator()
         )
         assert [len(b["image"]) for b in batches] == sizes
@@ -202,8 +216,8 @@ def test_evaluation_sees_every_image_once(dataset):
 
 
 def test_prepare_is_applied(dataset):
-    batches = shape_pipeline.training_batches(
-        dataset, batch_size=2, seed=1, shape=SMALL, prepare=lambda b: {**b, "extra": tf.shape(b["image"])[0]}
+    batches = pipeline.training_batches(
+        dataset, batch_size=2, seed=1, prepare=lambda b: {**b, "extra": tf.shape(b["image"])[0]}, **SMALL
     )
     assert next(iter(batches))["extra"] == 2
 
@@ -216,11 +230,12 @@ def test_what_cannot_work(dataset, tmp_path):
     with pytest.raises(UserError, match="a batch size of 3 cannot be shared equally by 2 workers"):
         _take(dataset, 1, batch_size=3, seed=1, shard=(0, 2))
     with pytest.raises(ValueError, match="remainder is 'x'"):
-        shape_pipeline.evaluation_batches(dataset, remainder="x")
-    for options, message in (
-        ({"short_side": 8}, "the short side must be at least 32 pixels, not 8"),
-        ({"long_side_cap": 500}, "the cap of the long side, 500, is below the short side, 600"),
-        ({"max_aspect": 0.5}, "the largest aspect ratio must be at least 1, not 0.5"),
+        pipeline.evaluation_batches(dataset, batch_size=1, remainder="x", **SMALL)
+    for size, message in (
+        ((8, 0), "8x0: expected are a short side of at least 32"),
+        ((600, 500), "600x500: .* a limit"),
     ):
         with pytest.raises(UserError, match=message):
-            ShapeRule(**options)
+            SHORTER_SIDE.check_input_size(size)
+    with pytest.raises(ValueError, match="the largest aspect ratio must be at least 1, not 0.5"):
+        ShorterSide(max_aspect=0.5)

@@ -1,0 +1,154 @@
+"""Resize and augmentation policies by name. Imports no TensorFlow, as policies are named by flags.
+
+A detector chooses one of each (``Detector.resize``, ``Detector.augmentation``), and ``--resize`` and
+``--augmentation`` change that. A new policy is a class and one ``register`` here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.options import Option, not_negative
+from fgfi_tf.registries import Registry
+
+if TYPE_CHECKING:
+    from fgfi_tf.data.augment import Augmentation
+    from fgfi_tf.data.resize import Resize
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentationEntry:
+    """An augmentation policy.
+
+    Attributes:
+        kind: the class, or where it is: ``"module:name"``.
+        options: what users can choose about it; values go to ``kind.from_options`` by name.
+    """
+
+    kind: type[Augmentation] | str
+    options: tuple[Option, ...] = ()
+
+
+#: Of policies themselves, or where they are: ``"module:name"``.
+RESIZE: Registry[Resize | str] = Registry("resize policy")
+AUGMENTATION: Registry[AugmentationEntry] = Registry("augmentation policy")
+
+
+def resize(name: str) -> Resize:
+    """The resize policy of a name. Raises UserError for an unknown one."""
+    return _resolved(RESIZE.get(name))
+
+
+def augmentation(name: str, values: Mapping[str, Any] | None = None) -> Augmentation:
+    """The augmentation policy of a name, with values of its options; those left out have their defaults.
+
+    Raises UserError as :func:`check_options` does.
+    """
+    check_options(name, values or {})
+    entry = AUGMENTATION.get(name)
+    defaults = {option.name: option.default for option in entry.options}
+    return _resolved(entry.kind).from_options(**{**defaults, **(values or {})})
+
+
+def augmentation_options(name: str) -> tuple[Option, ...]:
+    """What users can choose about an augmentation policy. Raises UserError for an unknown one."""
+    return AUGMENTATION.get(name).options
+
+
+def check_options(name: str, values: Mapping[str, Any]) -> None:
+    """Raises UserError for an unknown augmentation policy, or what is not an option or no value of one."""
+    known = {option.name: option for option in augmentation_options(name)}
+    for flag, value in values.items():
+        if flag not in known:
+            listed = ", ".join(f"--{other}" for other in known) or "none"
+            raise UserError(f"--{flag}: the augmentation policy {name} has no such option (it has {listed})")
+        known[flag].validate(value)
+
+
+def number_range(text: str) -> tuple[float, float]:
+    """'0.5,1.5' to (0.5, 1.5). Raises ValueError where that is no range of numbers that are not negative."""
+    low, high = (float(part) for part in text.split(","))
+    if not 0 <= low <= high < float("inf"):
+        raise ValueError(text)
+    return low, high
+
+
+def pair(text: str) -> tuple[int, int]:
+    """'150x100' to (150, 100). Raises ValueError for anything else."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    if not match:
+        raise ValueError("two whole numbers are expected, like 384x1248")
+    return int(match.group(1)), int(match.group(2))
+
+
+def _is_range(value: str) -> str:
+    try:
+        number_range(value)
+    except ValueError:
+        return "two numbers are expected, lowest and highest, not negative"
+    return ""
+
+
+def _is_pair(value: str) -> str:
+    try:
+        pair(value)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _resolved(code: Any) -> Any:
+    """What ``"module:name"`` names; anything else as it is."""
+    if not isinstance(code, str):
+        return code
+    module, _, name = code.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+for _name in ("stretch", "shorter_side", "letterbox"):
+    RESIZE.register(_name, f"fgfi_tf.data.resize:{_name.upper()}")
+AUGMENTATION.register("none", AugmentationEntry("fgfi_tf.data.augment:Augmentation"))
+AUGMENTATION.register(
+    "kitti",
+    AugmentationEntry(
+        "fgfi_tf.data.augment:KittiAugmentation",
+        (
+            Option("brightness", 50, "Brightness changes by up to +- this, in 0..255.", check=not_negative),
+            Option("contrast", "0.5,1.5", "Range of the contrast factor.", check=_is_range),
+            Option("saturation", "0.3,1.7", "Range of the saturation factor.", check=_is_range),
+            Option(
+                "drift",
+                "150x100",
+                "Largest random shift of the left and upper border, x by y, in pixels of the image file.",
+                check=_is_pair,
+            ),
+            Option(
+                "flip",
+                0.5,
+                "Probability of a horizontal flip.",
+                check=lambda value: "" if 0 <= value <= 1 else "a probability is expected",
+            ),
+        ),
+    ),
+)
+AUGMENTATION.register(
+    "voc",
+    AugmentationEntry(
+        "fgfi_tf.data.augment:VocAugmentation",
+        (
+            Option(
+                "flip",
+                0.5,
+                "0.5: an epoch holds every image and its mirror image; 0: the images alone.",
+                check=lambda value: (
+                    "" if value in (0, 0.5) else "expected is 0.5 (each image and its mirror image) or 0"
+                ),
+            ),
+        ),
+    ),
+)
