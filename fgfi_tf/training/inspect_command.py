@@ -21,7 +21,7 @@ from fgfi_tf.evaluation.report.write import to_markdown, write
 from fgfi_tf.models import registry
 from fgfi_tf.options import option
 from fgfi_tf.paths import user_path
-from fgfi_tf.training.config import parse_size
+from fgfi_tf.training.config import DATASET, DETECTOR, parse_size
 
 _DATA, _INPUT = "Data", "Network input"
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -33,14 +33,14 @@ _SIDE = 640  # pixels of the longer side of a drawn picture
 class InspectConfig:
     """Options of an inspection; those of the data are train.py's."""
 
-    dataset: str = option("folder", _DATA, "Dataset to inspect.", names=datasets.names)
+    dataset: str = option("folder", _DATA, "Dataset to inspect.", chooses=DATASET)
     data_dir: str = option("", _DATA, "Folder of the raw dataset; may also stand without --data_dir=.")
     train_split: str = option("train", _DATA, "As of train.py; folders with splits of their own show all.")
     val_split: str = option("val", _DATA, "As of train.py; folders with splits of their own show all.")
     classes: str = option("", _DATA, "Classes to learn, merge and ignore, as train.py takes them.")
     val_fraction: float = option(splits.VAL_FRACTION, _DATA, "Share that is val where there are no splits.")
     max_megapixels: float = option(MAX_MEGAPIXELS, _DATA, "Larger pictures are told as broken.")
-    model: str = option("shuffledet_0.5x", _INPUT, "Detector that the sizes are for.", names=registry.names)
+    model: str = option("shuffledet_0.5x", _INPUT, "Detector that the sizes are for.", chooses=DETECTOR)
     input_size: str = option("", _INPUT, "Network input, as of train.py (empty: what is suggested).")
     stride: int = option(16, _INPUT, "Pixels of the input between two cells of the detector's feature map.")
     output_dir: str = option("", "Page", "Folder for the page: index.html, report.md, figures, pictures.")
