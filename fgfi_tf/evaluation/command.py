@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,9 @@ def evaluate_files(config: FilesConfig) -> None:
     Raises:
         UserError: for whatever is wrong with flags, folders or files.
     """
-    folders, source = _folders(config), registry.get(config.format, class_names=_classes(config))
-    protocol = open_protocol(config, config.format)
+    folders, classes = _folders(config), _classes(config)
+    source = registry.get(config.format, class_names=classes)
+    protocol = open_protocol(config, config.format, classes)
     if not config.labels:
         raise UserError("--labels is missing: the folder or file of the ground truth")
     protocol.check_published(config.published)
@@ -126,14 +127,14 @@ def evaluate_files(config: FilesConfig) -> None:
         print("", comparison.table(metrics), "", *comparison.sentences(metrics), sep="\n")
 
 
-def open_protocol(config: FilesConfig, default: str) -> Protocol:
-    """The protocol that the flags name, or the default one.
+def open_protocol(config: FilesConfig, default: str, class_names: Sequence[str] = ()) -> Protocol:
+    """The protocol that the flags name, or the default one; ``class_names`` are those of files.
 
     Raises:
         UserError: an unknown name, variant or overlap; a package that the protocol needs is missing.
     """
     overlaps = parse_overlaps(config.min_overlap)
-    protocol = registry.get(config.metric or default, config.protocol, overlaps, _classes(config))
+    protocol = registry.get(config.metric or default, config.protocol, overlaps, class_names)
     protocol.check_ready()
     return protocol
 

@@ -11,6 +11,7 @@ from places import GOLDEN, REPOSITORY
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command, registry
 from fgfi_tf.evaluation.protocol import Metrics, Protocol
+from fgfi_tf.evaluation.report.build import Run, build
 from fgfi_tf.training import evaluate_command, flags
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.validation import validate_values
@@ -271,3 +272,31 @@ def test_registered_by_text_nothing_is_imported_before_it_is_used():
         "registry.get('voc'); assert 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+# --- nothing at all -----------------------------------------------------------------------------
+
+NOTHING = {"boxes": [], "classes": [], "scores": []}
+ONE = {"boxes": [[0, 0, 9, 99]], "classes": [1], "scores": [0.5], "difficult": [False]}
+
+
+@pytest.mark.parametrize("name", ["kitti", "voc", "coco", "wider"])
+@pytest.mark.parametrize("labelled", [NOTHING, ONE, None])
+@pytest.mark.parametrize("found", [NOTHING, ONE])
+def test_nothing_labelled_and_nothing_found(name, labelled, found):
+    if name == "coco":
+        pytest.importorskip("pycocotools", reason="pycocotools computes COCO AP")
+    protocol, names = registry.get(name), ("dog", "face")
+    frames = [] if labelled is None else [{"image_id": "a", **labelled}]
+    truth = protocol.ground_truth(frames, names)
+    detections = protocol.detections({frame["image_id"]: found for frame in frames}, names)
+    result = protocol.evaluate(detections, truth)
+    first = next(iter(result.metrics.values()))
+    hit = labelled is ONE and found is ONE
+    # One object, of one of two classes: of KITTI's eleven recall positions the first alone has a threshold.
+    assert first == pytest.approx({"kitti": 1 / 2 / 11}.get(name, 1.0) if hit else 0.0)
+    json.dumps(result.to_json())
+    assert protocol.table({"": result})
+    runs = [Run(model, detections, result) for model in "xy"]
+    numbers = build(protocol, runs, truth).numbers
+    assert list(numbers) == ["x", "y"] and numbers["x"]["images"] == len(frames)

@@ -18,22 +18,22 @@ class CocoProtocol(Protocol):
     json_mark = '"stats":'
 
     def check_ready(self) -> None:
-        """See ``Protocol``."""
+        """Raises UserError without pycocotools."""
         ap.pycocotools()
 
     def evaluate(self, detections: Boxes, ground_truth: Boxes) -> ap.Evaluation:
-        """See ``Protocol``."""
+        """The twelve numbers, of the detections' classes."""
         return ap.evaluate_tables(detections, ground_truth)
 
     def note(self, result: ap.Evaluation) -> str:
-        """See ``Protocol``."""
+        """What the numbers' names mean."""
         return (
             "AP is the mean over IoU 0.5 to 0.95 and over classes; s, m and l are objects of less than "
             "32 x 32, up to 96 x 96, and more pixels. An en dash: no such object."
         )
 
     def rule(self) -> Rule:
-        """See ``Protocol``."""
+        """An IoU of at least the limit, of boxes from x to x + w."""
         return Rule(side=0.0)
 
     def read_ground_truth(self, labels: str, split: str = "") -> Boxes:

@@ -51,7 +51,7 @@ class KittiProtocol(Protocol):
         return {name: MIN_OVERLAP.get(name, OTHER_OVERLAP) for name in names} | named
 
     def evaluate(self, detections: Boxes, ground_truth: Boxes) -> Evaluation:
-        """See ``Protocol``."""
+        """AP of every class at every difficulty."""
         overlaps = self.overlaps(detections)
         held = {name.casefold() for name in (*ground_truth.class_names, *detections.class_names)}
         for name in self.min_overlap:
@@ -64,20 +64,20 @@ class KittiProtocol(Protocol):
         return "\n\n".join(ap_table(result, name) for name, result in results.items())
 
     def facts(self, result: Evaluation, ground_truth: Boxes) -> tuple[tuple[str, str], ...]:
-        """See ``Protocol``."""
+        """The variant, and the overlap that a match of each class needs."""
         overlaps = ", ".join(f"{name} {overlap:g}" for name, overlap in result.min_overlap.items())
         return (("Protocol", self.variant), ("Minimum overlap", overlaps))
 
     def note(self, result: Evaluation) -> str:
-        """See ``Protocol``."""
+        """What a dash means."""
         return "An en dash: no detection of the class at all, which counts as 0 in the mean."
 
     def rule(self) -> Rule:
-        """See ``Protocol``."""
+        """An IoU above the limit, of boxes from x1 to x2."""
         return Rule(at_least=False, side=0.0)
 
     def settings(self, detections: Boxes, ground_truth: Boxes) -> list[Setting]:
-        """See ``Protocol``; the same difficulties as the evaluation."""
+        """The difficulties of every class, as they are evaluated."""
         found = []
         for name, overlap in self.overlaps(detections).items():
             for key, difficulty in DIFFICULTIES.items():

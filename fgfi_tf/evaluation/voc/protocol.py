@@ -35,20 +35,20 @@ class VocProtocol(Protocol):
     json_mark = '"AP11":'
 
     def evaluate(self, detections: Boxes, ground_truth: Boxes) -> ap.Evaluation:
-        """See ``Protocol``."""
+        """Both APs of every class of the detections."""
         detections = ap.rounded(detections) if self.variant == "reference" else detections
         return ap.evaluate(detections, ground_truth, self.variant)
 
     def heading(self, result: ap.Evaluation) -> str:
-        """See ``Protocol``."""
+        """The measure and the number of images."""
         return f"PASCAL VOC, AP at 11 points, {result.n_images} images, percent"
 
     def rows_beside(self, row: str, split: str) -> tuple[str, ...]:
-        """See ``Protocol``; those with every class belong to VOC 2007 test."""
+        """The row that is named; of VOC 2007 test all that have every class."""
         return WHOLE_ROWS if not row and split == _PUBLISHED_SPLIT else super().rows_beside(row, split)
 
     def facts(self, result: ap.Evaluation, ground_truth: Boxes) -> tuple[tuple[str, str], ...]:
-        """See ``Protocol``."""
+        """Difficult objects, and what a match is."""
         rule = "of at least" if self.variant == "official" else "above"
         return (
             ("Difficult", f"{int(ignored_rows(ground_truth).sum()):,}"),
@@ -56,14 +56,14 @@ class VocProtocol(Protocol):
         )
 
     def note(self, result: ap.Evaluation) -> str:
-        """See ``Protocol``."""
+        """What a dash means, and what becomes of difficult objects."""
         return (
             "An en dash: the class has no objects that count, and is not in the mean of present ones. "
             "Difficult objects are neither found nor missed."
         )
 
     def rule(self) -> Rule:
-        """See ``Protocol``."""
+        """The kit's, or that of the 2019 code: of an IoU that is the limit, whether it suffices."""
         return Rule(at_least=self.variant == "official", best_only=True)
 
     def read_ground_truth(self, labels: str, split: str = "") -> Boxes:

@@ -31,15 +31,15 @@ class WiderProtocol(Protocol):
     main_setting = "medium"
 
     def evaluate(self, detections: Boxes, ground_truth: Boxes) -> ap.Evaluation:
-        """See ``Protocol``."""
+        """AP at every setting."""
         return ap.evaluate(detections, ground_truth)
 
     def rule(self) -> Rule:
-        """See ``Protocol``."""
+        """An IoU of at least 0.5, with + 1 on every side; a detection looks at its best face alone."""
         return Rule(best_only=True)
 
     def settings(self, detections: Boxes, ground_truth: Boxes) -> list[Setting]:
-        """See ``Protocol``; every box is a face."""
+        """Those of the evaluation; every box is a face."""
         nothing, everything = ground_truth.classes != ground_truth.classes, ground_truth.classes >= 0
         looked_at = detections.classes >= 0
         return [
