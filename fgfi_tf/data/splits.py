@@ -77,9 +77,7 @@ def _checked(frames: Sequence[Frame], data_dir: Path, split: str) -> list[Frame]
     seen: dict[str, Path] = {}
     for frame in frames:
         if not frame.image_id.isprintable():
-            raise UserError(
-                f"{frame.image_path}: its name holds characters that result files cannot: rename it"
-            )
+            raise UserError(f"{frame.image_path}: its name has characters that result files cannot hold")
         other = seen.setdefault(frame.image_id, frame.image_path)
         if other is not frame.image_path:
             raise UserError(

@@ -110,7 +110,7 @@ def report(config: InspectConfig, found: Found) -> ReportData:
     findings = []
     sections = []
     if len(sizes):
-        keeps = bool(getattr(registry.detector_class(config.model), "keeps_shape", False))
+        keeps = registry.detector_class(config.model).keeps_shape
         suggested, reached = inspection.suggested_size(every, sizes, config.stride)
         size = parse_size("input_size", config.input_size) if config.input_size else suggested
         if keeps and not config.input_size:
