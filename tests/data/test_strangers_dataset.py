@@ -55,8 +55,8 @@ def test_it_is_prepared_like_every_other(points, caplog):
     assert labels["image_size"].tolist() == [20, 40] and data.image_sizes().tolist() == [[20, 40]] * 2
     assert data.files[0] == (points / "train1.png", points / "train1.txt")
     assert open_split("points", points, "train", classes="bee,ant=ignore").learnt_names == ("bee",)
-    wide = open_split("points", points, "train", options={"radius": 3}, prepared_dir=points / "wide")
-    assert wide.labels()[0]["boxes"][0].tolist() == [2, 3, 8, 9]
+    points_only = open_split("points", points, "train", options={"radius": 0}, prepared_dir=points / "other")
+    assert points_only.labels()[0]["boxes"][0].tolist() == [5, 6, 5, 6]
 
 
 def test_what_goes_wrong_is_told_by_the_house(points):
