@@ -29,7 +29,7 @@ class Registry(Generic[T]):
         """Adds an entry. Raises UserError where the name is taken and ``replace`` is not set."""
         if name in self._entries and not replace:
             raise UserError(
-                f"the {self.what} {name!r} is registered already: choose another name or replace=True"
+                f"there is a {self.what} {name!r} already: choose another name, or pass replace=True"
             )
         self._entries[name] = entry
         Registry.total += 1

@@ -68,7 +68,7 @@ def test_what_goes_wrong_is_told_by_the_house(points):
     (points / "train2.txt").write_text("bee nan 3 1")
     with pytest.raises(UserError, match="train2.txt: the box nan 2 nan 4 .* is not of finite numbers"):
         open_split("points", points, "train")
-    with pytest.raises(UserError, match="the dataset 'points' is registered already"):
+    with pytest.raises(UserError, match="there is a dataset 'points' already"):
         registry.register("points", Points())
     with pytest.raises(
         UserError, match="unknown dataset 'pints'; known are coco, folder, kitti, points, voc"
