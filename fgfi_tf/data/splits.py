@@ -76,6 +76,8 @@ def _checked(frames: Sequence[Frame], data_dir: Path, split: str) -> list[Frame]
         raise UserError(f"{data_dir}: the split {split!r} holds no picture")
     seen: dict[str, Path] = {}
     for frame in frames:
+        if not frame.image_id.isprintable():
+            raise UserError(f"{frame.image_path}: its name has characters that result files cannot hold")
         other = seen.setdefault(frame.image_id, frame.image_path)
         if other is not frame.image_path:
             raise UserError(

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError
-from fgfi_tf.models.card import ModelCard
+from fgfi_tf.models.metadata import ModelMetadata
 from fgfi_tf.training.checkpoints import FOLDER, list_checkpoints
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.run_log import RunLog
@@ -59,10 +59,10 @@ def check(
         UserError: the classes to learn are others, or the data is not what the run was trained on, naming
             what differs.
     """
-    card = ModelCard.read(folder / FOLDER)
-    if card is not None and card.class_names != dataset.learnt_names:
+    metadata = ModelMetadata.read(folder / FOLDER)
+    if metadata is not None and metadata.class_names != dataset.learnt_names:
         raise UserError(
-            f"the run in {folder} learns {', '.join(card.class_names)}, {dataset.name} now gives "
+            f"the run in {folder} learns {', '.join(metadata.class_names)}, {dataset.name} now gives "
             f"{', '.join(dataset.learnt_names)}: name the former with --classes, or start anew (--overwrite)"
         )
     present, path = digests(dataset), folder / DATA_FILE

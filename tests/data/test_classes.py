@@ -150,7 +150,7 @@ def test_labels_edited_in_place_are_other_records(tmp_path):
     path = root / "training/label_2/f3.txt"
     open_split("kitti", root, "train")
     state = path.stat()
-    path.write_text(path.read_text().replace("Car", "Bar"))
+    path.write_text(path.read_text().replace("Car ", "Bar "))
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     data = open_split("kitti", root, "train")
     assert data.sample(0)["classes"].numpy().tolist() == data.labels()[0]["classes"].tolist() == [9, 3, 8]

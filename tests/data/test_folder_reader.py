@@ -205,6 +205,21 @@ def test_what_is_hidden_or_no_picture_is_passed_over(tmp_path):
     assert list(frames(tmp_path)) == ["a"]
 
 
+def test_links_are_followed_once(tmp_path):
+    xml(picture(tmp_path / "data/a.png").with_suffix(".xml"), ("dog", 1, 1, 9, 9))
+    (tmp_path / "data/again").symlink_to(tmp_path / "data")
+    (tmp_path / "more").mkdir()
+    xml(picture(tmp_path / "more/b.png").with_suffix(".xml"), ("dog", 1, 1, 9, 9))
+    (tmp_path / "data/more").symlink_to(tmp_path / "more")
+    assert list(frames(tmp_path / "data")) == ["a", "more/b"]
+
+
+def test_a_name_that_no_result_file_can_hold(tmp_path):
+    xml(picture(tmp_path / "a\tb.png").with_suffix(".xml"), ("dog", 1, 1, 9, 9))
+    with pytest.raises(UserError, match="its name has characters that result files cannot hold"):
+        frames(tmp_path)
+
+
 def test_two_pictures_of_one_name(tmp_path):
     xml(picture(tmp_path / "a.png").with_suffix(".xml"), ("dog", 1, 1, 9, 9))
     picture(tmp_path / "a.jpg")

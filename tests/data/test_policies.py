@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from fgfi_tf import streams
-from fgfi_tf.data import kitti, pipeline, policies
+from fgfi_tf.data import pipeline, policies, registry
 from fgfi_tf.data.augment import Augmentation, KittiAugmentation, VocAugmentation
 from fgfi_tf.data.policies import AugmentationEntry
 from fgfi_tf.data.resize import LETTERBOX, ShorterSide, Stretch
@@ -30,7 +30,7 @@ def data_fixture(tmp_path_factory):
         )
         (root / f"training/label_2/{i}.txt").write_text(label)
     (root / "ImageSets/train.txt").write_text("".join(f"{i}\n" for i in range(len(SIZES))))
-    return kitti.prepare(root, "train", progress=False)
+    return registry.open_split("kitti", root, "train", progress=False)
 
 
 def train(data, steps, resize, **options):

@@ -55,8 +55,8 @@ def test_it_is_prepared_like_every_other(points, caplog):
     assert labels["image_size"].tolist() == [20, 40] and data.image_sizes().tolist() == [[20, 40]] * 2
     assert data.files[0] == (points / "train1.png", points / "train1.txt")
     assert open_split("points", points, "train", classes="bee,ant=ignore").learnt_names == ("bee",)
-    wide = open_split("points", points, "train", options={"radius": 3}, prepared_dir=points / "wide")
-    assert wide.labels()[0]["boxes"][0].tolist() == [2, 3, 8, 9]
+    points_only = open_split("points", points, "train", options={"radius": 0}, prepared_dir=points / "other")
+    assert points_only.labels()[0]["boxes"][0].tolist() == [5, 6, 5, 6]
 
 
 def test_what_goes_wrong_is_told_by_the_house(points):
@@ -68,7 +68,7 @@ def test_what_goes_wrong_is_told_by_the_house(points):
     (points / "train2.txt").write_text("bee nan 3 1")
     with pytest.raises(UserError, match="train2.txt: the box nan 2 nan 4 .* is not of finite numbers"):
         open_split("points", points, "train")
-    with pytest.raises(UserError, match="the dataset 'points' is registered already"):
+    with pytest.raises(UserError, match="there is a dataset 'points' already"):
         registry.register("points", Points())
     with pytest.raises(
         UserError, match="unknown dataset 'pints'; known are coco, folder, kitti, points, voc"

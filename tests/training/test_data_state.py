@@ -9,12 +9,12 @@ import shutil
 import numpy as np
 import pytest
 import tiny_detector
-from fgfi_tf.models.card import ModelCard
 from PIL import Image
 from voc_fixtures import write_devkit
 
 from fgfi_tf.data import registry
 from fgfi_tf.errors import UserError
+from fgfi_tf.models.metadata import ModelMetadata
 from fgfi_tf.training import data_state, run
 from fgfi_tf.training.checkpoints import FOLDER
 from fgfi_tf.training.run_log import RunLog
@@ -135,7 +135,7 @@ def test_malformed_state_is_one_clear_line(tmp_path):
 
 def test_other_classes_than_the_runs_are_refused(experiment, data, tmp_path):
     config = experiment(data_dir=str(data), output_dir=str(tmp_path / "run"))
-    ModelCard("tiny", (64, 96), ("Car", "Pedestrian")).write(tmp_path / "run" / FOLDER)
+    ModelMetadata("tiny", (64, 96), ("Car", "Pedestrian")).write(tmp_path / "run" / FOLDER)
     dataset = registry.open_split("kitti", data, "train", progress=False)
     with pytest.raises(
         UserError, match="learns Car, Pedestrian, kitti/train now gives Car, Pedestrian, Cyclist: "

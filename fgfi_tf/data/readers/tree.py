@@ -13,8 +13,14 @@ _SKIPPED = ("tfrecords", "segmentationclass", "segmentationobject", "__macosx")
 
 
 def files(root: Path) -> Iterator[Path]:
-    """Every file that is not hidden, sorted by folder and name."""
+    """Every file that is not hidden, sorted by folder and name; a folder that several links name, once."""
+    seen: set[tuple[int, int]] = set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
+        state = os.stat(folder)
+        if (state.st_dev, state.st_ino) in seen:
+            subfolders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
         subfolders[:] = sorted(
             name for name in subfolders if not name.startswith(".") and name.lower() not in _SKIPPED
         )
