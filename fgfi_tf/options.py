@@ -125,7 +125,7 @@ class Chosen:
 
     Args:
         config: the command's dataclass of options, or one of it.
-        value: a flag's name to its value; None where it is not given.
+        value: a flag's name to its value; None or "" where it is not given.
 
     Attributes:
         names: flag -> what it chose.
@@ -145,7 +145,7 @@ class Chosen:
         self._flag_of: dict[str, str] = {}
         for flag, chooses in self._choosers.items():
             given = value(flag)
-            name = self.defaults.get(flag, fields[flag].default) if given is None else given
+            name = given or self.defaults.get(flag, fields[flag].default)
             self.names[flag] = name
             if name not in chooses.names():
                 continue

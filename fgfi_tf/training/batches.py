@@ -63,5 +63,7 @@ def augmentation(config: ExperimentConfig, student: type[Detector] | Detector) -
     """The experiment's augmentation policy, else the student's, with the experiment's options."""
     name = config.augmentation or student.declaration.augmentation
     known = {option.name for option in policies.augmentation_options(name)}
-    policy = policies.augmentation(name, {k: v for k, v in config.options.items() if k in known})
+    policy = policies.augmentation(
+        name, {k: v for k, v in config.options_of("augmentation").items() if k in known}
+    )
     return policy if config.augment else policy.off()

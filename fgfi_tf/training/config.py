@@ -219,7 +219,7 @@ class ExperimentConfig:
 
     def chosen(self) -> Chosen:
         """What the experiment has chosen by name, with its options and defaults."""
-        return Chosen(self, lambda flag: getattr(self, flag) or None)
+        return Chosen(self, lambda flag: getattr(self, flag))
 
     def options_of(self, flag: str) -> dict[str, Any]:
         """The options of what a flag, such as ``"model"``, has chosen, those at their defaults too."""
@@ -229,9 +229,10 @@ class ExperimentConfig:
 
     def values(self) -> dict[str, Any]:
         """Every flag with its value, options of what is chosen behind those of the command."""
+        chosen = self.chosen()
         values = {field.name: getattr(self, field.name) for field in flag_fields(self)}
-        options = {name: option.default for name, option in self.chosen().options.items()}
-        return {**values, **options, **self.options}
+        options = {name: option.default for name, option in chosen.options.items()}
+        return {**values, **chosen.names, **options, **self.options}
 
     @property
     def extension_names(self) -> tuple[str, ...]:

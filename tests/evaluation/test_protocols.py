@@ -118,7 +118,7 @@ def test_classes_that_are_listed_are_those_of_the_files(tmp_path, class_names):
 
 
 def test_a_run_s_metric_is_checked_before_it_starts():
-    with pytest.raises(UserError, match="unknown protocol 'mine'; known are coco"):
+    with pytest.raises(UserError, match="--metric=mine: no such protocol; known are coco"):
         validate_values(ExperimentConfig(output_dir="x", metric="mine"))
     with pytest.raises(UserError, match="--min_overlap: 'Van' is not CLASS=IOU"):
         validate_values(ExperimentConfig(output_dir="x", metric="kitti", min_overlap="Van"))

@@ -77,10 +77,12 @@ def test_a_strangers_detector_has_its_flags_and_defaults(file, monkeypatch, caps
     monkeypatch.chdir(file.parent)
     config = parse("--extensions=stranger.py", "--model=stranger", "--nowild", "--channels=6", "--drift=2x2")
     assert config.extensions == str(file)  # wherever it is resumed from
-    assert config.options == {"wild": False, "channels": 6}
-    assert config.options_of("model") == {"channels": 6, "wild": False}
+    assert config.options == {"wild": False, "channels": 6, "drift": "2x2"}
+    assert config.options_of("model") == {
+        "channels": 6,
+        "wild": False,
+    }  # --drift: what is given wins over the recipe
     assert (config.input_size, config.learning_rate, config.batch_size) == ("64x96", 0.003, 4)
-    assert config.options["drift"] == "2x2"  # what is given wins over the recipe
     assert config.dataset == "kitti"
     with pytest.raises(SystemExit):
         parse("--help", "--model", "stranger", f"--extensions={file}")
@@ -286,7 +288,7 @@ def test_a_run_of_an_earlier_version_goes_on_and_another_is_refused(experiment, 
     earlier = "".join(line for line in earlier.splitlines(True) if not line.startswith("--extensions"))
     (folder / "flags.cfg").write_text(earlier)
     assert run.train(config).finished
-    with pytest.raises(UserError, match=r"already holds another run, started with --dropout=0.3:"):
+    with pytest.raises(UserError, match=r"already holds another run, started with --dropout=0.3"):
         run.train(experiment(steps=3, options={"dropout": 0.1}))
 
 

@@ -70,7 +70,6 @@ class SingleMapDetector(Detector):
         self.weight_decay, self.dropout, self.folded = weight_decay, dropout, folded
         self.anchors = anchor_grids.shuffledet_anchors(*self.input_size)  # h x w x 9 x 4, centres
         self.pixels, self.backbone = pixels, backbone
-        self.padding_color = pixels.mean
         self.head = keras.layers.Conv2D(
             self.anchors.shape[2] * (len(self.class_names) + 1 + 4),
             3,
