@@ -95,5 +95,5 @@ class VGG(Backbone):
         return tuple(maps)
 
     def get_config(self) -> dict:
-        """As in Keras."""
+        """The constructor's arguments."""
         return {"kind": self.kind, "width": self.width, "taps": self.taps, "name": self.name}

@@ -49,5 +49,5 @@ class BoxHead(keras.layers.Layer):
         return tuple(tf.reshape(h, [shape[0], shape[1], h.shape[-1]]) for h in heads)
 
     def get_config(self) -> dict:
-        """As in Keras."""
+        """The constructor's arguments."""
         return {"units": self.units, "classes": self.classes, "dropout": self.dropout, "name": self.name}

@@ -26,5 +26,5 @@ class FoldedNormal(keras.initializers.Initializer):
         return tf.math.sign(values) * tf.math.floormod(tf.abs(values), 2.0) * self.stddev
 
     def get_config(self) -> dict:
-        """As in Keras."""
+        """The constructor's arguments."""
         return {"stddev": self.stddev, "seed": self.seed}

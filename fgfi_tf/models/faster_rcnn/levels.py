@@ -29,10 +29,6 @@ class Level:
         """Those of a map of ``height`` x ``width`` positions: float32 [height,width,K,4]."""
         return repeat_cell(self.cell, height, width, self.stride)
 
-    def within(self, content: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
-        """Which positions of a map hold picture: bool [B,height,width]; ``content`` as for :func:`within`."""
-        return within(content, height, width, self.stride)
-
 
 def published(strides: Sequence[int]) -> tuple[Level, ...]:
     """Levels with the nine anchors of the published models, whose smallest are 8 strides large."""

@@ -69,11 +69,8 @@ class FasterRCNN(Detector):
         self.roi_levels = roi_levels or len(self.levels)
         self.feature_channels = tuple(self.base.channels)
         anchors = {len(level.cell) for level in self.levels}
-        if (
-            len(anchors) > 1
-            or len(set(self.feature_channels)) > 1
-            or len(self.levels) != len(self.base.channels)
-        ):
+        alike = len(anchors) == len(set(self.feature_channels)) == 1
+        if not alike or len(self.levels) != len(self.feature_channels):
             raise ValueError(
                 f"levels must have as many channels and anchors each: {self.feature_channels}, {anchors}"
             )
@@ -85,7 +82,7 @@ class FasterRCNN(Detector):
 
     @classmethod
     def check_input_size(cls, size: tuple[int, int]) -> None:
-        """See ``input_size``."""
+        """Takes (short side, largest long side or 0), as ``input_size`` is."""
         check_input_size(size)
 
     @property
@@ -178,7 +175,7 @@ class FasterRCNN(Detector):
             self.levels, outputs["rpn_scores"], outputs["rpn_deltas"], self.anchors(outputs), strict=True
         ):
             probabilities = proposals.foreground_probability(tf.stop_gradient(logits))  # B x A
-            in_picture = level.within(content, *tf.unstack(tf.shape(logits)[1:3]))
+            in_picture = within(content, *tf.unstack(tf.shape(logits)[1:3]), level.stride)
             in_picture = tf.repeat(in_picture, len(level.cell), axis=-1)  # B x h x (w K)
             in_picture = tf.reshape(in_picture, tf.shape(probabilities))
             scores.append(tf.where(in_picture, probabilities, -float("inf")))
@@ -223,10 +220,8 @@ class FasterRCNN(Detector):
 
     def imitation_area(self, batch: Batch, height: int, width: int) -> tuple[tf.Tensor, ...]:
         """For each feature map, which of its cells hold picture and not padding: bool [B,h,w]."""
-        return tuple(
-            level.within(batch["content_size"], height // level.stride, width // level.stride)
-            for level in self.levels
-        )
+        content, strides = batch["content_size"], [level.stride for level in self.levels]
+        return tuple(within(content, height // stride, width // stride, stride) for stride in strides)
 
     def imitation_options(self) -> dict[str, keras.initializers.Initializer]:
         """How the published student starts the adaptation convolution; it decays as ``decay_rate`` says.

@@ -36,7 +36,7 @@ class RPNHead(keras.layers.Layer):
         return self.scores(hidden), self.deltas(hidden)
 
     def get_config(self) -> dict:
-        """As in Keras."""
+        """The constructor's arguments."""
         return {"channels": self.channels, "anchors": self.anchors, "name": self.name}
 
 
