@@ -124,7 +124,8 @@ class Chosen:
     """What a command has chosen by name, and the options and defaults that come with it.
 
     Args:
-        config: the command's dataclass of options, or one of it.
+        config: the command's dataclass of options, or one of it. One without a field ``options``, which holds
+            those of what is chosen, has only the names.
         value: a flag's name to its value; None or "" where it is not given.
 
     Attributes:
@@ -143,11 +144,12 @@ class Chosen:
         self.options: dict[str, Option] = {}
         self.defaults: dict[str, Any] = {}
         self._flag_of: dict[str, str] = {}
+        takes_options = any(field.name == "options" for field in dataclasses.fields(config))
         for flag, chooses in self._choosers.items():
             given = value(flag)
             name = given or self.defaults.get(flag, fields[flag].default)
             self.names[flag] = name
-            if name not in chooses.names():
+            if name not in chooses.names() or not takes_options:
                 continue
             for key, default in chooses.recipe(name).items():
                 self.defaults.setdefault(key, default)

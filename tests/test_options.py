@@ -16,20 +16,29 @@ OPTIONS = {
     "noise": (Option("level", "low", "How much.", ("low", "high")),),
 }
 RECIPES = {"crops": {"steps": 9, "tries": 5}, "noise": {"flip": 0.5}}
+POLICY = Chooses("policy", lambda: OPTIONS, OPTIONS.get, lambda name: RECIPES.get(name, {}))
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
     """A command that chooses two things."""
 
-    policy: str = option(
-        "plain",
-        "Policy",
-        "The policy.",
-        chooses=Chooses("policy", lambda: OPTIONS, OPTIONS.get, lambda name: RECIPES.get(name, {})),
-    )
+    policy: str = option("plain", "Policy", "The policy.", chooses=POLICY)
     other: str = option("", "Policy", "Nothing.", chooses=Chooses("policy", lambda: OPTIONS))
     steps: int = option(1, "Policy", "Steps.")
+    options: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Viewer:
+    """A command that chooses the same and takes no options."""
+
+    policy: str = option("plain", "Policy", "The policy.", chooses=POLICY)
+
+
+def test_a_command_that_takes_no_options_has_the_names_alone():
+    found = Chosen(Viewer, {"policy": "noise"}.get)
+    assert (found.names, found.options, found.defaults) == ({"policy": "noise"}, {}, {})
 
 
 def chosen(**given) -> Chosen:
@@ -69,6 +78,7 @@ def test_two_options_of_one_name_are_refused(monkeypatch):
     class Two:
         first: str = option("crops", "Policy", "One.", chooses=both)
         second: str = option("crops", "Policy", "Another.", chooses=both)
+        options: dict = dataclasses.field(default_factory=dict)
 
     with pytest.raises(UserError, match="--least is an option of crops and of crops: rename one"):
         Chosen(Two, {}.get)

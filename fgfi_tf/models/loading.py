@@ -76,22 +76,21 @@ def _load_foreign(
     class_names: Sequence[str] | None,
     any_classes: bool,
 ) -> Detector:
-    """Of a file that does not say its classes: those given, else those of the published weights."""
+    """Of a file that does not say its classes: those given; where these do not fit, the published ones."""
     published = registry.declaration(model)
-    candidates = [tuple(class_names)] if class_names else []
-    if any_classes or not candidates:
-        candidates.append(published.class_names)
-    for names in candidates:
-        metadata = ModelMetadata(model, input_size or published.input_size, names, dataset=published.dataset)
-        detector = registry.build_from(metadata)
-        try:
-            load_weights(detector, prefix)
-            return detector
-        except UserError as error:
-            if len(names) == len(candidates[-1]):
-                raise
-            refused = error
-    raise refused
+    size, names = input_size or published.input_size, tuple(class_names or published.class_names)
+
+    def load(names: tuple[str, ...]) -> Detector:
+        detector = registry.build(model, input_size=size, class_names=names, dataset=published.dataset)
+        load_weights(detector, prefix)
+        return detector
+
+    try:
+        return load(names)
+    except UserError:
+        if not any_classes or len(names) == len(published.class_names):
+            raise
+    return load(published.class_names)
 
 
 def load_weights(detector: Detector, path: Path | str) -> None:

@@ -183,8 +183,8 @@ def strangers_fixture():
     share = Option("crop_share", 0.5, "Share of each side.")
     policies.AUGMENTATION.register("crop", AugmentationEntry(Crop, (share,)))
     yield
-    for registry, name in ((policies.RESIZE, "pad_to_32"), (policies.RESIZE, "multi_scale")):
-        registry.unregister(name)
+    for known, name in ((policies.RESIZE, "pad_to_32"), (policies.RESIZE, "multi_scale")):
+        known.unregister(name)
     policies.AUGMENTATION.unregister("crop")
 
 

@@ -89,7 +89,10 @@ def test_shuffledet_on_voc(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_faster_rcnn_on_kitti(kitti, tmp_path, capsys):
-    folder = _train(tmp_path, model="faster_rcnn_vgg11", data_dir=str(kitti), input_size="160x0", width=0.05)
+    small = {"width": 0.05}
+    folder = _train(
+        tmp_path, model="faster_rcnn_vgg11", data_dir=str(kitti), input_size="160x0", options=small
+    )
     assert "KITTI 2D" in _evaluate(folder, kitti, tmp_path, capsys)
     assert len(list((tmp_path / "results").glob("*.txt"))) == 3
     _predict(folder, kitti / "training/image_2", tmp_path / "found")

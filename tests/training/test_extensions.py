@@ -214,6 +214,35 @@ def test_every_script_takes_extensions(file):
         assert f"{name}.py: error: --extensions={file}.txt/none.py: no such file" in done.stderr
 
 
+LAZY = """
+from fgfi_tf.models.registry import Declaration, register
+from fgfi_tf.options import Option
+
+register("lazy", "no_such_module:Lazy", declaration=Declaration(options=(Option("depth", 3, "Layers."),)))
+"""
+PLAN = """
+[study]
+title = Depths
+seeds = 0
+flags = --model=lazy --data_dir={data}
+[deep]
+flags = --depth=7
+"""
+
+
+def test_a_study_of_a_strangers_detector(tmp_path):
+    """Its code is not imported for the flags, and each training is told of the file."""
+    (tmp_path / "lazy.py").write_text(LAZY)
+    (tmp_path / "plan.cfg").write_text(PLAN)
+    script = Path(__file__).resolve().parents[2] / "scripts" / "study.py"
+    command = [sys.executable, script, "--plan=plan.cfg", "--extensions=lazy.py", "--data_dir=d", "--dry_run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("  deep, seed 0: "))
+    assert "--model=lazy --data_dir=d --depth=7 " in line
+    assert line.endswith(f"--extensions={tmp_path / 'lazy.py'}")
+
+
 def test_flags_and_help_of_our_own_detectors_need_no_tensorflow():
     program = (
         "import sys\nfrom fgfi_tf.training import flags\n"

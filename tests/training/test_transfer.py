@@ -117,3 +117,44 @@ def test_a_teacher_of_fewer_classes_gives_the_same_features(experiment, trained,
     images = np.random.default_rng(0).uniform(0, 255, (2, 64, 96, 3)).astype(np.float32)
     expected = load_detector(trained).imitation_features(images)
     np.testing.assert_array_equal(distiller.teacher.imitation_features(images)[0], expected[0])
+
+
+class Foreign(tiny_detector.TinyDetector):
+    """Reads a file format of its own, which does not say its classes."""
+
+    declaration = dataclasses.replace(
+        tiny_detector.TinyDetector.declaration, input_size=(64, 96), class_names=("a", "b", "c")
+    )
+
+    def load_trained(self, path):
+        if path.suffix != ".npy":
+            return False
+        bias = np.load(path)
+        if bias.shape != self.head.bias.shape:
+            raise UserError(f"{path}: holds a head of {bias.size} outputs")
+        self.head.bias.assign(bias)
+        return True
+
+
+def test_files_of_a_strangers_own_format(tmp_path):
+    """Of three classes and five numbers for each cell, as the declaration says of files that do not."""
+    path = tmp_path / "trained.npy"
+    np.save(path, np.arange(8, dtype=np.float32))
+    registry.register("foreign", Foreign, build=functools.partial(Foreign, 8))
+    try:
+        detector = load_detector(path, model="foreign")
+        assert (detector.class_names, detector.input_size) == (("a", "b", "c"), (64, 96))
+        np.testing.assert_array_equal(detector.head.bias, np.arange(8))
+        names = ("cup", "pen", "key")  # who knows better says so
+        assert load_detector(path, model="foreign", class_names=names, any_classes=True).class_names == names
+        with pytest.raises(UserError, match="trained.npy: holds a head of 8 outputs"):
+            load_detector(path, model="foreign", class_names=("cup",))
+        teacher = load_detector(path, model="foreign", class_names=("cup",), any_classes=True)
+        assert teacher.class_names == ("a", "b", "c")
+        fresh = registry.build("foreign", input_size=(64, 96), class_names=names)
+        assert load_initial_weights(fresh, path) == ""
+        np.testing.assert_array_equal(fresh.head.bias, np.arange(8))
+    finally:
+        registry.unregister("foreign")
+    with pytest.raises(UserError, match="trained.npy: tiny has no weights in files of this kind"):
+        load_detector(path, model="tiny", class_names=names, input_size=(64, 96))

@@ -70,14 +70,15 @@ def load_pretrained(detector: FasterRCNN, path: str | Path, pixels: str = "auto"
         UserError: the file is unreadable or incomplete, or its name does not tell the pixels; the detector is
             not of full width.
     """
+    if not (is_h5(path) or is_pth(path)):
+        return False
+    _check_width(detector, path)
     if is_h5(path):
-        _check_width(detector, path)
         load_keras_imagenet(detector, path)
-    elif is_pth(path) and not is_reference_checkpoint(path):
-        _check_width(detector, path)
-        load_imagenet(detector, path, pixels if pixels != "auto" else _pixels(Path(path)))
+    elif is_reference_checkpoint(path):
+        load_reference_checkpoint(detector, path)
     else:
-        return load_trained(detector, path)
+        load_imagenet(detector, path, pixels if pixels != "auto" else _pixels(Path(path)))
     return True
 
 
