@@ -258,5 +258,5 @@ def test_a_size_of_seed_and_step(data):
 
 
 def test_a_name_is_taken_once():
-    with pytest.raises(UserError, match="there is a resize policy 'stretch' already"):
+    with pytest.raises(UserError, match="resize policy 'stretch'"):
         policies.RESIZE.register("stretch", Stretch())
