@@ -40,7 +40,10 @@ def script(name: str, *arguments: str, code: int = 1) -> str:
         ([], "--output_dir is missing: the folder to write the run to"),
         (["--output_dir=x"], "--data_dir is missing: the folder of the raw kitti data"),
         (["--output_dir=x", "--dataset=kiti"], "--dataset=kiti: no such dataset; did you mean kitti?"),
-        (["--output_dir=x", "--dataset=mnist"], "--dataset=mnist: no such dataset; known are kitti, voc"),
+        (
+            ["--output_dir=x", "--dataset=mnist"],
+            "--dataset=mnist: no such dataset; known are coco, folder, kitti, voc",
+        ),
         (
             ["--output_dir=x", "--model=shuffledet"],
             "--model=shuffledet: no such detector; did you mean shuffledet_",
@@ -81,7 +84,7 @@ def test_help_lists_models_and_datasets_without_tensorflow():
     for name in ("train.py", "evaluate.py"):
         text = " ".join(script(name, "--help", code=0).split())
         assert "faster_rcnn_vgg11, faster_rcnn_vgg16, mobilenet_v2_shuffledet, resnet50_shuffledet" in text
-        assert "Known: kitti, voc." in text
+        assert "Known: coco, folder, kitti, voc." in text
 
 
 def test_detectors_are_those_that_their_families_build():

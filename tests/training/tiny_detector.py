@@ -97,13 +97,14 @@ class TinyDetector(Detector):
         centre, size = middle + flat[..., -4:-2] * STRIDE, tf.maximum(flat[..., -2:] * 32.0, 1.0)
         boxes = tf.reshape(tf.concat([centre - size / 2, centre + size / 2], -1), [shape[0], -1, 4])
         scale = tf.tile(tf.reverse(batch["scale"], [-1]), [1, 2])[:, None]
-        probability = tf.nn.softmax(flat[..., :3]) * tf.sigmoid(flat[..., 3:4])
+        count = len(self.class_names)
+        probability = tf.nn.softmax(flat[..., :count]) * tf.sigmoid(flat[..., count : count + 1])
         scores, classes = tf.reduce_max(probability, -1), tf.argmax(probability, -1, output_type=tf.int32)
         return nms.class_nms(
             boxes / scale,
             tf.reshape(scores, [shape[0], -1]),
             tf.reshape(classes, [shape[0], -1]),
-            3,
+            count,
             iou_threshold=0.5,
             max_per_class=20,
             max_total=20,
