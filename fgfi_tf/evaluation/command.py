@@ -110,10 +110,13 @@ def evaluate_files(config: FilesConfig) -> None:
     comparison.check(list(folders))
     check_outputs(config, protocol)
     truth = source.read_ground_truth(config.labels, config.split)
-    detections = {
-        name: source.read_detections(path, truth, config.split, config.allow_missing).to(protocol.corners)
-        for name, path in folders.items()
-    }
+    detections = {}
+    for name, path in folders.items():
+        found = source.read_detections(path, truth, config.split, config.allow_missing)
+        if config.metric not in ("", config.format):  # the classes that the files' own protocol evaluates
+            found = found.with_classes(source.evaluated_classes(found))
+            found = found.take(found.classes >= 0)
+        detections[name] = found.to(protocol.corners)
     truth = truth.to(protocol.corners)
     results = {name: protocol.evaluate(found, truth) for name, found in detections.items()}
     print(protocol.table(results if config.compare else {"": results[config.name]}, config.published))

@@ -178,6 +178,10 @@ class Protocol(abc.ABC):
         found = result_files.read_csv(path, scored=True).select(ground_truth.image_ids, allow_missing=True)
         return found.to(self.corners)
 
+    def evaluated_classes(self, detections: Boxes) -> tuple[str, ...]:
+        """Of the classes of detections those that are evaluated."""
+        return detections.class_names
+
     # --- what is shown --------------------------------------------------------------------------
 
     def heading(self, result: Result) -> str:

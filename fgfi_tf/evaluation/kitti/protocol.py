@@ -36,17 +36,15 @@ class KittiProtocol(Protocol):
     main_setting = "moderate"
     usual_image_size = (375, 1242)  # KITTI's commonest
 
-    def overlaps(self, detections: Boxes) -> dict[str, float]:
-        """Class -> minimum overlap of what is evaluated.
-
-        Result files may name every class of KITTI's, of which the benchmark's three are evaluated; of a
-        detector, and of files whose classes were listed, all; and those for which an overlap was named.
-        """
+    def evaluated_classes(self, detections: Boxes) -> tuple[str, ...]:
+        """The listed ones, or a detector's; of files that may hold all of KITTI's, the benchmark's three."""
         names = self.class_names or detections.class_names
-        if names == files.TYPE_NAMES:
-            names = CLASS_NAMES
+        return CLASS_NAMES if names == files.TYPE_NAMES else names
+
+    def overlaps(self, detections: Boxes) -> dict[str, float]:
+        """Class -> minimum overlap of what is evaluated, and of the classes that one was named for."""
         known = {name.casefold(): name for name in (*detections.class_names, *CLASS_NAMES)}
-        names = [known.get(name.casefold(), name) for name in names]
+        names = [known.get(name.casefold(), name) for name in self.evaluated_classes(detections)]
         named = {known.get(name.casefold(), name): value for name, value in self.min_overlap.items()}
         return {name: MIN_OVERLAP.get(name, OTHER_OVERLAP) for name in names} | named
 
