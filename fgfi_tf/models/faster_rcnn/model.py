@@ -19,7 +19,7 @@ from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig, check_input_size
 from fgfi_tf.models.faster_rcnn.detections import final_detections
 from fgfi_tf.models.faster_rcnn.head import POOLED_SIZE, BoxHead
 from fgfi_tf.models.faster_rcnn.initializers import FoldedNormal
-from fgfi_tf.models.faster_rcnn.levels import Level, published
+from fgfi_tf.models.faster_rcnn.levels import Level, published, within
 from fgfi_tf.models.faster_rcnn.rpn import RPNHead
 
 # What a step's seed is folded with for each of its draws.
