@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+import importlib
+from typing import Any, Generic, TypeVar
 
 from fgfi_tf.errors import UserError
 
@@ -50,3 +51,11 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
+
+
+def resolved(code: Any) -> Any:
+    """What ``"module:name"`` names, its module imported; anything else as it is."""
+    if not isinstance(code, str):
+        return code
+    module, _, name = code.partition(":")
+    return getattr(importlib.import_module(module), name)

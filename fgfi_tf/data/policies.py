@@ -7,14 +7,13 @@ A detector chooses one of each (``Detector.resize``, ``Detector.augmentation``),
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.options import Option, not_negative
-from fgfi_tf.registries import Registry
+from fgfi_tf.registries import Registry, resolved
 
 if TYPE_CHECKING:
     from fgfi_tf.data.augment import Augmentation
@@ -41,7 +40,7 @@ AUGMENTATION: Registry[AugmentationEntry] = Registry("augmentation policy")
 
 def resize(name: str) -> Resize:
     """The resize policy of a name. Raises UserError for an unknown one."""
-    return _resolved(RESIZE.get(name))
+    return resolved(RESIZE.get(name))
 
 
 def augmentation(name: str, values: Mapping[str, Any] | None = None) -> Augmentation:
@@ -52,7 +51,7 @@ def augmentation(name: str, values: Mapping[str, Any] | None = None) -> Augmenta
     check_options(name, values or {})
     entry = AUGMENTATION.get(name)
     defaults = {option.name: option.default for option in entry.options}
-    return _resolved(entry.kind).from_options(**{**defaults, **(values or {})})
+    return resolved(entry.kind).from_options(**{**defaults, **(values or {})})
 
 
 def augmentation_options(name: str) -> tuple[Option, ...]:
@@ -100,14 +99,6 @@ def _is_pair(value: str) -> str:
     except ValueError as error:
         return str(error)
     return ""
-
-
-def _resolved(code: Any) -> Any:
-    """What ``"module:name"`` names; anything else as it is."""
-    if not isinstance(code, str):
-        return code
-    module, _, name = code.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 for _name in ("stretch", "shorter_side", "letterbox"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from fgfi_tf.models import builtin
 from fgfi_tf.models.declaration import IMAGENET, Declaration
 from fgfi_tf.models.metadata import ModelMetadata
 from fgfi_tf.options import Option
-from fgfi_tf.registries import Registry
+from fgfi_tf.registries import Registry, resolved
 
 if TYPE_CHECKING:
     from fgfi_tf.models.detector import Detector
@@ -94,7 +93,7 @@ def options(name: str) -> tuple[Option, ...]:
 
 def detector_class(name: str) -> type[Detector]:
     """The class of a detector. Raises UserError for an unknown name."""
-    return _resolved(_DETECTORS.get(name).detector)
+    return resolved(_DETECTORS.get(name).detector)
 
 
 def build(
@@ -126,7 +125,7 @@ def build(
     entry = _DETECTORS.get(name)
     input_size, class_names = tuple(input_size), tuple(class_names)
     make = entry.build
-    make = functools.partial(_resolved(make), name) if isinstance(make, str) else make
+    make = functools.partial(resolved(make), name) if isinstance(make, str) else make
     defaults = {option.name: option.default for option in entry.declaration.options}
     detector = make(input_size=input_size, class_names=class_names, **{**defaults, **given})
     chosen = {key: given[key] for key in defaults if key in given and given[key] != defaults[key]}
@@ -171,14 +170,6 @@ def check_options(name: str, given: Mapping[str, Any]) -> None:
         if key not in known:
             raise UserError(f"{name} has no option {key!r} (it has {', '.join(known) or 'none'})")
         known[key].validate(value)
-
-
-def _resolved(code: Any) -> Any:
-    """What ``"module:name"`` names; anything else as it is."""
-    if not isinstance(code, str):
-        return code
-    module, _, name = code.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 for _name, _detector, _build, _declaration in builtin.DETECTORS:
