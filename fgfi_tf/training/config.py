@@ -24,7 +24,7 @@ DETECTOR = Chooses("detector", registry.names)  # one that brings neither option
 STUDENT = Chooses(
     "detector", registry.names, registry.options, lambda name: registry.declaration(name).flags()
 )
-DATASET = Chooses("dataset", datasets.names)
+DATASET = Chooses("dataset", datasets.names, lambda name: datasets.entry(name).options)
 AUGMENTATION = Chooses("augmentation policy", policies.AUGMENTATION.names, policies.augmentation_options)
 
 

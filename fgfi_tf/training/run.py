@@ -242,6 +242,7 @@ def _open(config: ExperimentConfig, split: str, classes: str | ClassChoice) -> P
         config.max_megapixels,
         classes=classes,
         val_fraction=config.val_fraction,
+        options=config.options_of("dataset"),
     )
 
 
