@@ -32,14 +32,15 @@ def decode(
     deviations: Sequence[float] | None = None,
     exp: Callable[[tf.Tensor], tf.Tensor] = tf.exp,
 ) -> tf.Tensor:
-    """The inverse of :func:`encode`: boxes [..., 4] of ``deltas`` [..., 4].
+    """The inverse of :func:`encode`, as continuous corners [..., 4] of ``deltas`` [..., 4].
 
     ``exp`` takes the place of the exponential, where very large sizes are to be limited.
     """
     if deviations is not None:
         deltas *= tf.constant(deviations)
     (shifts, growths), (origins, units) = (tf.split(form, 2, axis=-1) for form in (deltas, references))
-    return tf.concat([shifts * units + origins, exp(growths) * units], axis=-1)
+    centres, half = shifts * units + origins, 0.5 * (exp(growths) * units)
+    return tf.concat([centres - half, centres + half], axis=-1)
 
 
 def linear_exp(x: tf.Tensor, threshold: float = 1.0) -> tf.Tensor:

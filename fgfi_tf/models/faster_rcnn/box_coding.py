@@ -27,7 +27,7 @@ def decode(references: tf.Tensor, deltas: tf.Tensor, deviations: Sequence[float]
     pixel larger to the right and below than the encoded one. Sizes are not limited before exp.
     """
     centres = forms.centres_from_corners(references, inclusive=True)
-    return forms.corners_from_centres(coding.decode(deltas, centres, deviations))
+    return coding.decode(deltas, centres, deviations)
 
 
 def target_iou(candidates: tf.Tensor, truths: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:

@@ -29,7 +29,7 @@ def decode(deltas: tf.Tensor, anchors: tf.Tensor, height: int, width: int) -> tf
     Returns:
         float32 [..., A, 4] (cx, cy, w, h).
     """
-    boxes = box_forms.corners_from_centres(coding.decode(deltas, anchors, exp=coding.linear_exp))
+    boxes = coding.decode(deltas, anchors, exp=coding.linear_exp)
     size = tf.constant([height, width], tf.float32)
     return centres_from_inclusive(box_forms.clip(boxes, size, inclusive=True))
 

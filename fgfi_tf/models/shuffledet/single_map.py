@@ -142,31 +142,31 @@ class SingleMapDetector(Detector):
         """The adaptation's kernel decays like the predicting one."""
         return {"weight_decay": self.weight_decay}
 
-    def decode(self, outputs: Outputs) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """All anchors' boxes [B, A, 4] (cx, cy, w, h; input pixels), scores and classes [B, A].
+    def decode(self, outputs: Outputs, best: int | None = None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Boxes [B, A, 4] (cx, cy, w, h; input pixels), scores and classes [B, A] of all anchors.
 
-        The score is the best class's probability times the confidence.
+        The score is the best class's probability times the confidence. With ``best``, only of so many anchors
+        (at most) of the highest scores, descending.
         """
         split = self.split(outputs)
-        anchors = tf.reshape(tf.constant(self.anchors), [-1, 4])
-        boxes = coding.decode(split["deltas"], anchors, *self.input_size)
+        deltas, anchors = split["deltas"], tf.reshape(tf.constant(self.anchors), [-1, 4])
         probability = tf.nn.softmax(split["class_logits"]) * tf.sigmoid(split["confidence_logits"])[..., None]
-        return (
-            boxes,
-            tf.reduce_max(probability, axis=-1),
-            tf.argmax(probability, axis=-1, output_type=tf.int32),
-        )
+        scores = tf.reduce_max(probability, axis=-1)
+        classes = tf.argmax(probability, axis=-1, output_type=tf.int32)
+        if best is not None:
+            scores, top = tf.math.top_k(scores, min(best, scores.shape[1] or best))  # B x best
+            deltas, classes = (tf.gather(of_all, top, batch_dims=1) for of_all in (deltas, classes))
+            anchors = tf.gather(anchors, top)
+        return coding.decode(deltas, anchors, *self.input_size), scores, classes
 
     def detect(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
         """The 64 best boxes by score, suppressed within their class at IoU 0.4; K = 64."""
-        boxes, scores, classes = self.decode(outputs)
-        scores, top = tf.math.top_k(scores, min(TOP_DETECTIONS, scores.shape[1] or TOP_DETECTIONS))  # B x 64
-        boxes = tf.gather(boxes, top, batch_dims=1)
+        boxes, scores, classes = self.decode(outputs, TOP_DETECTIONS)
         scale = tf.tile(tf.reverse(batch["scale"], [-1]), [1, 2])[:, None]  # B x 1 x (x, y, x, y)
         return nms.class_nms(
             corners_from_centres(boxes / scale),
             scores,
-            tf.gather(classes, top, batch_dims=1),
+            classes,
             self.num_classes,
             iou_threshold=NMS_IOU,
             max_per_class=MAX_PER_CLASS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from fgfi_tf.geometry import coding, nms
-from fgfi_tf.geometry.boxes import centres_from_corners, corners_from_centres
+from fgfi_tf.geometry.boxes import centres_from_corners
 
 NEGATIVES_PER_POSITIVE = 3
 MIN_SCORE, BEST_PER_CLASS, NMS_IOU, MAX_DETECTIONS = 0.01, 400, 0.45, 200
@@ -88,8 +88,7 @@ def detect(
         ``boxes`` [B, 200, 4] (corners, fractions of the input), ``scores`` [B, 200] descending, ``classes``
         int32 [B, 200], from 0, ``count`` int32 [B]; zeros from ``count`` on.
     """
-    boxes = coding.decode(tf.cast(offsets, tf.float32), defaults, coding.DEVIATIONS)
-    boxes = corners_from_centres(boxes)  # B x A x 4
+    boxes = coding.decode(tf.cast(offsets, tf.float32), defaults, coding.DEVIATIONS)  # B x A x 4
     boxes = tf.clip_by_value(boxes, 0.0, 1.0) if clip else boxes
     scores = tf.nn.softmax(tf.cast(logits, tf.float32))[..., 1:]  # B x A x C
     scores = tf.transpose(tf.where(scores > MIN_SCORE, scores, 0.0), [0, 2, 1])

@@ -121,7 +121,7 @@ def test_proposals_over_levels_equal_torchvision(shared_path, run_mode):
         np.testing.assert_array_equal(anchors, grids[f"anchors_P{level}"])
         deltas = tf.reshape(channels_last(golden[f"rpn_deltas_P{level}"]), [2, -1, 4])
         decoded = coding.decode(deltas, forms.centres_from_corners(anchors), exp=coding.capped_exp)
-        clipped = forms.clip(forms.corners_from_centres(decoded), sizes[:, None])
+        clipped = forms.clip(decoded, sizes[:, None])
         large = tf.reduce_all(clipped[..., 2:] - clipped[..., :2] >= 1e-3, axis=-1)
         scores.append(tf.where(large, tf.sigmoid(tf.reshape(logits, [2, -1])), -np.inf))
         boxes.append(clipped)
