@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from fgfi_tf.interop.export import export
 
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.augment import Augmentation, KittiAugmentation, VocAugmentation
+from fgfi_tf.export import export
 from fgfi_tf.models import loading, registry
 from fgfi_tf.models.faster_rcnn import FasterRCNN
 from fgfi_tf.models.shuffledet import ShuffleDet
