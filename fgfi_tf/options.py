@@ -184,11 +184,24 @@ class Chosen:
         """What is wrong with an option of something that was not chosen; "" where there is no such option."""
         for flag, chooses in self._choosers.items():
             if any(option == other.name for name in chooses.names() for other in chooses.options(name)):
+                if not self.names[flag]:
+                    return f"--{option} is an option of a {chooses.what}: name it with --{flag} as well"
                 listed = ", ".join(f"--{other.name}" for other in self.of(flag)) or "none"
                 return (
                     f"--{option}: the {chooses.what} {self.names[flag]} has no such option (it has {listed})"
                 )
         return ""
+
+
+def options_of(config: Any, flag: str) -> dict[str, Any]:
+    """The options of what a command's flag, such as ``"model"``, has chosen, those at their defaults too.
+
+    Args:
+        config: the command's options, with those of what is chosen in its field ``options``.
+        flag: the name of a flag that chooses.
+    """
+    chosen = Chosen(config, lambda name: getattr(config, name))
+    return {option.name: config.options.get(option.name, option.default) for option in chosen.of(flag)}
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -7,7 +7,17 @@ import dataclasses
 import pytest
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.options import Chooses, Chosen, Option, flag_fields, fraction, not_negative, option, positive
+from fgfi_tf.options import (
+    Chooses,
+    Chosen,
+    Option,
+    flag_fields,
+    fraction,
+    not_negative,
+    option,
+    options_of,
+    positive,
+)
 from fgfi_tf.registries import Registry
 
 OPTIONS = {
@@ -36,6 +46,14 @@ class Viewer:
     policy: str = option("plain", "Policy", "The policy.", chooses=POLICY)
 
 
+@dataclasses.dataclass(frozen=True)
+class Optional:
+    """A command that need not choose."""
+
+    policy: str = option("", "Policy", "The policy.", chooses=POLICY)
+    options: dict = dataclasses.field(default_factory=dict)
+
+
 def test_a_command_that_takes_no_options_has_the_names_alone():
     found = Chosen(Viewer, {"policy": "noise"}.get)
     assert (found.names, found.options, found.defaults) == ({"policy": "noise"}, {}, {})
@@ -53,6 +71,16 @@ def test_the_options_of_what_is_chosen_and_no_others():
     assert found.of("other") == []  # it only names one
     assert found.defaults == {"steps": 9}
     assert (found.options["least"].default, found.options["tries"].default) == (0.5, 5)  # of the recipe
+
+
+def test_the_values_of_the_options_of_what_is_chosen():
+    assert options_of(Command("crops", options={"least": 0.25}), "policy") == {"least": 0.25, "tries": 5}
+    assert options_of(Command("crops"), "other") == options_of(Command(), "policy") == {}
+
+
+def test_an_option_of_what_is_not_named():
+    found = Chosen(Optional, {}.get)
+    assert found.misplaced("level") == "--level is an option of a policy: name it with --policy as well"
 
 
 def test_what_is_wrong_is_told():

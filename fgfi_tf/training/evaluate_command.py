@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from fgfi_tf.evaluation import results as result_formats
 from fgfi_tf.evaluation.boxes import Boxes
 from fgfi_tf.evaluation.protocol import Protocol
 from fgfi_tf.models import registry
-from fgfi_tf.options import option
+from fgfi_tf.options import option, options_of
 from fgfi_tf.outputs import OutputFolder
 from fgfi_tf.training import early
 from fgfi_tf.training.config import DATASET, DETECTOR, extensions_option
@@ -43,8 +44,12 @@ class EvaluateConfig(command.FilesConfig):
         "best, write TensorBoard scalars; ends when training has ended.",
     )
     dataset: str = option(
-        "", _MODEL, "Dataset to evaluate on (empty: that of the training).", chooses=DATASET
+        "",
+        _MODEL,
+        "Dataset to evaluate on (empty: that of the training, with its options).",
+        chooses=DATASET,
     )
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data_dir: str = option("", _MODEL, "Folder of the raw dataset.")
     prepared_dir: str = option("", _MODEL, "Folder for the TFRecords made once (empty: inside --data_dir).")
     max_megapixels: float = option(
@@ -164,6 +169,7 @@ def _open(config: EvaluateConfig, metadata: ModelMetadata | None) -> PreparedDat
         config.max_megapixels,
         classes=_choice(config, metadata),
         val_fraction=config.val_fraction,
+        options=config.options,
     )
     frames = dataset.labels()
     if any(len(frame["classes"]) for frame in frames) and all(np.all(frame["ignore"]) for frame in frames):
@@ -211,11 +217,13 @@ def _with_run_settings(config: EvaluateConfig, trained_on: str) -> EvaluateConfi
     from fgfi_tf.training.run_folder import FLAGS_FILE
 
     dataset, split, fraction = config.dataset, config.val_split, config.val_fraction
+    options = options_of(config, "dataset")
     path = Path(config.checkpoint)
     for folder in (path, path.parent, path.parent.parent):
         if (folder / FLAGS_FILE).is_file():
             run = flags.read_flagfile(folder / FLAGS_FILE, config.extensions)
             dataset = dataset or run.dataset
+            options = options if config.dataset else run.options_of("dataset")
             if dataset == run.dataset:
                 split = split or run.val_split
                 fraction = run.val_fraction if fraction == -1 else fraction
@@ -223,6 +231,7 @@ def _with_run_settings(config: EvaluateConfig, trained_on: str) -> EvaluateConfi
     return dataclasses.replace(
         config,
         dataset=dataset or trained_on or "kitti",
+        options=options,
         val_split=split or "val",
         val_fraction=VAL_FRACTION if fraction == -1 else fraction,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +21,9 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation.report.data import Bars, Figure, Gallery, Picture, ReportData, Row, Section, Table
 from fgfi_tf.evaluation.report.write import to_markdown, write
 from fgfi_tf.models import registry
-from fgfi_tf.options import option
+from fgfi_tf.options import option, options_of
 from fgfi_tf.paths import user_path
-from fgfi_tf.training.config import DATASET, DETECTOR, parse_size
+from fgfi_tf.training.config import DATASET, DETECTOR, extensions_option, parse_size
 
 _DATA, _INPUT = "Data", "Network input"
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -34,6 +36,8 @@ class InspectConfig:
     """Options of an inspection; those of the data are train.py's."""
 
     dataset: str = option("folder", _DATA, "Dataset to inspect.", chooses=DATASET)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    extensions: str = extensions_option(_DATA)
     data_dir: str = option("", _DATA, "Folder of the raw dataset; may also stand without --data_dir=.")
     train_split: str = option("train", _DATA, "As of train.py; folders with splits of their own show all.")
     val_split: str = option("val", _DATA, "As of train.py; folders with splits of their own show all.")
@@ -79,9 +83,10 @@ def look(config: InspectConfig, progress: bool) -> Found:
     dataset, root = datasets.entry(config.dataset), user_path(config.data_dir)
     frames: dict[str, list[Frame]] = {}
     problems: list[str] = []
+    options = options_of(config, "dataset")
     for split in _split_names(config, dataset, root):
         try:
-            frames[split] = splits.frames_of(dataset, root, split, config.val_fraction, {})
+            frames[split] = splits.frames_of(dataset, root, split, config.val_fraction, options)
         except UserError as error:
             problems += [f"{split}: {line}" for line in str(error).splitlines()]
     if not frames:
@@ -253,7 +258,7 @@ def _pictures(config: InspectConfig, split: str, looked: Sequence[Inspected], ta
     readable = [one for one in looked if one.size is not None]
     chosen = sorted(readable, key=lambda one: (-len(one.frame.names), one.frame.image_id))
     chosen = [*chosen[: config.pictures // 2], *_spread(chosen[config.pictures // 2 :], config.pictures // 2)]
-    pictures = []
+    pictures, file_name = [], re.sub(r"\W", "_", split)
     for number, one in enumerate(chosen):
         image = read_for_report(one.frame.image_path)
         scale = _SIDE / max(image.shape[:2])
@@ -265,7 +270,7 @@ def _pictures(config: InspectConfig, split: str, looked: Sequence[Inspected], ta
         ]
         boxes = (one.frame.boxes + [0, 0, 1, 1]) * scale - [0, 0, 1, 1]
         caption = f"{one.frame.image_id}, {one.size[1]} x {one.size[0]}, {len(labels)} objects"
-        pictures.append(Picture(f"{_file_name(split)}_{number}", caption, draw_boxes(image, boxes, labels)))
+        pictures.append(Picture(f"{file_name}_{number}", caption, draw_boxes(image, boxes, labels)))
     note = "Those with most objects, then some of the others."
     return Section(f"Pictures of {split}", (Gallery("", tuple(pictures), note, columns=3),))
 
@@ -280,10 +285,6 @@ def _resized(image: np.ndarray, scale: float) -> np.ndarray:
 
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def _file_name(split: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in split)
 
 
 def _joined(parts: Sequence[Objects]) -> Objects:
