@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
+_STARTS = 10
 _MAX_ROUNDS = 100
 
 
@@ -22,9 +25,9 @@ def best_ious(shapes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 def cluster(shapes: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Anchor shapes by k-means with the distance 1 - IoU (Redmon & Farhadi 2017, section 2).
 
-    The first centres are drawn as k-means++ does (Arthur & Vassilvitskii 2007), by the distance to the nearest
-    one so far. A centre becomes the mean of its shapes, which need not lower that distance: the round with
-    the best mean IoU is what counts.
+    The first centres are drawn as k-means++ does (Arthur & Vassilvitskii 2007), by the distance to the
+    nearest one so far. A centre becomes the mean of its shapes, which need not lower that distance, and much
+    depends on the first ones: of all rounds of ten starts that of the best mean IoU counts.
 
     Args:
         shapes: (w, h) [N,2] of objects, above 0.
@@ -41,19 +44,26 @@ def cluster(shapes: np.ndarray, count: int, seed: int) -> np.ndarray:
     different = len(np.unique(shapes, axis=0))
     if different < count:
         raise ValueError(f"{count} anchor shapes cannot be found among {different} different ones")
-    centres = _first_centres(shapes, count, np.random.default_rng(seed))
-    best, best_iou, nearest = centres, -1.0, None
+    random = np.random.default_rng(seed)
+    best, best_iou = np.zeros((count, 2)), -1.0
+    for _ in range(_STARTS):
+        for centres, iou in _rounds(shapes, _first_centres(shapes, count, random)):
+            if iou > best_iou:
+                best, best_iou = centres, iou
+    return best[np.argsort(best.prod(axis=1), kind="stable")]
+
+
+def _rounds(shapes: np.ndarray, centres: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
+    """Centres [K,2] and the mean best IoU of every round, until no shape changes its centre."""
+    nearest = None
     for _ in range(_MAX_ROUNDS):
         iou = shape_iou(shapes, centres)  # N x K
-        if iou.max(axis=1).mean() > best_iou:
-            best, best_iou = centres, iou.max(axis=1).mean()
+        yield centres, iou.max(axis=1).mean()
         previous, nearest = nearest, iou.argmax(axis=1)
         if np.array_equal(previous, nearest):
-            break
-        centres = np.array(
-            [shapes[nearest == k].mean(axis=0) if (nearest == k).any() else centres[k] for k in range(count)]
-        )
-    return best[np.argsort(best.prod(axis=1), kind="stable")]
+            return
+        members = [shapes[nearest == k] for k in range(len(centres))]
+        centres = np.array([m.mean(axis=0) if len(m) else c for m, c in zip(members, centres, strict=True)])
 
 
 def _first_centres(shapes: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:

@@ -33,8 +33,8 @@ def _anchor_fault(value: str) -> str:
 _ANCHORS = Option(
     "anchors",
     PUBLISHED,
-    "Anchor shapes: published (KITTI's, scaled with the input), auto (clusters of the training objects, kept in "
-    "model.json), or widths x heights as shares of the input's: 0.1x0.2,0.5x0.4.",
+    "Anchor shapes: published (KITTI's, scaled with the input), auto (clusters of the training objects, kept "
+    "in model.json), or widths x heights as shares of the input's: 0.1x0.2,0.5x0.4.",
     check=_anchor_fault,
 )
 SHUFFLEDET = Declaration(
@@ -45,7 +45,10 @@ SHUFFLEDET = Declaration(
     teacher="shuffledet_1x",
 )
 BACKBONE_SHUFFLEDET = dataclasses.replace(
-    SHUFFLEDET, options=(dataclasses.replace(_DROPOUT, default=0.0), _ANCHORS), pretrained=(IMAGENET,), teacher=""
+    SHUFFLEDET,
+    options=(dataclasses.replace(_DROPOUT, default=0.0), _ANCHORS),
+    pretrained=(IMAGENET,),
+    teacher="",
 )
 FASTER_RCNN = Declaration(
     options=(

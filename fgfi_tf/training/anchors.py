@@ -1,4 +1,4 @@
-"""Anchors and the training objects: options that the objects decide, and what will not fit, said before a run."""
+"""Anchors and the training objects: options that these decide, and what will not fit, said at the start."""
 
 from __future__ import annotations
 

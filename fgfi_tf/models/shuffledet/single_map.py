@@ -130,7 +130,7 @@ class SingleMapDetector(Detector):
         )
 
     def anchor_grid(self, height: int, width: int) -> np.ndarray:
-        """The anchors of a network input as (cx, cy, w, h): float32 [h, w, K, 4]; see ``shuffledet_anchors``."""
+        """Anchors of a network input, (cx, cy, w, h): float32 [h, w, K, 4]; see ``shuffledet_anchors``."""
         shapes = None
         if self.anchor_option != builtin.PUBLISHED:
             shapes = anchor_shapes.parse(self.anchor_option)
