@@ -22,7 +22,9 @@ SHUFFLEDET_SHAPES = (
 SHUFFLEDET_INPUT = (384, 1248)
 
 
-def shuffledet_anchors(height: int, width: int, stride: int = 16) -> np.ndarray:
+def shuffledet_anchors(
+    height: int, width: int, stride: int = 16, shapes: np.ndarray | None = None
+) -> np.ndarray:
     """ShuffleDet's anchors as (cx, cy, w, h).
 
     The centres divide the input evenly, (i + 1) * width / (columns + 1), and are not the centres
@@ -31,15 +33,20 @@ def shuffledet_anchors(height: int, width: int, stride: int = 16) -> np.ndarray:
     Args:
         height, width: of the network input, pixels, multiples of ``stride``.
         stride: input pixels per position of the feature map.
+        shapes: (w, h) [K,2] as shares of the input's width and height; the published nine where None.
 
     Returns:
-        float32 [height / stride, width / stride, 9, 4], pixels of the network input.
+        float32 [height / stride, width / stride, K, 4], pixels of the network input.
     """
     rows, columns = height // stride, width // stride
     cx = np.arange(1, columns + 1) * float(width) / (columns + 1)
     cy = np.arange(1, rows + 1) * float(height) / (rows + 1)
-    scale = np.array([width / SHUFFLEDET_INPUT[1], height / SHUFFLEDET_INPUT[0]])
-    return centre_grid(cx, cy, np.array(SHUFFLEDET_SHAPES) * scale).astype(np.float32)
+    if shapes is None:
+        scale = np.array([width / SHUFFLEDET_INPUT[1], height / SHUFFLEDET_INPUT[0]])
+        sides = np.array(SHUFFLEDET_SHAPES) * scale
+    else:
+        sides = np.asarray(shapes) * [width, height]
+    return centre_grid(cx, cy, sides).astype(np.float32)
 
 
 def anchor_grid(

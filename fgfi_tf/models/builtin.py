@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from fgfi_tf.geometry import shapes
 from fgfi_tf.models.declaration import IMAGENET, Declaration
 from fgfi_tf.options import Option, fraction, positive
 
@@ -15,15 +16,39 @@ VOC_CLASSES = (
 BACKBONES = ("efficientnet_lite0", "efficientnet_b0", "mobilenet_v2", "resnet50")
 
 _DROPOUT = Option("dropout", 0.5, "Share dropped in front of the last layers while training.", check=fraction)
+PUBLISHED, AUTO = "published", "auto"  # of anchors
+
+
+def _anchor_fault(value: str) -> str:
+    """What is wrong with a value of ``--anchors``, "" where nothing is."""
+    if value in (PUBLISHED, AUTO):
+        return ""
+    try:
+        shapes.parse(value)
+    except ValueError as error:
+        return f"{PUBLISHED}, {AUTO}, or {error}"
+    return ""
+
+
+_ANCHORS = Option(
+    "anchors",
+    PUBLISHED,
+    "Anchor shapes: published (KITTI's, scaled with the input), auto (clusters of the training objects, kept "
+    "in model.json), or widths x heights as shares of the input's: 0.1x0.2,0.5x0.4.",
+    check=_anchor_fault,
+)
 SHUFFLEDET = Declaration(
-    options=(_DROPOUT,),
+    options=(_DROPOUT, _ANCHORS),
     input_size=(384, 1248),
     class_names=KITTI_CLASSES,
     dataset="kitti",
     teacher="shuffledet_1x",
 )
 BACKBONE_SHUFFLEDET = dataclasses.replace(
-    SHUFFLEDET, options=(dataclasses.replace(_DROPOUT, default=0.0),), pretrained=(IMAGENET,), teacher=""
+    SHUFFLEDET,
+    options=(dataclasses.replace(_DROPOUT, default=0.0), _ANCHORS),
+    pretrained=(IMAGENET,),
+    teacher="",
 )
 FASTER_RCNN = Declaration(
     options=(

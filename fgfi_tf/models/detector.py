@@ -6,9 +6,10 @@ is one subclass of :class:`Detector`, in any file, and one call of ``fgfi_tf.mod
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
@@ -76,6 +77,36 @@ class Detector(keras.Model):
 
         What is no size for the resize policy is refused there.
         """
+
+    @classmethod
+    def fitted_options(
+        cls, options: Mapping[str, object], shapes: np.ndarray, input_size: tuple[int, int], seed: int
+    ) -> tuple[dict[str, object], str]:
+        """Options of which the training objects decide some, such as anchors; asked when a run begins.
+
+        Args:
+            options: as they were given.
+            shapes: (w, h) of every object to learn, float64 [N,2], pixels of the network input.
+            input_size: see above.
+            seed: of the run.
+
+        Returns:
+            The options to build the detector with, which go to its metadata, and a line on what was decided,
+            "" for nothing.
+
+        Raises:
+            UserError: the objects cannot decide.
+        """
+        return dict(options), ""
+
+    def anchor_misfit(self, shapes: np.ndarray, pictures: np.ndarray) -> str:
+        """A line where the anchors do not fit training objects, "" where they do.
+
+        Args:
+            shapes: as in :meth:`fitted_options`.
+            pictures: (h, w) of every picture in the network input, float64 [M,2].
+        """
+        return ""
 
     @property
     def preprocessing(self) -> Hashable:

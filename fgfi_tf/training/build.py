@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -30,11 +31,12 @@ def build_distiller(
     class_names: Sequence[str],
     classes: str = "",
     log: Callable[[str], None] = lambda line: None,
+    options: Mapping[str, Any] | None = None,
 ) -> Distiller:
     """The compiled model to train; to be called in the strategy's scope.
 
     ``classes`` is for its metadata, see ``ModelMetadata``; ``log`` is given a line where initial weights or
-    teacher are of other classes.
+    teacher are of other classes; ``options`` are the student's, where the training objects decided some.
 
     Raises:
         UserError: a checkpoint (teacher or initial weights) that cannot be used.
@@ -48,7 +50,7 @@ def build_distiller(
         weight_decay=config.decay_rate,
         extensions=config.extension_names,
         resize=config.resize,
-        **config.options_of("model"),
+        **(config.options_of("model") if options is None else options),
     )
     if config.init_checkpoint:
         if note := loading.load_initial_weights(student, config.init_checkpoint, config.init_pixels):

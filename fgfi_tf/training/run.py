@@ -21,6 +21,7 @@ from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.evaluation.command import parse_overlaps
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.training import (
+    anchors,
     announce,
     build,
     callbacks,
@@ -102,8 +103,9 @@ def train(config: ExperimentConfig) -> Result:
     announce.check_objects(dataset)
     log(announce.data_line(config.train_split, dataset))
     data_state.check(config, folder.root, dataset, log, writes=chief)
+    options = anchors.fitted_options(config, folder.checkpoints, dataset, log)
     with precision(config.mixed_precision), over.scope():
-        distiller = build.build_distiller(config, dataset.learnt_names, dataset.choice.merges, log)
+        distiller = build.build_distiller(config, dataset.learnt_names, dataset.choice.merges, log, options)
         keeper = build.build_keeper(config, distiller, folder, writes=chief)
         restored = keeper.restore_latest()
     start = int(keeper.step.numpy())
@@ -111,6 +113,7 @@ def train(config: ExperimentConfig) -> Result:
         distiller.student.metadata.write(folder.checkpoints)
         log.go_on_from(start)
         announce.start(config, over, dataset, distiller, restored, log)
+        anchors.warn_of_misfit(distiller.student, dataset, log)
     with stopping.asking() as request:
         wanted = start < config.steps or config.evaluate_every
         validation = _validation_split(config, dataset) if wanted else None

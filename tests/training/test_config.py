@@ -142,7 +142,7 @@ VOC = {"model": "faster_rcnn_vgg11", "input_size": "600x0"}
         ({"options": {"flip": 2.0}}, "--flip=2.0"),
         (
             {"options": {"width": 0.5}},
-            "--width: the detector shuffledet_0.5x has no such option (it has --dropout)",
+            "--width: the detector shuffledet_0.5x has no such option (it has --dropout, --anchors)",
         ),
         (
             {"options": {"roi_pooling": "align"}},

@@ -266,8 +266,8 @@ def test_the_model_alone_means_its_published_recipe():
     assert parse("--model=faster_rcnn_vgg16", "--dataset=kitti", "--input_size=300x0").dataset == "kitti"
     config = parse("--model=efficientnet_b0_shuffledet")
     assert (config.input_size, config.dataset) == ("384x1248", "kitti")
-    assert config.options_of("model") == {"dropout": 0.0}
-    assert parse("--dropout=0.25").options_of("model") == {"dropout": 0.25}
+    assert config.options_of("model") == {"dropout": 0.0, "anchors": "published"}
+    assert parse("--dropout=0.25").options_of("model") == {"dropout": 0.25, "anchors": "published"}
 
 
 def test_a_runs_flags_with_options_start_the_same_run(tmp_path):
@@ -287,9 +287,9 @@ EARLIER = "--model={}\n--input_size={}\n--width={}\n--roi_pooling={}\n--dropout=
 @pytest.mark.parametrize(
     ("lines", "options"),
     [
-        (("shuffledet_0.5x", "384x1248", "0.0", "", "-1.0"), {"dropout": 0.5}),
-        (("shuffledet_0.5x", "384x1248", "0.0", "", "0.25"), {"dropout": 0.25}),
-        (("mobilenet_v2_shuffledet", "64x96", "0", "", "-1"), {"dropout": 0.0}),
+        (("shuffledet_0.5x", "384x1248", "0.0", "", "-1.0"), {"dropout": 0.5, "anchors": "published"}),
+        (("shuffledet_0.5x", "384x1248", "0.0", "", "0.25"), {"dropout": 0.25, "anchors": "published"}),
+        (("mobilenet_v2_shuffledet", "64x96", "0", "", "-1"), {"dropout": 0.0, "anchors": "published"}),
         (
             ("faster_rcnn_vgg11", "600x0", "0.0", "", "-1.0"),
             {"width": 1.0, "roi_pooling": "reference", "dropout": 0.5},

@@ -29,6 +29,14 @@ class Level:
         """Those of a map of ``height`` x ``width`` positions: float32 [height,width,K,4]."""
         return repeat_cell(self.cell, height, width, self.stride)
 
+    def has_anchor_inside(self, pictures: np.ndarray) -> np.ndarray:
+        """Whether an anchor of any position lies wholly inside each picture of (h, w) [M,2]: bool [M]."""
+        sides = np.asarray(pictures)[:, None, ::-1]  # M x 1 x (w, h)
+        # the first column and row where an anchor does not begin before the picture; K x 2
+        first = np.maximum(np.ceil(-self.cell[:, :2] / self.stride), 0)
+        fits = (first < sides // self.stride) & (self.cell[:, 2:] + first * self.stride < sides)
+        return fits.all(axis=-1).any(axis=-1)
+
 
 def published(strides: Sequence[int]) -> tuple[Level, ...]:
     """Levels with the nine anchors of the published models, whose smallest are 8 strides large."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
@@ -84,6 +85,16 @@ class FasterRCNN(Detector):
     def check_input_size(cls, size: tuple[int, int]) -> None:
         """Takes (short side, largest long side or 0), as ``input_size`` is."""
         check_input_size(size)
+
+    def anchor_misfit(self, shapes: np.ndarray, pictures: np.ndarray) -> str:
+        """Where no anchor lies inside some pictures: the proposal network learns from none that does not."""
+        inside = np.any([level.has_anchor_inside(pictures) for level in self.levels], axis=0)
+        if inside.all():
+            return ""
+        return (
+            f"no anchor lies inside {int((~inside).sum())} of the {len(pictures)} training pictures, of "
+            "which the region proposal network learns nothing: --input_size is too small"
+        )
 
     @property
     def input_size(self) -> tuple[int, int]:

@@ -22,6 +22,7 @@ class ShuffleDet(SingleMapDetector):
         class_names: what it detects.
         weight_decay: of the predicting kernel.
         dropout: share of the feature dropped in front of it while training.
+        anchors: see :class:`SingleMapDetector`.
         folded: inference form, batch norm inside the convolutions; see :meth:`inference_copy`.
 
     Raises:
@@ -38,6 +39,7 @@ class ShuffleDet(SingleMapDetector):
         class_names: tuple[str, ...] = builtin.KITTI_CLASSES,
         weight_decay: float = 0.0005,
         dropout: float = 0.5,
+        anchors: str = builtin.PUBLISHED,
         folded: bool = False,
         name: str | None = None,
     ):
@@ -51,6 +53,7 @@ class ShuffleDet(SingleMapDetector):
             class_names=class_names,
             weight_decay=weight_decay,
             dropout=dropout,
+            anchors=anchors,
             folded=folded,
             name=name or variant.replace(".", "_"),
         )
@@ -70,6 +73,7 @@ class ShuffleDet(SingleMapDetector):
             self.variant,
             input_size=self.input_size,
             class_names=self.class_names,
+            anchors=self.anchor_option,
             folded=True,
             name=self.name,
         )

@@ -25,6 +25,7 @@ class BackboneShuffleDet(SingleMapDetector):
         class_names: what it detects.
         weight_decay: of the predicting kernel.
         dropout: share of the feature dropped in front of it while training.
+        anchors: see :class:`SingleMapDetector`.
         folded: inference form, batch norm inside the convolutions; see :meth:`inference_copy`.
 
     Raises:
@@ -41,6 +42,7 @@ class BackboneShuffleDet(SingleMapDetector):
         class_names: tuple[str, ...] = builtin.KITTI_CLASSES,
         weight_decay: float = 0.0005,
         dropout: float = 0.0,
+        anchors: str = builtin.PUBLISHED,
         folded: bool = False,
         name: str | None = None,
     ):
@@ -53,6 +55,7 @@ class BackboneShuffleDet(SingleMapDetector):
             class_names=class_names,
             weight_decay=weight_decay,
             dropout=dropout,
+            anchors=anchors,
             folded=folded,
             name=name or variant,
             probe_size=trunk.probe_size,
@@ -85,6 +88,7 @@ class BackboneShuffleDet(SingleMapDetector):
             self.variant,
             input_size=self.input_size,
             class_names=self.class_names,
+            anchors=self.anchor_option,
             folded=True,
             name=self.name,
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
@@ -12,7 +13,9 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.geometry import anchors as anchor_grids
 from fgfi_tf.geometry import coding as box_coding
 from fgfi_tf.geometry import nms
+from fgfi_tf.geometry import shapes as anchor_shapes
 from fgfi_tf.geometry.boxes import corners_from_centres
+from fgfi_tf.models import builtin
 from fgfi_tf.models.detector import Batch, Detector, Outputs, content_mask
 from fgfi_tf.models.dropout import stateless_dropout
 from fgfi_tf.models.pixels import Pixels
@@ -24,6 +27,9 @@ STRIDE = 16
 TOP_DETECTIONS = 64
 NMS_IOU = 0.4
 MAX_PER_CLASS = 50
+# Objects are far from all anchors below this IoU, and a quarter of them is worth a warning.
+FAR_IOU = 0.3
+FAR_SHARE = 0.25
 
 
 class SingleMapDetector(Detector):
@@ -40,12 +46,14 @@ class SingleMapDetector(Detector):
         class_names: what it detects.
         weight_decay: of the predicting kernel.
         dropout: share of the feature dropped in front of it while training.
+        anchors: ``"published"``, or shapes as ``geometry.shapes.parse`` reads them, widths and heights as
+            shares of the input's.
         folded: inference form, not trainable; see :meth:`inference_copy`.
         name: as in Keras.
         probe_size: (height, width) of an input that the backbone takes, to create the variables with.
 
     Raises:
-        UserError: for an impossible dropout.
+        UserError: for an impossible dropout, or anchors that only training objects decide (``"auto"``).
     """
 
     loss_names = ("class_loss", "confidence_loss", "box_loss", "weight_decay")
@@ -59,16 +67,20 @@ class SingleMapDetector(Detector):
         class_names: Sequence[str],
         weight_decay: float,
         dropout: float,
+        anchors: str,
         folded: bool,
         name: str,
         probe_size: tuple[int, int] = (STRIDE, STRIDE),
     ):
         if not 0 <= dropout < 1:
             raise UserError(f"dropout must be in [0, 1), not {dropout}")
+        if anchors == builtin.AUTO:
+            raise UserError("--anchors=auto: only a training can find them; give shapes here")
         super().__init__(name=name)
         self.input_size, self.class_names = tuple(input_size), tuple(class_names)
         self.weight_decay, self.dropout, self.folded = weight_decay, dropout, folded
-        self.anchors = anchor_grids.shuffledet_anchors(*self.input_size)  # h x w x 9 x 4, centres
+        self.anchor_option = anchors
+        self.anchors = self.anchor_grid(*self.input_size)  # h x w x K x 4, centres
         self.pixels, self.backbone = pixels, backbone
         self.head = keras.layers.Conv2D(
             self.anchors.shape[2] * (len(self.class_names) + 1 + 4),
@@ -83,6 +95,48 @@ class SingleMapDetector(Detector):
         self.feature_channels = (self.head.kernel.shape[2],)
 
     @classmethod
+    def fitted_options(
+        cls, options: Mapping[str, object], shapes: np.ndarray, input_size: tuple[int, int], seed: int
+    ) -> tuple[dict[str, object], str]:
+        """Of ``anchors="auto"`` as many shapes as are published; see ``geometry.shapes.cluster``."""
+        if options["anchors"] != builtin.AUTO:
+            return dict(options), ""
+        sides = np.array(input_size[::-1], np.float64)
+        published = anchor_grids.shuffledet_anchors(*input_size)[0, 0, :, 2:]
+        try:
+            found = anchor_shapes.cluster(shapes, len(published), seed)
+        except ValueError as error:
+            raise UserError(f"--anchors=auto: {error}; label more objects, or --anchors=published") from error
+        text = anchor_shapes.to_text(found / sides)
+        before, after = (anchor_shapes.best_ious(shapes, these).mean() for these in (published, found))
+        listed = ", ".join(f"{w:.0f}x{h:.0f}" for w, h in found)
+        return {**options, "anchors": text}, (
+            f"anchors of {len(shapes)} objects at {input_size[0]}x{input_size[1]}, width x height: {listed}; "
+            f"mean best IoU {before:.3f} with the published ones, {after:.3f} with these"
+        )
+
+    def anchor_misfit(self, shapes: np.ndarray, pictures: np.ndarray) -> str:
+        """Where a quarter of the objects or more are unlike every anchor, whatever their place."""
+        if not len(shapes):
+            return ""
+        best = anchor_shapes.best_ious(shapes, self.anchors[0, 0, :, 2:])
+        far = int((best < FAR_IOU).sum())
+        if far < FAR_SHARE * len(shapes):
+            return ""
+        hint = ": --anchors=auto fits them" if self.anchor_option == builtin.PUBLISHED else ""
+        return (
+            f"no anchor is like {far} of the {len(shapes)} training objects (best IoU below {FAR_IOU}; the "
+            f"mean of all is {best.mean():.2f}){hint}"
+        )
+
+    def anchor_grid(self, height: int, width: int) -> np.ndarray:
+        """Anchors of a network input, (cx, cy, w, h): float32 [h, w, K, 4]; see ``shuffledet_anchors``."""
+        shapes = None
+        if self.anchor_option != builtin.PUBLISHED:
+            shapes = anchor_shapes.parse(self.anchor_option)
+        return anchor_grids.shuffledet_anchors(height, width, STRIDE, shapes)
+
+    @classmethod
     def check_input_size(cls, size: tuple[int, int]) -> None:
         """Height and width are those that images are resized to, multiples of the stride."""
         height, width = size
@@ -95,7 +149,7 @@ class SingleMapDetector(Detector):
         return len(self.class_names)
 
     def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> Outputs:
-        """[B, H, W, 3] to ``predictions`` [B, H/16, W/16, 9 * (classes + 5)] and ``features``."""
+        """[B, H, W, 3] to ``predictions`` [B, H/16, W/16, K * (classes + 5)] and ``features``."""
         inputs = tf.cast(inputs, self.compute_dtype)
         feature = self.backbone(inputs, training=training)
         head_input = feature
@@ -175,7 +229,7 @@ class SingleMapDetector(Detector):
 
     def imitation_anchors(self, height: int, width: int) -> tuple[tf.Tensor, ...]:
         """The anchor grid of the one map, as continuous corners."""
-        return (corners_from_centres(tf.constant(anchor_grids.shuffledet_anchors(height, width))),)
+        return (corners_from_centres(tf.constant(self.anchor_grid(height, width))),)
 
     def imitation_area(self, batch: Batch, height: int, width: int) -> tuple[tf.Tensor, ...] | None:
         """Which cells hold picture, bool [B, H/16, W/16], where images are padded."""
