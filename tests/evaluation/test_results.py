@@ -69,6 +69,12 @@ def test_coco_by_names_is_read_with_the_ids_of_the_ground_truth(tmp_path):
     assert [(row["image_id"], row["category_id"]) for row in again] == [(100, 90), (5, 90), (5, 3)]
 
 
+def test_coco_numbers_of_two_images_are_two():
+    boxes = {"boxes": [[0, 1, 9, 10]], "scores": [0.25], "classes": [1]}
+    text = results.write_coco(Boxes.of_detections({"7": boxes, "007": boxes}, NAMES))["detections.json"]
+    assert [row["image_id"] for row in json.loads(text)] == ["7", "007"]
+
+
 def test_csv(tmp_path):
     path = tmp_path / "found.csv"
     path.write_text(results.write_csv(table())["detections.csv"])

@@ -39,7 +39,7 @@ class CocoProtocol(Protocol):
     def read_ground_truth(self, labels: str, split: str = "") -> Boxes:
         """A JSON file; ``split`` is a list of images by name."""
         table = files.ground_truth_table(files.read_ground_truth(labels))
-        return table.select(text_files.read_ids(split)) if split else table
+        return table.select(text_files.read_ids(split, nested=True)) if split else table
 
     def read_detections(
         self, path: str, ground_truth: Boxes, split: str = "", allow_missing: bool = False
