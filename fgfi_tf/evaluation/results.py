@@ -109,13 +109,19 @@ def write_coco(detections: Boxes, split: str = "") -> dict[str, str]:
     """``detections.json``: a list of ``image_id``, ``category_id``, ``bbox`` (x, y, w, h) and ``score``.
 
     Ids are those of the ground truth's file where the table has them. Else a category is the class's place
-    from 1 on, and an image its name, as a number where it is one (000000000139), as in COCO itself. The name
-    of the class is given as ``category_name`` in any case.
+    from 1 on (behind the file's ids, of a class that its file does not know), and an image its name, as a
+    number where it is one (000000000139), as in COCO itself. The name of the class is given as
+    ``category_name`` in any case.
     """
     detections = detections.to(EDGES)
     known = detections.coco_ids or CocoIds(_numbers(detections.image_ids), {})
     ids = [known.images.get(name, name) for name in detections.image_ids]
-    categories = [known.categories.get(name, i) for i, name in enumerate(detections.class_names, start=1)]
+    by_name = {name.casefold(): number for name, number in known.categories.items()} | known.categories
+    first = 1 + max((number for number in by_name.values() if isinstance(number, int)), default=0)
+    categories = [
+        by_name.get(name, by_name.get(name.casefold(), first + place))
+        for place, name in enumerate(detections.class_names)
+    ]
     rows = zip(
         detections.image.tolist(),
         detections.classes.tolist(),

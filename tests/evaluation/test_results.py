@@ -62,7 +62,7 @@ def test_coco_by_names_is_read_with_the_ids_of_the_ground_truth(tmp_path):
     rows = json.loads(results.write_coco(table())["detections.json"])
     rows[0]["image_id"] = "000007"  # as a name; as a number it would be that of another image
     path.write_text(json.dumps(rows))
-    found = coco_files.detections_table(coco_files.read_detections(path, ids), ids)
+    found = coco_files.read_detections(path, ids)
     assert found.image_ids == ("000007", "b c", "e/d") and found.class_names == ("dog", "cat")
     assert found.image.tolist() == [0, 2, 2] and found.classes.tolist() == [0, 0, 1]
     again = json.loads(results.write_coco(found)["detections.json"])
