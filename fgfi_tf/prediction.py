@@ -21,6 +21,8 @@ from fgfi_tf.models.loading import load_detector
 from fgfi_tf.models.metadata import MODEL_FILE, ModelMetadata
 
 METADATA_FOLDER = "assets.extra"
+_MEGAPIXELS_AT_ONCE = 32.0  # of the pictures that wait for others of their size: 100 MB
+_WINDOW = 4  # batches in which pictures of one size are looked for
 
 
 def detect_images(detector: Detector, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -118,10 +120,13 @@ class ImageFile:
     name: str
 
 
-def find_images(paths: Iterable[str | Path], leave_out: str | Path | None = None) -> list[ImageFile]:
+def find_images(
+    paths: Iterable[str | Path], leave_out: str | Path | None = None, others: list[Path] | None = None
+) -> list[ImageFile]:
     """Files as they are and the pictures of folders and their subfolders, sorted, each file once.
 
-    Hidden files and folders are passed over, and the folder ``leave_out``, which is for results.
+    Hidden files and folders are passed over, and the folder ``leave_out``, which is for results. Files that
+    are not called like pictures are appended to ``others``.
 
     Raises:
         UserError: a path that is not there, or a folder without a picture.
@@ -129,7 +134,10 @@ def find_images(paths: Iterable[str | Path], leave_out: str | Path | None = None
     found: dict[Path, PurePath] = {}  # absolute -> relative to what was given
     for path in map(Path, paths):
         if path.is_dir():
-            inside = _images_below(path, leave_out)
+            below = _files_below(path, leave_out)
+            inside = [file for file in below if is_image_name(file)]
+            if others is not None:
+                others += [file for file in below if not is_image_name(file)]
             if not inside:
                 raise UserError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
         elif path.is_file():
@@ -146,7 +154,7 @@ def find_images(paths: Iterable[str | Path], leave_out: str | Path | None = None
     return [ImageFile(file, name) for file, name in zip(found, names, strict=True)]
 
 
-def _images_below(folder: Path, leave_out: str | Path | None) -> list[Path]:
+def _files_below(folder: Path, leave_out: str | Path | None) -> list[Path]:
     left_out = os.path.abspath(leave_out) if leave_out is not None else ""
     found = []
     for parent, folders, files in os.walk(folder):
@@ -155,7 +163,7 @@ def _images_below(folder: Path, leave_out: str | Path | None) -> list[Path]:
             for name in folders
             if not name.startswith(".") and os.path.abspath(os.path.join(parent, name)) != left_out
         ]
-        found += [path for path in (Path(parent, name) for name in files) if is_image_name(path)]
+        found += [Path(parent, name) for name in files if not name.startswith(".")]
     return sorted(found)
 
 
@@ -178,11 +186,31 @@ def predict_files(
     files: Sequence[ImageFile],
     on_error: Callable[[UserError], None] | None = None,
     max_megapixels: float = MAX_MEGAPIXELS,
+    batch_size: int = 1,
 ) -> Iterator[tuple[ImageFile, np.ndarray, dict[str, np.ndarray]]]:
-    """(file, image, detections) of each file, as they are asked for.
+    """(file, image, detections) of each file, in their order, as they are asked for.
 
-    A file that cannot be read goes to ``on_error`` and is passed over; without it, it is raised.
+    A file that cannot be read goes to ``on_error`` and is passed over; without it, it is raised. Of the next
+    few pictures those of one size, which is one size of the network input, are detected together: up to
+    ``batch_size``, fewer where they are large. Their detections are those of single pictures.
     """
+    read = _readable(files, on_error, max_megapixels)
+    for window in _windows(read, 1 if batch_size == 1 else _WINDOW * batch_size):
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for place, (_, image) in enumerate(window):
+            by_size.setdefault(image.shape, []).append(place)
+        found: dict[int, dict[str, np.ndarray]] = {}
+        for places in by_size.values():
+            for start in range(0, len(places), batch_size):
+                together = places[start : start + batch_size]
+                batch = np.stack([window[place][1] for place in together])  # B x H x W x 3
+                found.update(zip(together, predictor(batch), strict=True))
+        yield from ((file, image, found[place]) for place, (file, image) in enumerate(window))
+
+
+def _readable(
+    files: Sequence[ImageFile], on_error: Callable[[UserError], None] | None, max_megapixels: float
+) -> Iterator[tuple[ImageFile, np.ndarray]]:
     for file in files:
         try:
             if not file.name.isprintable():
@@ -195,7 +223,23 @@ def predict_files(
                 raise
             on_error(error)
             continue
-        yield file, image, predictor(image[None])[0]
+        yield file, image
+
+
+def _windows(
+    read: Iterator[tuple[ImageFile, np.ndarray]], most: int
+) -> Iterator[list[tuple[ImageFile, np.ndarray]]]:
+    """Runs of up to ``most`` pictures, fewer where they have many pixels."""
+    window: list[tuple[ImageFile, np.ndarray]] = []
+    pixels = 0
+    for file, image in read:
+        window.append((file, image))
+        pixels += image.shape[0] * image.shape[1]
+        if len(window) == most or pixels >= _MEGAPIXELS_AT_ONCE * 1e6:
+            yield window
+            window, pixels = [], 0
+    if window:
+        yield window
 
 
 def draw_detections(

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Detects objects in images: pictures with boxes, and result files in the format of the training data.
+"""Detects objects in images: pictures with boxes, and result files in one format or several.
 
-python scripts/predict.py --model_path=exported --images=a.png,folder --output_dir=detections
+python scripts/predict.py --model_path=exported --images=a.png,folder --output_dir=found --results=coco,csv
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import io
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from tqdm import tqdm
 
 from fgfi_tf import cli
 from fgfi_tf.data.images import MAX_MEGAPIXELS
@@ -35,6 +38,11 @@ if TYPE_CHECKING:
 _LISTED = 20
 
 
+def _results_help() -> str:
+    known = "; ".join(f"{name}: {form.text}" for name, form in formats.FORMATS.items())
+    return f"Formats of the result files, separated by commas (empty: that of the training data). {known}."
+
+
 @dataclasses.dataclass(frozen=True)
 class PredictConfig:
     """Options of a prediction."""
@@ -50,13 +58,10 @@ class PredictConfig:
         False, "Prediction", "Write over files that --output_dir holds already; the images are kept even so."
     )
     min_score: float = option(0.3, "Prediction", "Lowest score drawn; the result files hold every detection.")
+    pictures: bool = option(True, "Prediction", "Write the pictures with their boxes, as PNG.")
     max_megapixels: float = option(MAX_MEGAPIXELS, "Prediction", "Larger images are passed over.")
-    results: str = option(
-        "",
-        "Prediction",
-        "Format of the result files (empty: that of the training data).",
-        chooses=formats.CHOICE,
-    )
+    batch_size: int = option(8, "Prediction", "Most images of one size that are detected together.")
+    results: str = option("", "Prediction", _results_help)
     format: str = option(
         "", "Prediction", "Protocol whose own format the result files have.", chooses=protocols.CHOICE
     )
@@ -70,40 +75,65 @@ def main(argv: Sequence[str]) -> int:
     for name in ("model_path", "images", "output_dir"):
         if not getattr(config, name):
             raise UserError(f"--{name} is missing")
+    if config.batch_size < 1:
+        raise UserError(f"--batch_size={config.batch_size}: must be at least 1")
     cli.start_tensorflow()
     from fgfi_tf import prediction
 
     whole = Path(config.images).exists()  # a comma in a name
     paths = [config.images] if whole else [part for part in config.images.split(",") if part]
-    files = prediction.find_images(paths, leave_out=config.output_dir)
+    others: list[Path] = []
+    files = prediction.find_images(paths, config.output_dir, others)
     predictor = prediction.Predictor.load(config.model_path, config.model)
-    form = _format(config, predictor)
-    output = _output(config, predictor, form, files)
-    kept: dict[str, dict[str, np.ndarray]] = {}
-    failed: list[UserError] = []
-
-    def report(error: UserError) -> None:
-        failed.append(error)
-        print(f"predict.py: error: {error}", file=sys.stderr, flush=True)
-
-    done = 0
-    for file, image, found in prediction.predict_files(predictor, files, report, config.max_megapixels):
-        picture = prediction.draw_detections(image, found, predictor.class_names, config.min_score)
-        output.append(_picture_name(file), _png(picture))
-        if form.grows:
-            output.append_all(_results(form, {file.name: found}, predictor))
-        else:
-            kept[file.name] = found
-        done += 1
-    if not form.grows:
-        output.append_all(_results(form, kept, predictor))
-    print(f"{done} of {len(files)} images: pictures and result files in {output.folder}")
-    if failed:
-        _list_failed(failed)
+    forms = _formats(config, predictor)
+    output = _output(config, predictor, forms, files)
+    failed, seconds = _predict(config, predictor, forms, files, output)
+    done = len(files) - len(failed)
+    what = "pictures and result files" if config.pictures else "result files"
+    speed = f", {done / seconds:.1f} images/s" if done else ""
+    print(f"{done} of {len(files)} images{speed}: {what} in {output.folder}")
+    _list_skipped(failed, others)
     return 1 if failed else 0
 
 
-def _format(config: PredictConfig, predictor: Predictor) -> formats.Format:
+def _predict(
+    config: PredictConfig,
+    predictor: Predictor,
+    forms: Sequence[formats.Format],
+    files: Sequence[ImageFile],
+    output: OutputFolder,
+) -> tuple[list[UserError], float]:
+    """Writes everything; what could not be read, and how many seconds it took."""
+    from fgfi_tf import prediction
+
+    kept: dict[str, dict[str, np.ndarray]] = {}
+    failed: list[UserError] = []
+    begin = time.monotonic()
+    with tqdm(total=len(files), unit="image", disable=not sys.stderr.isatty()) as bar:
+
+        def report(error: UserError) -> None:
+            failed.append(error)
+            bar.write(f"predict.py: error: {error}", file=sys.stderr)
+            bar.update()
+
+        for file, image, found in prediction.predict_files(
+            predictor, files, report, config.max_megapixels, config.batch_size
+        ):
+            if config.pictures:
+                drawn = prediction.draw_detections(image, found, predictor.class_names, config.min_score)
+                output.append(_picture_name(file), _png(drawn))
+            for form in forms:
+                if form.grows:
+                    output.append_all(_results(form, {file.name: found}, predictor))
+            kept[file.name] = found
+            bar.update()
+    for form in forms:
+        if not form.grows:
+            output.append_all(_results(form, kept, predictor))
+    return failed, time.monotonic() - begin
+
+
+def _formats(config: PredictConfig, predictor: Predictor) -> list[formats.Format]:
     """What writes the results; refuses, before an image is read, a format that does not fit the model."""
     from fgfi_tf.data import registry as datasets
 
@@ -112,15 +142,17 @@ def _format(config: PredictConfig, predictor: Predictor) -> formats.Format:
             f"{predictor.name} does not say what it was trained on, and so in which format results are: "
             f"--results={' or --results='.join(formats.FORMATS)}"
         )
-    name = config.results
-    if not name:
-        name = protocols.protocol_class(config.format or datasets.entry(predictor.dataset).protocol).results
-    form = formats.format_of(name)
+    names = [name.strip() for name in config.results.split(",") if name.strip()]
+    if not names:
+        protocol = config.format or datasets.entry(predictor.dataset).protocol
+        names = [protocols.protocol_class(protocol).results]
+    forms = [formats.format_of(name) for name in dict.fromkeys(names)]
     try:
-        _results(form, {"class": _detections(len(predictor.class_names))}, predictor)
+        for form in forms:
+            _results(form, {"class": _detections(len(predictor.class_names))}, predictor)
     except UserError as error:
         raise UserError(f"{predictor.name} does not fit the format of the results: {error}") from error
-    return form
+    return forms
 
 
 def _results(
@@ -130,13 +162,21 @@ def _results(
 
 
 def _output(
-    config: PredictConfig, predictor: Predictor, form: formats.Format, files: Sequence[ImageFile]
+    config: PredictConfig, predictor: Predictor, forms: Sequence[formats.Format], files: Sequence[ImageFile]
 ) -> OutputFolder:
     """The folder of the results; refuses, before an image is read, to write over what is there."""
     output = OutputFolder(config.output_dir, "output_dir", config.overwrite)
     nothing = {file.name: _detections(0) for file in files}
-    results = _results(form, nothing, predictor)
-    output.check([*map(_picture_name, files), *results], [file.path for file in files])
+    names = [*map(_picture_name, files)] if config.pictures else []
+    for form in forms:
+        names += _results(form, nothing, predictor)
+    twice = [name for name, count in collections.Counter(map(str.casefold, names)).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"{len(twice)} files would be written twice, such as {twice[0]}: "
+            "give fewer formats to --results, or rename the image"
+        )
+    output.check(names, [file.path for file in files])
     return output
 
 
@@ -161,12 +201,17 @@ def _png(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _list_failed(failed: Sequence[UserError]) -> None:
-    print(f"passed over, {len(failed)}:", file=sys.stderr)
+def _list_skipped(failed: Sequence[UserError], others: Sequence[Path]) -> None:
+    if failed:
+        print(f"passed over, {len(failed)}:", file=sys.stderr)
     for error in failed[:_LISTED]:
         print(f"  {error}", file=sys.stderr)
     if len(failed) > _LISTED:
         print(f"  and {len(failed) - _LISTED} more", file=sys.stderr)
+    if others:
+        kinds = collections.Counter(path.suffix.lower() or "no suffix" for path in others)
+        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        print(f"passed over, as they are not called like pictures: {listed}", file=sys.stderr)
 
 
 if __name__ == "__main__":

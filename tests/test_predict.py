@@ -16,19 +16,19 @@ from fgfi_tf.data.readers import voc as voc_reader
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.evaluation.voc import files as voc_io
-from fgfi_tf.prediction import Predictor, find_images
+from fgfi_tf.prediction import Predictor
 
 KITTI_CLASSES = ("Car", "Pedestrian", "Cyclist")
 
 
 def one_box(images) -> dict[str, np.ndarray]:
     """Finds in every picture one object as large as it, whose score is the first pixel's red."""
-    _, height, width, _ = images.shape
+    count, height, width, _ = images.shape
     return {
-        "boxes": np.array([[[0, 0, width - 1, height - 1]]], np.float32),
-        "scores": np.array([[np.asarray(images)[0, 0, 0, 0] / 256]], np.float32),  # exact in binary
-        "classes": np.zeros((1, 1), np.int32),
-        "count": np.array([1], np.int32),
+        "boxes": np.array([[[0, 0, width - 1, height - 1]]] * count, np.float32),
+        "scores": np.asarray(images)[:, :1, 0, 0].astype(np.float32) / 256,  # exact in binary
+        "classes": np.zeros((count, 1), np.int32),
+        "count": np.ones(count, np.int32),
     }
 
 
@@ -67,7 +67,10 @@ def test_pictures_and_result_files(run, tmp_path, capsys):
     picture(tmp_path / "in/a.png", 64)
     picture(tmp_path / "in/b.BMP", 128, (10, 5))
     assert run() == 0
-    assert capsys.readouterr().out == f"2 of 2 images: pictures and result files in {tmp_path}/out\n"
+    assert re.fullmatch(
+        rf"2 of 2 images, \d+\.\d images/s: pictures and result files in {tmp_path}/out\n",
+        capsys.readouterr().out,
+    )
     found = written(tmp_path / "out")
     assert sorted(found) == ["a.png", "a.txt", "b.png", "b.txt"]
     assert found["a.txt"] == kitti_line(8, 6, 64) and found["b.txt"] == kitti_line(10, 5, 128)
@@ -97,7 +100,7 @@ def test_unreadable_pictures_are_passed_over_and_listed(run, tmp_path, capsys):
     assert run() == 1
     assert sorted(written(tmp_path / "out")) == ["a.png", "a.txt", "z.png", "z.txt"]
     shown = capsys.readouterr()
-    assert shown.out == f"2 of 5 images: pictures and result files in {tmp_path}/out\n"
+    assert re.fullmatch(r"2 of 5 images, .* images/s: .*\n", shown.out)
     *lines, heading, bomb, cut, name = shown.err.splitlines()
     assert [line.removeprefix("predict.py: error: ") for line in lines] == [
         line.strip() for line in (bomb, cut, name)
@@ -136,7 +139,7 @@ def test_results_are_written_as_pictures_are_done(run, tmp_path, monkeypatch):
 
     monkeypatch.setitem(globals(), "one_box", killed)
     names = voc_reader.CLASS_NAMES
-    assert run(classes=names, dataset="voc") == 130
+    assert run("--batch_size=1", classes=names, dataset="voc") == 130
     found = written(tmp_path / "out")
     assert found["comp4_det_images_aeroplane.txt"] == b"a 0.25 1.0 1.0 8.0 6.0\nb 0.25 1.0 1.0 8.0 6.0\n"
     assert sorted(found) == sorted(["a.png", "b.png", *(f"comp4_det_images_{name}.txt" for name in names)])
@@ -165,38 +168,6 @@ def test_two_folders_and_a_file(run, tmp_path):
         "cam1/0001.txt",
         "cam2/0001.txt",
     }
-
-
-@pytest.mark.parametrize(
-    "given, files, names",
-    [
-        (["in"], ["in/a.png", "in/b/c.png"], ["a", "b/c"]),
-        (["in", "more/c.png"], ["in/a.png", "more/c.png"], ["a", "c"]),
-        (["in", "in/a.png", "in/../in"], ["in/a.png"], ["a"]),  # once
-        (["in"], ["in/a.jpg", "in/A.png"], ["A.png", "a.jpg"]),  # one file where letter case does not count
-        (["in"], ["in/a.jpg", "in/a.png", "in/a.png.bmp"], ["a.jpg", "a.png", "a.png.bmp"]),
-        (["x/in", "y/in"], ["x/in/a.png", "y/in/a.png", "y/in/b.png"], ["x/in/a", "y/in/a", "y/in/b"]),
-        (["x", "y/a.png"], ["x/a.jpg", "y/a.png"], ["a.jpg", "a.png"]),
-        (["in"], ["in/a.v2.png", "in/a.png", "in/my photo.jpg"], ["a", "a.v2", "my photo"]),
-    ],
-)
-def test_names(tmp_path, monkeypatch, given, files, names):
-    for name in files:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    monkeypatch.chdir(tmp_path)
-    found = find_images(given)
-    assert [file.name for file in found] == names
-    assert {file.path for file in found} == {tmp_path / name for name in files}
-
-
-def test_what_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match="no such image or folder: /no/such"):
-        find_images(["/no/such"])
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty/notes.txt").write_text("")
-    with pytest.raises(UserError, match=re.escape(f"{tmp_path}/empty holds no image (.png, .jpg")):
-        find_images([tmp_path / "empty"])
 
 
 def test_a_name_with_a_comma(run, tmp_path):
@@ -251,6 +222,9 @@ def test_results_inside_the_input_are_no_input(run, tmp_path):
         ({"classes": ("hot dog",)}, [], "MODEL does not fit the format of the results: .*class 'hot dog'"),
         ({"dataset": "mine"}, [], "unknown dataset 'mine'"),
         ({}, ["--format=yolo"], "unknown protocol 'yolo'"),
+        ({}, ["--results=kitti,yolo"], "unknown format of result files 'yolo'; known are kitti, comp4"),
+        ({}, ["--results=kitti,wider"], r"1 files would be written twice, such as a.txt: give fewer formats"),
+        ({}, ["--batch_size=0"], "--batch_size=0: must be at least 1"),
     ],
 )
 def test_a_model_without_a_format_fails_before_a_picture_is_read(
@@ -268,6 +242,52 @@ def test_a_format_can_be_chosen(run, tmp_path):
     assert run("--format=voc", dataset="", classes=("dog", "cat")) == 0
     assert (tmp_path / "out/comp4_det_images_dog.txt").read_text() == "a 0.25 1.0 1.0 8.0 6.0\n"
     assert (tmp_path / "out/comp4_det_images_cat.txt").read_text() == ""
+
+
+def test_several_formats_at_once(run, tmp_path):
+    picture(tmp_path / "in/cam1/a.webp", 64, lossless=True)
+    assert run("--results=csv, comp4,coco,kitti,csv", "--nopictures", classes=("Car",)) == 0
+    found = {name: text.decode() for name, text in written(tmp_path / "out").items()}
+    assert sorted(found) == ["cam1/a.txt", "comp4_det_images_Car.txt", "detections.csv", "detections.json"]
+    assert found["cam1/a.txt"].encode() == kitti_line(8, 6, 64)
+    assert found["comp4_det_images_Car.txt"] == "cam1/a 0.25 1.0 1.0 8.0 6.0\n"
+    assert found["detections.csv"].splitlines()[1] == "cam1/a,Car,0.25,0.0,0.0,7.0,5.0"
+    assert json.loads(found["detections.json"])[0]["image_id"] == "cam1/a"
+
+
+def test_files_that_are_no_pictures_are_counted(run, tmp_path, capsys):
+    picture(tmp_path / "in/a.png")
+    for name in ("b.HEIC", "c.heic", "notes.txt", "README", ".DS_Store"):
+        (tmp_path / "in" / name).write_text("")
+    assert run() == 0
+    assert capsys.readouterr().err == (
+        "passed over, as they are not called like pictures: 2 .heic, 1 no suffix, 1 .txt\n"
+    )
+
+
+SIZES = [(8, 6), (9, 6), (8, 6), (8, 6), (9, 6), (8, 6)]
+
+
+def test_batches_are_of_pictures_of_one_size(run, tmp_path, monkeypatch):
+    for number, size in enumerate(SIZES):
+        picture(tmp_path / f"in/{number}.png", 8 * number, size)
+    (tmp_path / "in/2b.png").write_bytes(b"")  # passed over between two of a batch
+    shapes, detect = [], one_box
+
+    def seen(images):
+        shapes.append(tuple(images.shape[:3]))
+        return detect(images)
+
+    monkeypatch.setitem(globals(), "one_box", seen)
+    names = voc_reader.CLASS_NAMES
+    for batch_size, wanted in ((3, [(3, 6, 8), (1, 6, 8), (2, 6, 9)]), (1, [(1, 6, w) for w, _ in SIZES])):
+        shapes.clear()
+        out = tmp_path / f"out{batch_size}"
+        assert run(f"--batch_size={batch_size}", classes=names, dataset="voc", out=out) == 1
+        assert shapes == wanted
+    assert written(tmp_path / "out3") == written(tmp_path / "out1")
+    lines = (tmp_path / "out3/comp4_det_images_aeroplane.txt").read_text().splitlines()
+    assert lines == [f"{n} {8 * n / 256} 1.0 1.0 {w}.0 {h}.0" for n, (w, h) in enumerate(SIZES)]
 
 
 def test_results_of_all_images_in_one_file(run, tmp_path):

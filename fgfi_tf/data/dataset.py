@@ -56,6 +56,8 @@ class Frame:
         attributes: [N, ...] by the names of ``Dataset.attributes``.
         image_size: (H, W) where the labels say it; checked against the file.
         notes: what was put right in its labels, such as ``SIZE_READ``; counted in one line.
+        coco_ids: of a picture from COCO's files its id there, and class name -> id of category: what result
+            files in COCO's format then say.
     """
 
     image_id: str
@@ -67,6 +69,7 @@ class Frame:
     attributes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     image_size: tuple[int, int] | None = None
     notes: Sequence[str] = ()
+    coco_ids: tuple[int | str, Mapping[str, int | str]] | None = None
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float64).reshape(-1, 4)

@@ -219,7 +219,7 @@ def _name_problem(name: bytes, class_names: tuple[str, ...] | None) -> str | Non
         return "holds characters that are not text; is the file saved as UTF-8?"
     if class_names is not None and text.lower() not in map(str.lower, class_names):
         owner = "KITTI has" if class_names == CLASS_NAMES else "known are"
-        return f"unknown class {text!r}; {owner} {', '.join(class_names)}"
+        return f"unknown class {text!r}; {owner} {', '.join(class_names)} (--classes names others)"
     return None
 
 

@@ -57,11 +57,24 @@ def read_text(path: str | Path) -> str:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def read_ids(path: str | Path) -> dict[str, int]:
+def ids_below(folder: Path, suffix: str) -> tuple[str, ...]:
+    """The ids of a folder's files of a suffix, sorted; of its subfolders too, with ``/``. None is hidden."""
+    found = (path.relative_to(folder) for path in folder.rglob(f"*{suffix}"))
+    return tuple(
+        sorted(
+            path.as_posix().removesuffix(suffix)
+            for path in found
+            if not any(part.startswith(".") for part in path.parts)
+        )
+    )
+
+
+def read_ids(path: str | Path, nested: bool = False) -> dict[str, int]:
     """The ids of a list file, one a line, each with its line number, in the order of the list.
 
     An id is the name of an image file without folder and extension; it may hold blanks. A second column of
-    -1, 0 and 1, as VOC's lists of one class have, is not read where every line has it.
+    -1, 0 and 1, as VOC's lists of one class have, is not read where every line has it. ``nested``: ids may
+    be paths inside a folder, with ``/``.
 
     Raises:
         UserError: the file cannot be read or is empty, a line is no id, or an id is there twice.
@@ -74,7 +87,7 @@ def read_ids(path: str | Path) -> dict[str, int]:
         lines = {number: match.group(1) for number, match in with_column.items()}
     ids: dict[str, int] = {}
     for line_number, name in lines.items():
-        problem = _id_problem(name)
+        problem = _id_problem(name, nested)
         if problem:
             raise UserError(f"{path} line {line_number}: {problem}")
         if name in ids:
@@ -83,16 +96,21 @@ def read_ids(path: str | Path) -> dict[str, int]:
     return ids
 
 
-def _id_problem(name: str) -> str | None:
+def _id_problem(name: str, nested: bool) -> str | None:
     if _CONTROL.search(name):
         return f"{name[:60]!r} holds characters that no id has"
-    if len(name.encode()) > _MAX_NAME_BYTES:
+    if max(len(part.encode()) for part in name.split("/")) > _MAX_NAME_BYTES:
         return f"{name[:60]!r}... is longer than a file's name can be"
-    bare = re.split(r"[/\\]", name)[-1]
+    parts = re.split(r"[/\\]", name)
+    if nested and "\\" not in name and not {"", ".", ".."} & set(parts):
+        folder, bare = name[: len(name) - len(parts[-1])], parts[-1]
+    else:
+        folder, bare = "", parts[-1]
     stem, dot, suffix = bare.rpartition(".")
     if stem and f"{dot}{suffix}".lower() in FILE_SUFFIXES:
         bare = stem
-    if bare != name:
-        hint = f"; write {bare!r}" if bare.strip(".") else ""
-        return f"{name!r} is no id: ids have no folder and no file extension{hint}"
+    if folder + bare != name:
+        hint = f"; write {folder + bare!r}" if bare.strip(".") else ""
+        wanted = "are paths inside a folder, with no" if nested else "have no folder and no"
+        return f"{name!r} is no id: ids {wanted} file extension{hint}"
     return None

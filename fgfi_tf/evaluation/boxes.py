@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fgfi_tf.data.coco_json import CocoIds
 from fgfi_tf.errors import UserError
 
 Frame = Mapping[str, np.ndarray]
 
 NO_ALPHA = -10.0  # KITTI's "no observation angle"
-_NO_COLUMNS = ("image_id", "image_size", "boxes", "classes", "scores")
+_NO_COLUMNS = ("image_id", "image_size", "boxes", "classes", "scores", "coco_ids")
 _DEFAULTS = {"alpha": NO_ALPHA}  # of rows without a value; 0 in every other column
 
 
@@ -34,14 +35,6 @@ PIXELS = Corners(0, 0)
 ONE_BASED = Corners(1, 1)
 #: Edges of the pixels, as x and x + width of COCO's and WIDER FACE's files.
 EDGES = Corners(0, 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class CocoIds:
-    """What COCO's files call images and classes: name -> id."""
-
-    images: Mapping[str, int | str]
-    categories: Mapping[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +231,18 @@ def _stack(
         columns.pop("scores", None),
         columns,
         image_sizes=None if any(size is None for size in sizes) else np.array(sizes).reshape(-1, 2),
+        coco_ids=_coco_ids(image_ids, [frame.get("coco_ids") for frame in frames]),
     )
+
+
+def _coco_ids(image_ids: Sequence[str], found: Sequence[tuple | None]) -> CocoIds | None:
+    """Those of all images; None where one has none, or those of several files do not go together."""
+    if not found or any(one is None for one in found):
+        return None
+    images = {name: number for name, (number, _) in zip(image_ids, found, strict=True)}
+    files = {id(categories): categories for _, categories in found}.values()
+    agree = all(categories == found[0][1] for categories in files)
+    return CocoIds(images, found[0][1]) if agree and len(set(images.values())) == len(images) else None
 
 
 def _column_names(frames: Sequence[Frame]) -> list[str]:

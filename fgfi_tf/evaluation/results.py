@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -109,16 +109,19 @@ def write_coco(detections: Boxes, split: str = "") -> dict[str, str]:
     """``detections.json``: a list of ``image_id``, ``category_id``, ``bbox`` (x, y, w, h) and ``score``.
 
     Ids are those of the ground truth's file where the table has them. Else a category is the class's place
-    from 1 on, and an image its name, as a number where it is one (000000000139), as in COCO itself. The name
-    of the class is given as ``category_name`` in any case.
+    from 1 on (behind the file's ids, of a class that its file does not know), and an image its name, as a
+    number where it is one (000000000139), as in COCO itself. The name of the class is given as
+    ``category_name`` in any case.
     """
     detections = detections.to(EDGES)
-    known = detections.coco_ids or CocoIds({}, {})
-    ids = [
-        known.images.get(name, int(name) if name.isdecimal() and name.isascii() else name)
-        for name in detections.image_ids
+    known = detections.coco_ids or CocoIds(_numbers(detections.image_ids), {})
+    ids = [known.images.get(name, name) for name in detections.image_ids]
+    by_name = {name.casefold(): number for name, number in known.categories.items()} | known.categories
+    first = 1 + max((number for number in by_name.values() if isinstance(number, int)), default=0)
+    categories = [
+        by_name.get(name, by_name.get(name.casefold(), first + place))
+        for place, name in enumerate(detections.class_names)
     ]
-    categories = [known.categories.get(name, i) for i, name in enumerate(detections.class_names, start=1)]
     rows = zip(
         detections.image.tolist(),
         detections.classes.tolist(),
@@ -137,6 +140,12 @@ def write_coco(detections: Boxes, split: str = "") -> dict[str, str]:
         for image, kind, (x1, y1, x2, y2), score in rows
     ]
     return {COCO_FILE: "[\n" + ",\n".join(map(json.dumps, found)) + "\n]\n"}
+
+
+def _numbers(names: Sequence[str]) -> dict[str, int]:
+    """Names that are numbers, unless two are the same one (7 and 007)."""
+    numbers = {name: int(name) for name in names if name.isdecimal() and name.isascii()}
+    return numbers if len(set(numbers.values())) == len(numbers) else {}
 
 
 def write_csv(detections: Boxes, split: str = "") -> dict[str, str]:
@@ -218,4 +227,4 @@ def read_csv(path: str | Path, split: str = "", scored: bool = False) -> Boxes:
     problems.raise_any()
     names = sorted({name for frame in frames.values() for name in frame["classes"]})
     table = Boxes.of_detections(frames, names) if scored else Boxes.of_ground_truth(frames, names)
-    return table.select(text_files.read_ids(split), allow_missing=True) if split else table
+    return table.select(text_files.read_ids(split, nested=True), allow_missing=True) if split else table

@@ -139,7 +139,8 @@ def _evaluate_model(config: EvaluateConfig) -> None:
         result, detections = run(path)
     print(protocol.table({str(path): result}, config.published, config.val_split))
     if config.results_dir:
-        output.append_all(_result_files(config, protocol, detections))
+        named = dataclasses.replace(detections, coco_ids=truth.coco_ids)
+        output.append_all(_result_files(config, protocol, named))
         print(f"result files: {config.results_dir}")
     if config.output_json:
         command.write_json(config.output_json, result.to_json())

@@ -1,5 +1,6 @@
 """``--dataset=coco``: annotations as JSON."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,8 +8,11 @@ import pytest
 from own_fixtures import coco, open_split, picture
 
 from fgfi_tf.data import splits
+from fgfi_tf.data.coco_json import CocoIds
 from fgfi_tf.data.readers.coco import Coco
 from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation.boxes import Boxes
+from fgfi_tf.evaluation.results import write_coco
 
 BOX = [5, 2.5, 10, 8]
 
@@ -124,6 +128,29 @@ def test_sizes_that_are_not_given(tmp_path, caplog):
         open_split("coco", tmp_path, "all")
 
 
+def test_results_carry_the_ids_of_the_files(tmp_path):
+    """A split's ids go with its labels to the result file; those of two files that clash do not."""
+    for name in ("train/a.png", "train/b.png", "val/c.png"):
+        picture(tmp_path / name)
+    objects = [(100, 90, BOX), (101, 7, BOX)]
+    coco(tmp_path / "annotations/instances_train.json", ["a.png", "b.png"], objects)
+    coco(tmp_path / "annotations/instances_val.json", ["c.png"], [(100, 7, BOX)])
+    data = open_split("coco", tmp_path, "train", classes="Helmet,van=vest,vest")
+    truth = Boxes.of_ground_truth(data.labels(), data.class_names)
+    assert truth.coco_ids == CocoIds({"train/a": 100, "train/b": 101}, {"helmet": 7, "vest": 90})
+    boxes = {"boxes": [[5, 2.5, 14, 9.5]], "scores": [0.5], "classes": [0]}
+    found = Boxes.of_detections({"train/b": boxes, "train/a": boxes | {"classes": [1]}}, ("Helmet", "cap"))
+    text = write_coco(dataclasses.replace(found, coco_ids=truth.coco_ids))["detections.json"]
+    assert [(row["image_id"], row["category_id"], row["bbox"]) for row in json.loads(text)] == [
+        (101, 7, BOX),
+        (100, 92, BOX),  # of no category of the file: behind them
+    ]
+    both = open_split("coco", tmp_path, "all")
+    assert Boxes.of_ground_truth(both.labels(), both.class_names).coco_ids is None
+    names = [frame["coco_ids"] for frame in both.labels()]
+    assert [number for number, _ in names] == [100, 101, 100]
+
+
 @pytest.mark.parametrize(
     "annotation, message",
     [
@@ -135,6 +162,7 @@ def test_sizes_that_are_not_given(tmp_path, caplog):
         ({"bbox": [1, 2, float("nan"), 4]}, r"bbox \[1, 2, nan, 4\] is not four numbers"),
         ({"bbox": ["1", 2, 3, 4]}, "is not four numbers"),
         ({"area": "big"}, "area 'big' is no finite number"),
+        ({"iscrowd": 2}, "iscrowd 2 is neither 0 nor 1"),
     ],
 )
 def test_wrong_annotations(tmp_path, annotation, message):

@@ -50,7 +50,10 @@ def test_classes_of_a_list(tmp_path, path):
     path.write_text(f"{LINE.replace('Car', 'HAND')}\n{LINE.replace('Car', 'Foot')}\n{LINE}\n")
     frame, kind, values = kitti_text.read(tmp_path, ["000042"], 15, class_names=("car", "Hand", "foot"))
     assert (frame.tolist(), kind.tolist(), values.shape) == ([0, 0, 0], [1, 2, 0], (3, 14))
-    with pytest.raises(UserError, match="000042.txt line 2: unknown class 'Foot'; known are hand, Car$"):
+    with pytest.raises(
+        UserError,
+        match="000042.txt line 2: unknown class 'Foot'; known are hand, Car .--classes names others.$",
+    ):
         kitti_text.read(tmp_path, ["000042"], 15, class_names=("hand", "Car"))
     with pytest.raises(UserError, match="line 1: unknown class 'HAND'; KITTI has Car, Pedestrian"):
         kitti_text.read(tmp_path, ["000042"], 15)

@@ -72,6 +72,37 @@ def test_wrong_lists(tmp_path, content, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_ids_of_nested_folders(tmp_path):
+    path = tmp_path / "val.txt"
+    path.write_text("cam1/a 1\ncam1/day 2/b 1\nc 1\n")
+    assert text_files.read_ids(path, nested=True) == {"cam1/a": 1, "cam1/day 2/b": 2, "c": 3}
+    with pytest.raises(UserError, match="line 1: 'cam1/a' is no id: ids have no folder .*; write 'a'"):
+        text_files.read_ids(path)
+    for line, hint in (
+        ("cam1/a.jpg", "; write 'cam1/a'"),
+        ("/cam1/a", "; write 'a'"),
+        ("cam1\\a", "; write 'a'"),
+        ("../a", "; write 'a'"),
+        ("cam1//a", "; write 'a'"),
+        ("a/..", ""),
+    ):
+        path.write_text(f"{line}\n")
+        with pytest.raises(UserError) as error:
+            text_files.read_ids(path, nested=True)
+        assert str(error.value).endswith(
+            f"is no id: ids are paths inside a folder, with no file extension{hint}"
+        )
+    path.write_text("x" * 200 + "/" + "y" * 200)
+    assert len(text_files.read_ids(path, nested=True)) == 1
+
+
+def test_ids_below_a_folder(tmp_path):
+    for name in ("b.txt", "cam1/a.txt", "cam1/v1.2.txt", ".git/x.txt", "cam1/.x.txt", "c.xml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert text_files.ids_below(tmp_path, ".txt") == ("b", "cam1/a", "cam1/v1.2")
+
+
 def test_lists_that_cannot_be_read(tmp_path):
     for path, reason in (("gone.txt", "No such file"), (".", "Is a directory"), ("a\0b", "null byte")):
         with pytest.raises(UserError, match=f"cannot be read: .*{reason}"):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from places import GOLDEN
 
+from fgfi_tf.data.coco_json import CocoIds
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry
-from fgfi_tf.evaluation.boxes import CocoIds
 from fgfi_tf.evaluation.coco import ap, files
 from fgfi_tf.evaluation.results import write_coco
 
@@ -96,8 +96,9 @@ def test_what_is_left_out_is_filled_in(tmp_path):
     for key in ("id", "area", "iscrowd"):
         del given["annotations"][0][key]
     (tmp_path / "gt.json").write_text("\ufeff" + json.dumps(given), encoding="utf-8")
-    (one,) = files.read_ground_truth(tmp_path / "gt.json")["annotations"]
-    assert (one["id"], one["area"], one["iscrowd"]) == (1, 20, 0)
+    table = files.read_ground_truth(tmp_path / "gt.json")
+    assert table.columns["area"].tolist() == [20] and table.columns["crowd"].tolist() == [False]
+    assert table.boxes.tolist() == [[0, 0, 4, 5]] and table.image_sizes is None
 
 
 def write(path, value):
@@ -108,13 +109,16 @@ def write(path, value):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ("[1]", "ground truth is an object"),
+        ("[1]", "COCO's annotations are an object with images, annotations and categories"),
         ("{", "is no JSON file"),
         ("[" * 100_000, "is no JSON file"),
-        ({"images": []}, "holds no list of annotations"),
+        ({"images": []}, "holds no list of categories"),
+        ({**truth(), "annotations": [1]}, "holds no list of annotations"),
         ({**truth(), "images": [{}]}, r"images\[0\] has no id"),
-        ({**truth(), "categories": [{"id": 1}]}, r"categories\[0\] has no id or name"),
-        ({**truth(), "images": [{"id": 1}, {"id": 1}]}, "an id of images stands there twice"),
+        ({**truth(), "categories": [{"id": 1}]}, r"categories\[0\] has no id or no name"),
+        ({**truth(), "images": [{"id": 1}, {"id": 1}]}, r"images\[1\]: the id 1 stands there twice"),
+        (truth(categories=((1, "cat"), (2, "cat"))), "gt.json: two categories have the same name"),
+        ({**truth((1, 1, 0, 0, 1, 1)), "images": []}, "unknown image_id 1"),
         (truth((1, 9, 0, 0, 1, 1)), r"annotations\[0\]: unknown category_id 9"),
         (truth((1, 1, 0, 0, -1, 1)), r"bbox \[0, 0, -1, 1\] is not four numbers"),
         (truth((1, 1, 0, 0, float("nan"), 1)), "is not four numbers"),
@@ -133,7 +137,8 @@ def test_bad_ground_truth(tmp_path, change, message):
         (found((1, 1, 0, 0, 1, 1, "high")), "score 'high' is no finite number"),
         (found((1, 1, 0, 0, 1, 1, True)), "score True is no finite number"),
         ([{"image_id": [1]}], r"unknown image_id \[1\]"),
-        (found(*[(5, 1, 0, 0, 1, 1, 0.5)] * 30), r"\(30 in all\)"),
+        (found(*[(5, 1, 0, 0, 1, 1, 0.5)] * 30), "20 problems, there may be more"),
+        (found((1, 1, 0, 0, 1, 1e13, 0.5)), r"bbox .* is not four numbers"),
     ],
 )
 def test_bad_detections(tmp_path, change, message):

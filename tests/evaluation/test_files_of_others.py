@@ -132,3 +132,43 @@ def test_cases(tmp_path, case):
     split = folder / "list.txt"
     options = {"format": "voc", "allow_missing": True, "split": str(split) if split.exists() else ""}
     assert evaluate(tmp_path, folder / "Annotations", **options)["dog"]["AP11"] == 1.0
+
+
+def test_a_case_without_positives(tmp_path):
+    folder = CASES / "voc_difficult_true"
+    (tmp_path / "dt").symlink_to(folder / "dt")
+    dog = evaluate(tmp_path, folder / "Annotations", format="voc", allow_missing=True)["dog"]
+    assert (dog["positives"], dog["difficult"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "case, options, name, points",
+    [
+        ("kitti_bom", {}, "Car", 1 / 11),
+        ("kitti_bom", {"split": str(CASES / "kitti_bom/split.txt")}, "Car", 1 / 11),
+        ("kitti_custom_class", {"classes": "hand"}, "hand", 1 / 11),
+    ],
+)
+def test_kitti_cases(tmp_path, case, options, name, points):
+    (tmp_path / "dt").symlink_to(CASES / case / "dt")
+    numbers = evaluate(tmp_path, CASES / case / "label_2", **options)
+    assert numbers[name]["easy"]["AP11"] == pytest.approx(points)
+
+
+@pytest.mark.parametrize(
+    "case, options, message",
+    [
+        ("kitti_16_columns", {}, "label_2/000000.txt line 1: 16 fields .* it may be a result file"),
+        ("kitti_custom_class", {}, "unknown class 'hand'; KITTI has Car, .*--classes names others"),
+        (
+            "voc_list_ext",
+            {"format": "voc", "split": str(CASES / "voc_list_ext/list.txt")},
+            "list.txt line 1: 'a.jpg' is no id: .*; write 'a'$",
+        ),
+    ],
+)
+def test_cases_that_are_refused(tmp_path, case, options, message):
+    (tmp_path / "dt").symlink_to(CASES / case / "dt")
+    labels = "Annotations" if options else "label_2"
+    with pytest.raises(UserError, match=message):
+        evaluate(tmp_path, CASES / case / labels, **options)

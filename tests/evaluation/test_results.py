@@ -62,11 +62,17 @@ def test_coco_by_names_is_read_with_the_ids_of_the_ground_truth(tmp_path):
     rows = json.loads(results.write_coco(table())["detections.json"])
     rows[0]["image_id"] = "000007"  # as a name; as a number it would be that of another image
     path.write_text(json.dumps(rows))
-    found = coco_files.detections_table(coco_files.read_detections(path, ids), ids)
+    found = coco_files.read_detections(path, ids)
     assert found.image_ids == ("000007", "b c", "e/d") and found.class_names == ("dog", "cat")
     assert found.image.tolist() == [0, 2, 2] and found.classes.tolist() == [0, 0, 1]
     again = json.loads(results.write_coco(found)["detections.json"])
     assert [(row["image_id"], row["category_id"]) for row in again] == [(100, 90), (5, 90), (5, 3)]
+
+
+def test_coco_numbers_of_two_images_are_two():
+    boxes = {"boxes": [[0, 1, 9, 10]], "scores": [0.25], "classes": [1]}
+    text = results.write_coco(Boxes.of_detections({"7": boxes, "007": boxes}, NAMES))["detections.json"]
+    assert [row["image_id"] for row in json.loads(text)] == ["7", "007"]
 
 
 def test_csv(tmp_path):

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import predict
 import pytest
+from own_fixtures import coco, picture
 from voc_fixtures import write_devkit
 
 from fgfi_tf.evaluation.kitti import files as kitti_io
@@ -85,6 +86,33 @@ def test_shuffledet_on_voc(tmp_path, capsys):
     of_last = found.boxes[found.image == 4]
     assert len(of_last) == len(found_again.scores) > 0
     assert np.all(of_last > 0.999) and np.all(of_last < [81.001, 65.001, 81.001, 65.001])
+
+
+@pytest.mark.slow
+def test_results_of_coco_data_are_evaluated_with_its_own_file(tmp_path, capsys):
+    pytest.importorskip("pycocotools", reason="pycocotools computes COCO AP")
+    objects = [(100, 90, [5, 2.5, 10, 8]), (101, 7, [1, 1, 20, 15]), (101, 7, [0, 0, 9, 9], {"iscrowd": 1})]
+    for split in ("train", "val"):
+        for name in "ab":
+            picture(tmp_path / f"data/{split}/{name}.png")
+        path = coco(tmp_path / f"data/annotations/instances_{split}.json", ["a.png", "b.png"], objects)
+    folder = _train(
+        tmp_path,
+        model="shuffledet_0.25x",
+        dataset="coco",
+        data_dir=str(tmp_path / "data"),
+        input_size="64x96",
+    )
+    ours, theirs = tmp_path / "ours.json", tmp_path / "theirs.json"
+    _evaluate(folder, tmp_path / "data", tmp_path, capsys, output_json=str(ours))
+    found = tmp_path / "results/detections.json"
+    rows = json.loads(found.read_text())
+    assert {row["image_id"] for row in rows} <= {100, 101} and {row["category_id"] for row in rows} <= {7, 90}
+    flags = {"format": "coco", "labels": str(path), "detections": str(found), "output_json": str(theirs)}
+    evaluate_command.evaluate(evaluate_command.EvaluateConfig(**flags))
+    one, other = (json.loads(path.read_text())["stats"] for path in (ours, theirs))
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+    assert len(rows) > 0 and len(one) == 12
 
 
 @pytest.mark.slow

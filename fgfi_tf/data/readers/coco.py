@@ -14,15 +14,14 @@ its name in all of ``DATA_DIR``.
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fgfi_tf.data import text_files
+from fgfi_tf.data import coco_json, text_files
 from fgfi_tf.data.dataset import NO_AREA, SIZE_READ, Dataset, Frame, canonical
 from fgfi_tf.data.readers.tree import path_id, picture_files
 from fgfi_tf.errors import Problems, UserError
@@ -90,29 +89,25 @@ def read_frames(path: Path, data_dir: Path) -> list[Frame]:
         UserError: the file is no such JSON; a picture that is not there; an annotation of an unknown image or
             category, or whose ``bbox`` is not four finite numbers with a size of 0 or more; up to 20.
     """
-    found = _read(path)
+    found = coco_json.read_annotations(path)
+    by_image: dict[Any, list[dict]] = {key: [] for key in found.images}
+    for one in found.objects:
+        by_image[one["image_id"]].append(one)
+    names = {key: one["name"] for key, one in found.categories.items()}
+    ids = {name: key for key, name in names.items()}
     problems = Problems()
-    categories = _by_id(path, found, "categories", "name", problems)
-    images = _by_id(path, found, "images", "file_name", problems)
-    by_image: dict[Any, list[dict]] = {key: [] for key in images}
-    for place, one in enumerate(found["annotations"]):
-        fault = _fault(one, images, categories)
-        if fault:
-            problems.add(f"{path}: annotations[{place}]: {fault}")
-        else:
-            by_image[one["image_id"]].append(one)
     place_of = _Pictures(path, data_dir)
     frames = []
-    for key, image in images.items():
+    for key, image in found.images.items():
         with problems.collect():
-            picture = place_of(image["file_name"])
-            frames.append(_frame(path, picture, data_dir, image, by_image[key], categories))
+            frame = _frame(path, place_of(image["file_name"]), data_dir, image, by_image[key], names)
+            frames.append(dataclasses.replace(frame, coco_ids=(key, ids)))
     problems.raise_any()
     return frames
 
 
 def _frame(
-    path: Path, picture: Path, data_dir: Path, image: dict, objects: list[dict], categories: dict
+    path: Path, picture: Path, data_dir: Path, image: dict, objects: list[dict], names: Mapping[Any, str]
 ) -> Frame:
     corners = np.array([one["bbox"] for one in objects], np.float64).reshape(-1, 4)  # x, y, w, h
     empty = (corners[:, 2:] <= 0).any(axis=1)
@@ -127,7 +122,7 @@ def _frame(
         picture,
         path,
         boxes=corners,
-        names=[categories[one["category_id"]]["name"] for one in objects],
+        names=[names[one["category_id"]] for one in objects],
         ignore=crowd | ignored | empty,
         attributes={"crowd": crowd, "area": np.array(area, np.float64)},
         image_size=(int(size[0]), int(size[1])) if known else None,
@@ -173,51 +168,3 @@ class _Pictures:
 def _named_file(data_dir: Path, split: str) -> Path:
     inside = data_dir / split
     return inside if inside.is_file() else user_path(split)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(text_files.read_text(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path}: is no JSON file: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: COCO's annotations are an object with images, annotations and categories")
-    found.setdefault("annotations", [])
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(found.get(key), list) or not all(isinstance(one, dict) for one in found[key]):
-            raise UserError(f"{path}: holds no list of {key}")
-    return found
-
-
-def _by_id(path: Path, found: dict[str, Any], key: str, text: str, problems: Problems) -> dict[Any, dict]:
-    """The entries of a list by their id, each with a text."""
-    by_id: dict[Any, dict] = {}
-    for place, one in enumerate(found[key]):
-        number, name = one.get("id"), one.get(text)
-        if not isinstance(number, int | str) or not (isinstance(name, str) and name.strip()):
-            problems.add(f"{path}: {key}[{place}] has no id or no {text}")
-        elif number in by_id:
-            problems.add(f"{path}: {key}[{place}]: the id {number!r} stands there twice")
-        else:
-            by_id[number] = {**one, text: name.strip()}
-    return by_id
-
-
-def _fault(one: dict, images: dict, categories: dict) -> str:
-    """What is wrong with an annotation, or ""."""
-    for key, known in (("image_id", images), ("category_id", categories)):
-        if isinstance(one.get(key), list | dict) or one.get(key) not in known:
-            return f"unknown {key} {one.get(key)!r}"
-    box = one.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)) or min(box[2:]) < 0:
-        return f"bbox {box!r} is not four numbers x, y, width, height with a size of 0 or more"
-    if not _finite(one.get("area", 0)):
-        return f"area {one['area']!r} is no finite number"
-    return ""
-
-
-def _finite(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and abs(value) <= text_files.LARGEST**2

@@ -38,12 +38,11 @@ class CocoProtocol(Protocol):
 
     def read_ground_truth(self, labels: str, split: str = "") -> Boxes:
         """A JSON file; ``split`` is a list of images by name."""
-        table = files.ground_truth_table(files.read_ground_truth(labels))
-        return table.select(text_files.read_ids(split)) if split else table
+        table = files.read_ground_truth(labels)
+        return table.select(text_files.read_ids(split, nested=True)) if split else table
 
     def read_detections(
         self, path: str, ground_truth: Boxes, split: str = "", allow_missing: bool = False
     ) -> Boxes:
         """A JSON file; an image without an entry has no detections."""
-        ids = ground_truth.coco_ids
-        return files.detections_table(files.read_detections(path, ids), ids).select(ground_truth.image_ids)
+        return files.read_detections(path, ground_truth.coco_ids).select(ground_truth.image_ids)

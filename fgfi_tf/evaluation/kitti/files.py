@@ -14,16 +14,16 @@ TYPE_NAMES = kitti_text.CLASS_NAMES
 
 
 def list_frames(folder: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The frame ids of all ``*.txt`` files of a folder that are not hidden, sorted.
+    """The frame ids of all ``*.txt`` files of a folder and its subfolders that are not hidden, sorted.
 
     Raises:
         UserError: the folder is absent or holds no text file.
     """
-    files = _check_folder(folder).glob("*.txt")
-    names = sorted(path.stem for path in files if not text_files.is_hidden(path))
-    if not names:
-        raise UserError(f"{folder}: holds no text files (NNNNNN.txt, one a frame)")
-    return tuple(names)
+    folder = _check_folder(folder)
+    names = text_files.ids_below(folder, ".txt")
+    if not names or (_hint(folder) and all("/" in name for name in names)):
+        raise UserError(f"{folder}: holds no text files (NNNNNN.txt, one a frame){_hint(folder)}")
+    return names
 
 
 def read_labels(

@@ -96,7 +96,7 @@ class KittiProtocol(Protocol):
 
     def read_ground_truth(self, labels: str, split: str = "") -> Boxes:
         """Label files NNNNNN.txt; ``split`` is a file with an id a line."""
-        frames = text_files.read_ids(split) if split else files.list_frames(labels)
+        frames = text_files.read_ids(split, nested=True) if split else files.list_frames(labels)
         return files.read_labels(labels, frames, self._known)
 
     def read_detections(

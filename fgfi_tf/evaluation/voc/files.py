@@ -44,15 +44,16 @@ def image_sets(folder: str | Path, class_names: Sequence[str] = CLASS_NAMES) -> 
 
 
 def list_images(annotations: str | Path) -> tuple[str, ...]:
-    """The images of all ``*.xml`` files of a folder that are not hidden, sorted.
+    """The images of all ``*.xml`` files of a folder and its subfolders that are not hidden, sorted.
 
     Raises:
         UserError: there is none.
     """
-    files = Path(annotations).glob("*.xml")
-    images = tuple(sorted(path.stem for path in files if not text_files.is_hidden(path)))
-    if not images:
-        raise UserError(f"{annotations}: no annotation files (.xml) there")
+    inner = Path(annotations) / "Annotations"
+    images = text_files.ids_below(Path(annotations), ".xml")
+    if not images or (inner.is_dir() and all("/" in name for name in images)):
+        hint = f"; give {inner}" if inner.is_dir() else ""
+        raise UserError(f"{annotations}: no annotation files (.xml) there{hint}")
     return images
 
 

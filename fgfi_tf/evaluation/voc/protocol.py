@@ -68,7 +68,7 @@ class VocProtocol(Protocol):
 
     def read_ground_truth(self, labels: str, split: str = "") -> Boxes:
         """Annotations <image>.xml; ``split`` is a list of ``ImageSets/Main``."""
-        images = text_files.read_ids(split) if split else files.list_images(labels)
+        images = text_files.read_ids(split, nested=True) if split else files.list_images(labels)
         return files.read_ground_truth(labels, images, self.class_names or files.CLASS_NAMES)
 
     def read_detections(

@@ -50,7 +50,7 @@ class WiderProtocol(Protocol):
     def read_ground_truth(self, labels: str, split: str = "") -> Boxes:
         """The folder of the official files; ``split`` is a list of ``<event>/<image>``."""
         table = files.read_ground_truth(labels)
-        return table.select(text_files.read_ids(split)) if split else table
+        return table.select(text_files.read_ids(split, nested=True)) if split else table
 
     def read_detections(
         self, path: str, ground_truth: Boxes, split: str = "", allow_missing: bool = False

@@ -1,0 +1,79 @@
+"""Finding pictures, and detecting in batches of them."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.models import registry as models
+from fgfi_tf.prediction import Predictor, find_images, predict_files
+
+KITTI_CLASSES = ("Car", "Pedestrian", "Cyclist")
+
+
+@pytest.mark.parametrize(
+    "given, files, names",
+    [
+        (["in"], ["in/a.png", "in/b/c.png"], ["a", "b/c"]),
+        (["in", "more/c.png"], ["in/a.png", "more/c.png"], ["a", "c"]),
+        (["in", "in/a.png", "in/../in"], ["in/a.png"], ["a"]),  # once
+        (["in"], ["in/a.jpg", "in/A.png"], ["A.png", "a.jpg"]),  # one file where letter case does not count
+        (["in"], ["in/a.jpg", "in/a.png", "in/a.png.bmp"], ["a.jpg", "a.png", "a.png.bmp"]),
+        (["x/in", "y/in"], ["x/in/a.png", "y/in/a.png", "y/in/b.png"], ["x/in/a", "y/in/a", "y/in/b"]),
+        (["x", "y/a.png"], ["x/a.jpg", "y/a.png"], ["a.jpg", "a.png"]),
+        (["in"], ["in/a.v2.png", "in/a.png", "in/my photo.jpg"], ["a", "a.v2", "my photo"]),
+    ],
+)
+def test_names(tmp_path, monkeypatch, given, files, names):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    found = find_images(given)
+    assert [file.name for file in found] == names
+    assert {file.path for file in found} == {tmp_path / name for name in files}
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="no such image or folder: /no/such"):
+        find_images(["/no/such"])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/notes.txt").write_text("")
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}/empty holds no image (.png, .jpg")):
+        find_images([tmp_path / "empty"])
+
+
+def test_large_pictures_do_not_wait_for_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("fgfi_tf.prediction._MEGAPIXELS_AT_ONCE", 100e-6)  # of 48 pixels each: 3
+    for number in range(7):
+        Image.new("RGB", (8, 6)).save(tmp_path / f"{number}.png")
+    counts = []
+
+    def seen(images):
+        counts.append(images.shape[0])
+        nothing = [{"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "classes": np.zeros(0, int)}]
+        return nothing * len(images)
+
+    found = list(predict_files(seen, find_images([tmp_path]), batch_size=8))
+    assert counts == [3, 3, 1] and [file.name for file, *_ in found] == list("0123456")
+
+
+@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+def test_detections_in_batches_are_those_of_single_pictures(tmp_path, resize):
+    detector = models.build("shuffledet_0.25x", input_size=(64, 64), class_names=KITTI_CLASSES)
+    detector.resize = resize
+    rng = np.random.default_rng(1)
+    for number, (height, width) in enumerate([(50, 70), (70, 50), (50, 70), (64, 64), (50, 70)]):
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    predictor, files = Predictor.of_detector(detector), find_images([tmp_path])
+    alone = {file.name: found for file, _, found in predict_files(predictor, files)}
+    for file, _, found in predict_files(predictor, files, batch_size=4):
+        assert len(found["scores"]) == len(alone[file.name]["scores"]) > 0
+        np.testing.assert_array_equal(found["classes"], alone[file.name]["classes"])
+        np.testing.assert_allclose(found["boxes"], alone[file.name]["boxes"], atol=1e-3)
+        np.testing.assert_allclose(found["scores"], alone[file.name]["scores"], atol=1e-6)
