@@ -42,7 +42,13 @@ def mine_fixture():
 
 def test_a_detector_is_registered_and_built():
     assert "mine" in registry.names() and registry.detector_class("mine") is Mine
-    assert registry.declaration("mine").flags() == {"input_size": "64x96", "dataset": "voc", "steps": 70}
+    assert registry.declaration("mine").flags() == {
+        "input_size": "64x96",
+        "dataset": "voc",
+        "steps": 70,
+        "resize": "stretch",
+        "augmentation": "kitti",
+    }
     detector = registry.build(
         "mine",
         input_size=(32, 48),
