@@ -175,7 +175,7 @@ class Distiller(keras.Model):
         return (
             self.student.imitation_anchors(height, width),
             *self.student.imitation_boxes(batch),
-            self.student.imitation_area(batch, height, width),
+            self.student.imitation_valid_mask(batch, height, width),
         )
 
     @tf.autograph.experimental.do_not_convert  # nothing here needs it, and it is a sixth of a run's start

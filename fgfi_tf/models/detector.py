@@ -205,14 +205,25 @@ class Detector(keras.Model):
         """
         raise NotImplementedError("a subclass defines imitation_anchors")
 
-    def imitation_area(
+    def imitation_valid_mask(
         self, batch: Batch, height: int | tf.Tensor, width: int | tf.Tensor
     ) -> tuple[tf.Tensor, ...] | None:
         """For each feature map, bool [B,h,w]: where it holds picture; None where there is no padding.
 
-        ``height`` and ``width`` are those of the padded network input.
+        A position at the edge, which is of the picture in part, holds picture. ``height`` and ``width`` are
+        those of the padded network input.
         """
-        return None
+        if not policies.resize(self.resize).keep_aspect_ratio:
+            return None
+        masks = []
+        for anchors in self.imitation_anchors(height, width):
+            anchors = tf.convert_to_tensor(anchors)
+            size = anchors.shape[:2]
+            rows, columns = size if size.is_fully_defined() else tf.unstack(tf.shape(anchors)[:2])
+            grid, whole = (tf.cast(pair, tf.float32) for pair in ((rows, columns), (height, width)))
+            # The product first: what is a whole number of positions is not rounded up to one more.
+            masks.append(content_mask(tf.math.ceil(batch["content_size"] * grid / whole), rows, columns))
+        return tuple(masks)
 
     def imitation_options(self) -> dict[str, object]:
         """Arguments of ``ImitationLoss`` with which this student's adaptation starts and decays."""

@@ -182,7 +182,7 @@ def picture_drawer(distiller: Distiller, dataset: PreparedDataset) -> Callable[[
         masks = distiller.imitation.masks(
             student.imitation_anchors(*size),
             *student.imitation_boxes(batch),
-            student.imitation_area(batch, *size),
+            student.imitation_valid_mask(batch, *size),
         )
         for level, mask in enumerate(masks):
             drawn = [overlay_mask(image, m) for image, m in zip(images, mask.numpy(), strict=True)]

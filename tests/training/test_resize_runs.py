@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from fgfi_tf.interop.export import export
 
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.augment import Augmentation, KittiAugmentation, VocAugmentation
+from fgfi_tf.export import export
 from fgfi_tf.models import loading, registry
 from fgfi_tf.models.faster_rcnn import FasterRCNN
 from fgfi_tf.models.shuffledet import ShuffleDet
@@ -58,7 +58,7 @@ def test_padding_is_nothing_to_the_network(name, run_mode):
     batch = {"image": tf.fill([1, 64, 64, 3], 9.0), "content_size": tf.constant([[40.0, 64.0]])}
     inputs = run_mode(lambda: detector.preprocess(detector.prepare_images(batch)["image"]))().numpy()
     assert np.all(inputs[:, 40:] == 0) and np.all(inputs[:, :40] != 0)
-    (area,) = detector.imitation_area(batch, 64, 64)
+    (area,) = detector.imitation_valid_mask(batch, 64, 64)
     rows = 3 if name == "shuffledet_0.25x" else 2  # a cell that the picture touches, or one that it fills
     assert area.numpy()[0].sum(1).tolist() == [4] * rows + [0] * (4 - rows)
 

@@ -161,7 +161,7 @@ def test_two_levels_from_images_to_detections(run_mode):
     assert fine.shape == (24, 32, 9, 4) and coarse.shape == (12, 16, 9, 4)
     np.testing.assert_array_equal(fine[0, 0, 3], [-28, -28, 36, 36])
     np.testing.assert_array_equal(coarse[0, 0, 3], [-56, -56, 72, 72])
-    areas = detector.imitation_area(batch, 192, 256)
+    areas = detector.imitation_valid_mask(batch, 192, 256)
     np.testing.assert_array_equal(
         [tf.reduce_sum(tf.cast(area, tf.int32), [1, 2]) for area in areas], [[768, 500], [192, 120]]
     )
