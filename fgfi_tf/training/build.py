@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.drawing import draw_boxes, montage, overlay_mask
+from fgfi_tf.errors import UserError
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.imitation.weight import RunningWeight
@@ -91,6 +92,12 @@ def _teacher(config: ExperimentConfig, class_names: Sequence[str], log: Callable
 
 def _imitation(config: ExperimentConfig, student: Detector, teacher: Detector) -> ImitationLoss:
     return ImitationLoss(
+    maps, theirs = len(student.feature_channels), len(teacher.feature_channels)
+    if maps != theirs:
+        raise UserError(
+            f"--teacher_checkpoint={config.teacher_checkpoint}: the feature maps to "
+            f"imitate differ in number: {config.teacher_model} gives {theirs}, {config.model} {maps}"
+        )
         teacher.feature_channels,
         psi=config.psi,
         normalization=config.imitation_normalization,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import threading
+import types
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import tensorflow as tf
 
 from fgfi_tf.data import registry
 from fgfi_tf.errors import UserError
-from fgfi_tf.training import checkpoints, evaluate_command, evaluator, flags, run
+from fgfi_tf.training import build, checkpoints, evaluate_command, evaluator, flags, run
 from fgfi_tf.training.run_folder import RunFolder
 
 
@@ -56,7 +58,7 @@ def test_a_run_leaves_flags_checkpoints_and_summaries(experiment):
     folder = RunFolder(result.folder.root)
     assert (result.step, result.finished) == (6, True)
     assert folder.finished.exists()
-    assert flags.read_flagfile(folder.flags) == config
+    assert flags.read_flagfile(folder.flags).values() == config.values()
     assert [p.name for p in checkpoints.list_checkpoints(folder.checkpoints)] == ["ckpt-3", "ckpt-6"]
     found = scalars(folder.summaries)
     for name in ("loss", "class_loss", "box_loss", "confidence_loss", "weight_decay", "learning_rate"):
@@ -212,7 +214,7 @@ def test_watch_evaluates_every_checkpoint_and_ends_with_training(experiment, kit
     config = experiment()
     # Opened before: TFDS is not made for two threads, and users watch in a process of their own.
     splits = {name: registry.open_split("kitti", kitti, name) for name in ("train", "val")}
-    monkeypatch.setattr(registry, "open_split", lambda name, folder, split, *rest: splits[split])
+    monkeypatch.setattr(registry, "open_split", lambda name, folder, split, *rest, **given: splits[split])
     watch = evaluate_command.EvaluateConfig(
         checkpoint=config.output_dir, data_dir=str(kitti), watch=True, poll_seconds=0.1
     )
@@ -241,3 +243,14 @@ def test_evaluation_of_a_checkpoint(experiment, kitti, tmp_path, capsys):
     ]
     assert (tmp_path / "ap.json").is_file()
     assert "Cyclist" in capsys.readouterr().out
+
+
+def test_a_teacher_of_another_number_of_maps_is_told(experiment):
+    config = dataclasses.replace(experiment(), teacher_model="tiny_teacher", teacher_checkpoint="runs/t")
+    student, teacher = (types.SimpleNamespace(feature_channels=channels) for channels in ((4, 8), (12,)))
+    with pytest.raises(UserError) as raised:
+        build._imitation(config, student, teacher)
+    assert str(raised.value) == (
+        "--teacher_checkpoint=runs/t: the feature maps to imitate differ in number: tiny_teacher gives 1, "
+        "tiny 2"
+    )
