@@ -122,9 +122,9 @@ class ImitationCore:
         )
         if not self.kernels:
             self.build([features.shape for features in inputs.student])
-        # In a graph the operations become part of it, without a function around them. XLA needs shapes as
-        # constants, the gradient of a nested function takes shapes out of its forward part, and so XLA
-        # makes constants of all that goes into that: the features and, behind them, every weight.
+        # No tf.function within a graph. The gradient of a nested function reads shapes from its forward pass;
+        # XLA, which needs shapes as constants, would then make constants of all inputs of that pass: of the
+        # features, and so of every weight.
         sums = self._traced_sums if tf.executing_eagerly() else self.sums
         squared_error, active, counts = sums(*inputs)
         # Outside the tf.function: replicas cannot meet inside a nested one. With no position the
