@@ -182,7 +182,7 @@ class Distiller(keras.Model):
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """One update; returns the running means of the losses, and the loss scale of float16.
 
-        Where loss scaling passes over an update, because a scaled gradient is not finite, the weights,
+        Where loss scaling skips an update, because a scaled gradient is not finite, the weights,
         the slots and the moving averages stay, the scale is halved, and the step counts as any other:
         data, schedules and the imitation's warm-up follow the batches seen.
         """
