@@ -182,7 +182,7 @@ def picture_drawer(distiller: Distiller, dataset: PreparedDataset) -> Callable[[
         return student.detect(student(student.preprocess(batch["image"]), training=False), batch)
 
     names = [name.decode() for name in batch["image_id"].numpy()]
-    truths = [_with_truth(image, i, batch, student) for i, image in enumerate(images)]
+    labelled = [_with_truth(image, i, batch, student) for i, image in enumerate(images)]
     pictures = {}
     if distiller.imitation is not None:
         size = images.shape[1:3]
@@ -198,7 +198,7 @@ def picture_drawer(distiller: Distiller, dataset: PreparedDataset) -> Callable[[
     def draw() -> dict[str, np.ndarray]:
         found = split_detections({key: value.numpy() for key, value in detect().items()})
         drawn = [_drawn(image, f, student) for image, f in zip(images, found, strict=True)]
-        pairs = [picture for pair in zip(truths, drawn, strict=True) for picture in pair]
+        pairs = [picture for pair in zip(labelled, drawn, strict=True) for picture in pair]
         captions = [f"{name}: {what}" for name in names for what in ("ground truth", "detections")]
         return {"detections": montage(pairs, captions), **pictures}
 
