@@ -1,6 +1,6 @@
-"""Pictures for people: boxes with names, masks as a layer of heat, and grids of pictures.
+"""Drawing boxes with labels and masks as heat maps on pictures, and montages of pictures.
 
-Everything takes and gives RGB uint8 arrays [H,W,3] and leaves its inputs as they are.
+Every function takes and returns RGB uint8 arrays [H,W,3] and does not change its inputs.
 """
 
 from __future__ import annotations

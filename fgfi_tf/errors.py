@@ -1,11 +1,11 @@
-"""The one exception for what a user can cause and mend, and the one line of everybody else's."""
+"""``UserError``, raised for mistakes that a user can mend, and one-line texts of other exceptions."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 
-#: So many wrong files are told in one go.
+#: A message names at most this many wrong files.
 MOST_PROBLEMS = 20
 
 

@@ -101,6 +101,11 @@ def _is_pair(value: str) -> str:
     return ""
 
 
+#: What ``--help`` says of them.
+RESIZE_HELP = (
+    "How an image becomes the network input: stretch (to --input_size), letterbox (as large as fits into "
+    "it, padded), shorter_side (to a length; --input_size is short side x largest long side)."
+)
 for _name in ("stretch", "shorter_side", "letterbox"):
     RESIZE.register(_name, f"fgfi_tf.data.resize:{_name.upper()}")
 AUGMENTATION.register("none", AugmentationEntry("fgfi_tf.data.augment:Augmentation"))

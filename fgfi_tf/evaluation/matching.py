@@ -157,7 +157,7 @@ class Candidates:
         if not len(truth):
             nothing = np.zeros(0, np.int64)
             return cls(truth, detection, overlap, nothing, nothing.astype(bool))
-        segment = np.cumsum(np.diff(truth, prepend=truth[0]) != 0)  # [P], 0 .. number of truths - 1
+        segment = np.cumsum(np.diff(truth, prepend=truth[0]) != 0)  # [P], 0 .. number of ground truths - 1
         starts = np.flatnonzero(np.diff(segment, prepend=-1))
         alone = (np.bincount(segment)[segment] == 1) & (np.bincount(detection)[detection] == 1)
         by_detection = np.argsort(detection, kind="stable")
@@ -199,9 +199,9 @@ def greedy_matches(
         return
     by_truth = np.lexsort((*preference[::-1], pairs.truth))
     starts = np.flatnonzero(np.diff(pairs.truth[by_truth], prepend=-1))
-    choice = np.empty(len(pairs), np.int64)  # of the pair's truth: 0 its first one
+    choice = np.empty(len(pairs), np.int64)  # of the pair's ground truth: 0 its first one
     choice[by_truth] = np.arange(len(pairs)) - np.repeat(starts, np.diff(starts, append=len(pairs)))
-    # All first choices of a round at once, then all second ones: no two share a truth or a detection.
+    # All first choices of a round at once, then all second ones: no two share a ground truth or a detection.
     order = np.lexsort((choice, pairs.round))
     new_group = (np.diff(pairs.round[order]) != 0) | (np.diff(choice[order]) != 0)
     groups = np.split(order, np.flatnonzero(new_group) + 1)
@@ -211,7 +211,7 @@ def greedy_matches(
     for begin in range(0, len(thresholds), size):
         block = slice(begin, min(begin + size, len(thresholds)))
         limits = thresholds[block]
-        seeking = np.ones((truth.max() + 1, len(limits)), bool)  # truths x T
+        seeking = np.ones((truth.max() + 1, len(limits)), bool)  # ground truths x T
         free = np.ones((detection.max() + 1, len(limits)), bool)  # detections x T
         matched = np.empty((len(pairs), len(limits)), bool)  # P x T
         for rows in groups:

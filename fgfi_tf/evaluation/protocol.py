@@ -1,8 +1,8 @@
-"""What an evaluation protocol is: matching and AP of its own, over the house's table of boxes.
+"""The protocol contract (4): each protocol defines its matching and AP over one shared table of boxes.
 
-``Protocol.evaluate`` is all that a protocol has to define. Table, metrics for TensorBoard and the best
-checkpoint, kinds of errors, report and result files come with it; each has a default over the table that a
-protocol can refine. Imports no TensorFlow.
+A protocol has to define ``Protocol.evaluate`` alone. The base class provides the printed table, the metrics
+for TensorBoard and the best checkpoint, the analysis of errors, the report and the result files; a protocol
+can refine each of them. Imports no TensorFlow.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Inputs(NamedTuple):
     anchors: tuple[tf.Tensor, ...]
     boxes: tf.Tensor
     valid: tf.Tensor
-    area: tuple[tf.Tensor, ...] | None
+    valid_mask: tuple[tf.Tensor, ...] | None
 
 
 def checked_inputs(
@@ -33,7 +33,7 @@ def checked_inputs(
     anchors: Any,
     boxes: Any,
     valid: Any,
-    area: Any,
+    valid_mask: Any,
     teacher_channels: Sequence[int],
     student_channels: Sequence[int] | None = None,
 ) -> Inputs:
@@ -46,11 +46,11 @@ def checked_inputs(
     teacher = _levels("teacher_features", teacher_features, tf.float32)
     grids = _levels("anchors", anchors, tf.float32)
     boxes, valid = _tensor("boxes", boxes, tf.float32), _tensor("valid", valid, tf.bool)
-    parts = None if area is None else _levels("area", area, tf.bool)
+    valid_masks = None if valid_mask is None else _levels("valid_mask", valid_mask, tf.bool)
     for name, given in (("student_features", student), ("teacher_features", teacher), ("anchors", grids)):
         _check_levels(name, given, len(teacher_channels))
-    if parts is not None:
-        _check_levels("area", parts, len(teacher_channels))
+    if valid_masks is not None:
+        _check_levels("valid_mask", valid_masks, len(teacher_channels))
     for level, channels in enumerate(teacher_channels):
         own = None if student_channels is None else student_channels[level]
         name = f"student_features[{level}]"
@@ -59,10 +59,10 @@ def checked_inputs(
             raise ValueError(f"{name}: the number of channels must be known")
         _check(f"teacher_features[{level}]", teacher[level], "[B, H, W, Ct]", [batch, None, None, channels])
         _check_anchors(f"anchors[{level}]", grids[level], height, width)
-        if parts is not None:
-            _check(f"area[{level}]", parts[level], "[B, h, w]", [batch, height, width])
+        if valid_masks is not None:
+            _check(f"valid_mask[{level}]", valid_masks[level], "[B, h, w]", [batch, height, width])
     _check_boxes(boxes, valid, student[0].shape[0])
-    return Inputs(student, teacher, grids, boxes, valid, parts)
+    return Inputs(student, teacher, grids, boxes, valid, valid_masks)
 
 
 def _tensor(name: str, value: Any, dtype: tf.DType) -> tf.Tensor:

@@ -54,7 +54,7 @@ class Network(Protocol):
     def imitation_anchors(self, height: int | tf.Tensor, width: int | tf.Tensor) -> tuple[tf.Tensor, ...]:
         """For each map its anchors [h,w,K,4], continuous corners in pixels of an input of this size."""
 
-    def imitation_area(
+    def imitation_valid_mask(
         self, batch: Batch, height: int | tf.Tensor, width: int | tf.Tensor
     ) -> tuple[tf.Tensor, ...] | None:
         """For each map bool [B,h,w], where it holds picture; None where there is no padding."""

@@ -91,10 +91,10 @@ class ImitationCore:
         anchors: Sequence[tf.Tensor],
         boxes: tf.Tensor,
         valid: tf.Tensor,
-        area: Sequence[tf.Tensor] | None = None,
+        valid_mask: Sequence[tf.Tensor] | None = None,
     ) -> list[tf.Tensor]:
         """The positions imitated: for each level bool [B, h, w]. Arguments as for ``call``."""
-        return masks.imitation_masks(anchors, boxes, valid, area, region=self.region, psi=self.psi)
+        return masks.imitation_masks(anchors, boxes, valid, valid_mask, region=self.region, psi=self.psi)
 
     def measure(
         self,
@@ -103,7 +103,7 @@ class ImitationCore:
         anchors: Sequence[tf.Tensor],
         boxes: tf.Tensor,
         valid: tf.Tensor,
-        area: Sequence[tf.Tensor] | None = None,
+        valid_mask: Sequence[tf.Tensor] | None = None,
         global_positions: tf.Tensor | None = None,
     ) -> Measured:
         """The imitation loss, and two shares that tell whether there is anything to imitate.
@@ -116,15 +116,15 @@ class ImitationCore:
             anchors,
             boxes,
             valid,
-            area,
+            valid_mask,
             self.teacher_channels,
             [kernel.shape[-2] for kernel in self.kernels] or None,
         )
         if not self.kernels:
             self.build([features.shape for features in inputs.student])
-        # In a graph the operations become part of it, without a function around them. XLA needs shapes as
-        # constants, the gradient of a nested function takes shapes out of its forward part, and so XLA
-        # makes constants of all that goes into that: the features and, behind them, every weight.
+        # No tf.function within a graph. The gradient of a nested function reads shapes from its forward pass;
+        # XLA, which needs shapes as constants, would then make constants of all inputs of that pass: of the
+        # features, and so of every weight.
         sums = self._traced_sums if tf.executing_eagerly() else self.sums
         squared_error, active, counts = sums(*inputs)
         # Outside the tf.function: replicas cannot meet inside a nested one. With no position the
@@ -139,17 +139,17 @@ class ImitationCore:
         anchors: Sequence[tf.Tensor],
         boxes: tf.Tensor,
         valid: tf.Tensor,
-        area: Sequence[tf.Tensor] | None = None,
+        valid_mask: Sequence[tf.Tensor] | None = None,
     ) -> tf.Tensor:
         """Positions of the global batch in the mask and in the maps, float32 [2]. Arguments: see ``call``."""
-        return global_sum(_count(self.masks(anchors, boxes, valid, area), area))
+        return global_sum(_count(self.masks(anchors, boxes, valid, valid_mask), valid_mask))
 
     @tf.autograph.experimental.do_not_convert
     def sums(
-        self, student_features, teacher_features, anchors, boxes, valid, area=None
+        self, student_features, teacher_features, anchors, boxes, valid, valid_mask=None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Of this replica's images: squared error, active positions, positions in mask and maps [2]."""
-        region = self.masks(anchors, boxes, valid, area)
+        region = self.masks(anchors, boxes, valid, valid_mask)
         squared_error = losses.dense_squared_error if self._dense() else losses.gathered_squared_error
         errors, active = [], []
         for student, teacher, mask, kernel, bias in zip(
@@ -166,7 +166,7 @@ class ImitationCore:
             )
             errors.append(found[0])
             active.append(found[1])
-        return tf.add_n(errors), tf.add_n(active), _count(region, area)
+        return tf.add_n(errors), tf.add_n(active), _count(region, valid_mask)
 
     _traced_sums = tf.function(sums, reduce_retracing=True, autograph=False)
 
@@ -180,13 +180,13 @@ class ImitationCore:
         return self.weight_decay * tf.add_n([tf.nn.l2_loss(tf.convert_to_tensor(k)) for k in self.kernels])
 
 
-def _count(region: Sequence[tf.Tensor], area: Sequence[tf.Tensor] | None) -> tf.Tensor:
+def _count(region: Sequence[tf.Tensor], valid_mask: Sequence[tf.Tensor] | None) -> tf.Tensor:
     """Positions in the masks, and in the maps without padding: float32 [2]."""
     positions = tf.add_n([tf.reduce_sum(tf.cast(mask, tf.float32)) for mask in region])
-    if area is None:
+    if valid_mask is None:
         everywhere = tf.add_n([tf.cast(tf.size(mask), tf.float32) for mask in region])
     else:
-        everywhere = tf.add_n([tf.reduce_sum(tf.cast(part, tf.float32)) for part in area])
+        everywhere = tf.add_n([tf.reduce_sum(tf.cast(part, tf.float32)) for part in valid_mask])
     return tf.stack([positions, everywhere])
 
 

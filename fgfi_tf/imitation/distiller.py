@@ -175,14 +175,14 @@ class Distiller(keras.Model):
         return (
             self.student.imitation_anchors(height, width),
             *self.student.imitation_boxes(batch),
-            self.student.imitation_area(batch, height, width),
+            self.student.imitation_valid_mask(batch, height, width),
         )
 
     @tf.autograph.experimental.do_not_convert  # nothing here needs it, and it is a sixth of a run's start
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """One update; returns the running means of the losses, and the loss scale of float16.
 
-        Where loss scaling passes over an update, because a scaled gradient is not finite, the weights,
+        Where loss scaling skips an update, because a scaled gradient is not finite, the weights,
         the slots and the moving averages stay, the scale is halved, and the step counts as any other:
         data, schedules and the imitation's warm-up follow the batches seen.
         """

@@ -84,7 +84,7 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
         anchors: Sequence[tf.Tensor],
         boxes: tf.Tensor,
         valid: tf.Tensor,
-        area: Sequence[tf.Tensor] | None = None,
+        valid_mask: Sequence[tf.Tensor] | None = None,
         global_positions: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """The imitation loss of this replica's share of the batch; see the Keras 2 layer's ``call``."""
@@ -92,7 +92,7 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
             checks.refuse_keras_2_holder(self)
             self._holder_known = True
         return self.measure(
-            student_features, teacher_features, anchors, boxes, valid, area, global_positions
+            student_features, teacher_features, anchors, boxes, valid, valid_mask, global_positions
         ).loss
 
     def get_config(self) -> dict:

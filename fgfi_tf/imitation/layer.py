@@ -103,7 +103,7 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
         anchors: Sequence[tf.Tensor],
         boxes: tf.Tensor,
         valid: tf.Tensor,
-        area: Sequence[tf.Tensor] | None = None,
+        valid_mask: Sequence[tf.Tensor] | None = None,
         global_positions: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """The imitation loss of this replica's share of the batch.
@@ -116,7 +116,7 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
                 network input, on a grid (see ``masks``; ``fgfi_tf.geometry.anchors.anchor_grid`` makes one).
             boxes: float32 [B, M, 4], continuous corners, the same pixels.
             valid: bool [B, M], False for padding.
-            area: for each level bool [B, h, w], False for the padding of images; None: there is none.
+            valid_mask: for each level bool [B, h, w], False for the padding of images; None: there is none.
                 What lies there is never in the mask.
             global_positions: positions of the global batch, where they are known already
                 (see :meth:`count_positions`).
@@ -132,7 +132,7 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
             checks.refuse_keras_3_holder(self)
             self._holder_known = True
         return self.measure(
-            student_features, teacher_features, anchors, boxes, valid, area, global_positions
+            student_features, teacher_features, anchors, boxes, valid, valid_mask, global_positions
         ).loss
 
     def get_config(self) -> dict:

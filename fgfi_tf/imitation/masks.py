@@ -20,7 +20,7 @@ def fine_grained_masks(
     boxes: tf.Tensor,
     valid: tf.Tensor,
     psi: float = 0.5,
-    area: Sequence[tf.Tensor] | None = None,
+    valid_mask: Sequence[tf.Tensor] | None = None,
 ) -> list[tf.Tensor]:
     """The imitation region of the paper (section 3.1), for any number of feature levels.
 
@@ -33,15 +33,15 @@ def fine_grained_masks(
         boxes: float32 [B, M, 4].
         valid: bool [B, M]; False for padding.
         psi: the threshold factor, 0 (every position that overlaps a box) to 1 (none).
-        area: for each level bool [B, h, w], the positions that take part; all where None. The others
+        valid_mask: for each level bool [B, h, w], the positions that take part; all where None. The others
             are in no mask, and a box's best IoU is not one of theirs.
 
     Returns:
         For each level, bool [B, h, w].
     """
     ious = [best_iou_per_position(a, boxes) for a in anchors]  # B x M x h x w each
-    if area is not None:
-        ious = [tf.where(part[:, None], iou, 0.0) for iou, part in zip(ious, area, strict=True)]
+    if valid_mask is not None:
+        ious = [tf.where(part[:, None], iou, 0.0) for iou, part in zip(ious, valid_mask, strict=True)]
     best = tf.reduce_max(tf.stack([tf.reduce_max(iou, axis=(2, 3)) for iou in ious]), axis=0)  # B x M
     # An IoU is never greater than 2, so padding is in no mask.
     threshold = tf.where(valid, psi * best, 2.0)[:, :, None, None]
@@ -76,14 +76,14 @@ def imitation_masks(
     anchors: Sequence[tf.Tensor],
     boxes: tf.Tensor,
     valid: tf.Tensor,
-    area: Sequence[tf.Tensor] | None = None,
+    valid_mask: Sequence[tf.Tensor] | None = None,
     *,
     region: str = "fine_grained",
     psi: float = 0.5,
 ) -> list[tf.Tensor]:
     """The masks of ``region``, one of ``REGIONS``; see the functions above.
 
-    ``area``: for each level bool [B, h, w], False for positions that are in no mask (padding).
+    ``valid_mask``: for each level bool [B, h, w], False for positions that are in no mask (padding).
 
     Raises:
         ValueError: for an unknown region.
@@ -91,8 +91,8 @@ def imitation_masks(
     if region not in REGIONS:
         raise ValueError(f"imitation region must be one of {', '.join(REGIONS)}; got {region!r}")
     if region == "fine_grained":
-        return fine_grained_masks(anchors, boxes, valid, psi, area)
+        return fine_grained_masks(anchors, boxes, valid, psi, valid_mask)
     found = gt_box_masks(anchors, boxes, valid) if region == "gt_box" else full_masks(anchors, boxes)
-    if area is None:
+    if valid_mask is None:
         return found
-    return [tf.logical_and(mask, part) for mask, part in zip(found, area, strict=True)]
+    return [tf.logical_and(mask, part) for mask, part in zip(found, valid_mask, strict=True)]

@@ -140,7 +140,7 @@ class _Machine:
         target.update(_dictionary(list(zip(items[::2], items[1::2], strict=True))))
 
     def _build(self) -> None:
-        """Attributes (``_metadata`` of a state dict, those of a parameter) are passed over."""
+        """Attributes (``_metadata`` of a state dict, those of a parameter) are skipped."""
         self.stack.pop()
         if not isinstance(self.stack[-1], (OrderedDict, TensorRef)):
             raise NotWeights(f"attributes of a {type(self.stack[-1]).__name__}")

@@ -42,12 +42,15 @@ SHUFFLEDET = Declaration(
     input_size=(384, 1248),
     class_names=KITTI_CLASSES,
     dataset="kitti",
+    weights="a TF1 checkpoint of ShuffleDet or of its backbone",
     teacher="shuffledet_1x",
 )
 BACKBONE_SHUFFLEDET = dataclasses.replace(
     SHUFFLEDET,
     options=(dataclasses.replace(_DROPOUT, default=0.0), _ANCHORS),
     pretrained=(IMAGENET,),
+    weights="imagenet (of a backbone that has them: efficientnet_lite0_shuffledet and its like); the "
+    "backbone's file (.pth of EfficientNet-Lite0, .h5 without classifier of keras.applications)",
     teacher="",
 )
 FASTER_RCNN = Declaration(
@@ -67,6 +70,8 @@ FASTER_RCNN = Declaration(
     resize="shorter_side",
     augmentation="voc",
     dataset="voc",
+    weights="for Faster R-CNN a .pth file (faster_rcnn_*.pth, or an ImageNet VGG) or keras.applications "
+    "VGG16 (.h5; of a notop file the convolutions)",
     teacher="faster_rcnn_vgg16",
 )
 

@@ -65,7 +65,7 @@ class Conv3x3(keras.layers.Conv2D):
 
     Args:
         filters: output channels.
-        kwargs: as for ``Conv2D``; size, stride and padding are what they are.
+        kwargs: as for ``Conv2D``; ``kernel_size``, ``strides`` and ``padding`` are set here and ignored.
     """
 
     def __init__(self, filters: int, **kwargs):
@@ -80,8 +80,8 @@ class Conv3x3(keras.layers.Conv2D):
 class ConvBN(keras.layers.Layer):
     """A convolution without bias, batch normalisation and, on request, ReLU.
 
-    Inputs may have zero channels behind the ``in_channels`` true ones. So have the outputs of the
-    trainable form, up to ``padded_channels(filters)``.
+    Inputs may have more than ``in_channels`` channels; those behind are zeros, for speed. The trainable form
+    pads its outputs with such zeros up to ``padded_channels(filters)``.
 
     Args:
         in_channels: C_in.

@@ -28,6 +28,7 @@ class Declaration:
         recipe: values of further flags of ``train.py`` where they are not given, such as
             ``{"learning_rate": 1e-3}``, and of options of what these flags choose.
         pretrained: words that ``Detector.load_pretrained`` takes in place of a file, such as ``"imagenet"``.
+        weights: which files ``Detector.load_pretrained`` reads, for ``--help``.
         teacher: name of the detector that teaches this one in the published runs; "": there is none.
     """
 
@@ -39,6 +40,7 @@ class Declaration:
     dataset: str = ""
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pretrained: tuple[str, ...] = ()
+    weights: str = ""
     teacher: str = ""
 
     def flags(self) -> dict[str, Any]:

@@ -26,18 +26,18 @@ class Detector(keras.Model):
     """Base class of every detector.
 
     Attributes:
-        class_names: the names of the classes it detects; a dataset's first classes.
-        takes_any_size: takes network inputs of any size, which may change from batch to batch.
+        class_names: the names of the classes that it detects, the first ones of the dataset.
+        takes_any_size: whether the size of the network input may change from batch to batch.
         feature_channels: channels of each feature map to imitate.
-        loss_names: the keys of ``detection_losses`` and ``regularization_losses``. Their means are
-            then created before the training step is traced, which spares a second trace and is
-            needed by replicas whose last batch is not full.
-        input_size: what ``--input_size`` says, and the resize policy understands: (height, width) of
-            the network input, or (short side, largest long side or 0 for no limit).
-        declaration: its options, and what is known of it before it is built. What a weight file without
-            ``model.json`` is of stands there too.
-        pixels: what it is given; None where ``preprocess`` is its own.
-        metadata: how ``registry.build`` made it, None where something else did.
+        loss_names: the keys of ``detection_losses`` and ``regularization_losses``. The means of these losses
+            are created before the training step is traced, which avoids a second trace. Gradient
+            accumulation, and replicas whose last batch is not full, need them.
+        input_size: the value of ``--input_size``, which the resize policy interprets: (height, width) of the
+            network input, or (short side, largest long side or 0 for no limit).
+        declaration: its options, and what is known before it is built: the defaults of flags, and the size
+            and classes of a weight file that comes without ``model.json``.
+        pixels: the pixel values that the network expects; None where the class defines ``preprocess``.
+        metadata: the arguments of ``registry.build``; None where the detector was built in another way.
 
     Every constructor takes ``input_size``, ``class_names``, ``weight_decay``, and the declared options.
     """
@@ -236,14 +236,25 @@ class Detector(keras.Model):
         """
         raise NotImplementedError("a subclass defines imitation_anchors")
 
-    def imitation_area(
+    def imitation_valid_mask(
         self, batch: Batch, height: int | tf.Tensor, width: int | tf.Tensor
     ) -> tuple[tf.Tensor, ...] | None:
         """For each feature map, bool [B,h,w]: where it holds picture; None where there is no padding.
 
-        ``height`` and ``width`` are those of the padded network input.
+        A position at the edge, which is of the picture in part, holds picture. ``height`` and ``width`` are
+        those of the padded network input.
         """
-        return None
+        if not policies.resize(self.resize).keep_aspect_ratio:
+            return None
+        masks = []
+        for anchors in self.imitation_anchors(height, width):
+            anchors = tf.convert_to_tensor(anchors)
+            size = anchors.shape[:2]
+            rows, columns = size if size.is_fully_defined() else tf.unstack(tf.shape(anchors)[:2])
+            grid, whole = (tf.cast(pair, tf.float32) for pair in ((rows, columns), (height, width)))
+            # The product first: what is a whole number of positions is not rounded up to one more.
+            masks.append(content_mask(tf.math.ceil(batch["content_size"] * grid / whole), rows, columns))
+        return tuple(masks)
 
     def imitation_options(self) -> dict[str, object]:
         """Arguments of ``ImitationLoss`` with which this student's adaptation starts and decays."""

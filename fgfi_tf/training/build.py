@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.drawing import draw_boxes, montage, overlay_mask
+from fgfi_tf.errors import UserError
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.imitation.weight import RunningWeight
@@ -93,6 +94,12 @@ def _teacher(config: ExperimentConfig, class_names: Sequence[str], log: Callable
 
 def _imitation(config: ExperimentConfig, student: Detector, teacher: Detector) -> ImitationLoss:
     return ImitationLoss(
+    maps, theirs = len(student.feature_channels), len(teacher.feature_channels)
+    if maps != theirs:
+        raise UserError(
+            f"--teacher_checkpoint={config.teacher_checkpoint}: the feature maps to "
+            f"imitate differ in number: {config.teacher_model} gives {theirs}, {config.model} {maps}"
+        )
         teacher.feature_channels,
         psi=config.psi,
         normalization=config.imitation_normalization,
@@ -177,14 +184,14 @@ def picture_drawer(distiller: Distiller, dataset: PreparedDataset) -> Callable[[
         return student.detect(student(student.preprocess(batch["image"]), training=False), batch)
 
     names = [name.decode() for name in batch["image_id"].numpy()]
-    truths = [_with_truth(image, i, batch, student) for i, image in enumerate(images)]
+    labelled = [_with_truth(image, i, batch, student) for i, image in enumerate(images)]
     pictures = {}
     if distiller.imitation is not None:
         size = images.shape[1:3]
         masks = distiller.imitation.masks(
             student.imitation_anchors(*size),
             *student.imitation_boxes(batch),
-            student.imitation_area(batch, *size),
+            student.imitation_valid_mask(batch, *size),
         )
         for level, mask in enumerate(masks):
             drawn = [overlay_mask(image, m) for image, m in zip(images, mask.numpy(), strict=True)]
@@ -193,7 +200,7 @@ def picture_drawer(distiller: Distiller, dataset: PreparedDataset) -> Callable[[
     def draw() -> dict[str, np.ndarray]:
         found = split_detections({key: value.numpy() for key, value in detect().items()})
         drawn = [_drawn(image, f, student) for image, f in zip(images, found, strict=True)]
-        pairs = [picture for pair in zip(truths, drawn, strict=True) for picture in pair]
+        pairs = [picture for pair in zip(labelled, drawn, strict=True) for picture in pair]
         captions = [f"{name}: {what}" for name in names for what in ("ground truth", "detections")]
         return {"detections": montage(pairs, captions), **pictures}
 

@@ -52,7 +52,7 @@ class StepCallback(keras.callbacks.Callback):
 
 
 class StepCounter(StepCallback):
-    """Keeps the checkpointed step counter: it also counts updates that loss scaling passes over.
+    """Keeps the checkpointed step counter: it also counts updates that loss scaling skips.
 
     Args:
         start: steps done before.
@@ -72,8 +72,8 @@ class StopOnNonFinite(StepCallback):
     """Ends training at the first loss that is not a finite number, before anything is saved.
 
     The losses are those before loss scaling: a scale that is too large for float16 does not end the
-    run, it passes over the update and is halved. Where that does not help, at scale 1, the gradients
-    themselves are not finite, and the run ends instead of passing over every update that is left.
+    run: the update is skipped and the scale halved. Where that does not help, at scale 1, the gradients
+    themselves are not finite, and the run ends instead of skipping every update that is left.
 
     A step's losses are read when the next one is on its way already, but for steps after which
     something is written.
@@ -126,7 +126,7 @@ class StopOnNonFinite(StepCallback):
         )
 
     def _passed_over_at_scale_1(self, logs: dict[str, float], counter: tf.Tensor | None) -> bool:
-        """Whether the scale was 1, is 1, and an update was passed over (that sets the counter to 0)."""
+        """Whether the scale was 1, is 1, and an update was skipped (that sets the counter to 0)."""
         before, self._scale = self._scale, logs.get("loss_scale", math.inf)
         return before == self._scale == 1.0 and int(counter) == 0
 

@@ -77,7 +77,7 @@ class CheckpointKeeper:
     def restore_latest(self) -> Path | None:
         """Restores the newest checkpoint that can be read; None where there is none.
 
-        A damaged one is passed over with a warning that names it. Raises UserError where none of
+        A damaged one is skipped with a warning that names it. Raises UserError where none of
         several can be read, or where one is of another model.
         """
         found = list_checkpoints(self.folder)
@@ -86,7 +86,7 @@ class CheckpointKeeper:
                 self._restore(path)
                 return path
             except DAMAGE as error:
-                logging.warning("checkpoint %s is damaged and passed over: %s", path, first_line(error))
+                logging.warning("checkpoint %s is damaged and skipped: %s", path, first_line(error))
         if found:
             raise UserError(f"none of the {len(found)} checkpoints in {self.folder} can be read")
         return None

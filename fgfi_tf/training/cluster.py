@@ -28,7 +28,7 @@ from fgfi_tf.errors import UserError
 
 FORM = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
 PORT = 12345
-# Seconds before a worker that does not answer is told of, and between the lines about it.
+# Seconds until the first line about a worker that does not answer, and between further lines.
 PATIENCE, PAUSE = 20.0, 60.0
 # More tasks than any job step has; what Slurm's variables may ask to list.
 MAX_TASKS = 100_000

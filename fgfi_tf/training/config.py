@@ -17,7 +17,7 @@ from fgfi_tf.data.splits import VAL_FRACTION
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.models import registry
-from fgfi_tf.options import Chooses, Chosen, flag_fields, option
+from fgfi_tf.options import Chooses, Chosen, flag_fields, option, options_of
 
 AUTO = "auto"  # of imitation_weight
 DETECTOR = Chooses("detector", registry.names)  # one that brings neither options nor a recipe
@@ -35,6 +35,12 @@ def _group(name: str):
 _model, _data, _optimization = _group("Model"), _group("Data"), _group("Optimization")
 _imitation, _augmentation = _group("Imitation"), _group("Augmentation")
 _run, _hardware = _group("Run folder and logging"), _group("Devices and speed")
+
+
+def _weights_help() -> str:
+    """What each detector reads, those that other files register too."""
+    read = dict.fromkeys(registry.declaration(name).weights for name in registry.names())
+    return f"Weights to start from: {'; '.join(('a run folder or checkpoint', *filter(None, read)))}."
 
 
 def extensions_option(group: str) -> Any:
@@ -64,18 +70,13 @@ class ExperimentConfig:
     )
     resize: str = _model(
         "",
-        "How an image becomes the network input: stretch (to --input_size), letterbox (as large as fits into "
-        "it, padded), shorter_side (to a length; --input_size is short side x largest long side).",
+        policies.RESIZE_HELP,
         chooses=Chooses("resize policy", policies.RESIZE.names),
     )
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     init_checkpoint: str = _model(
         "",
-        "Weights to start from: imagenet (of a backbone that has them: efficientnet_lite0_shuffledet and its "
-        "like); a run folder or checkpoint; the backbone's file (.pth of EfficientNet-Lite0, .h5 without "
-        "classifier of keras.applications); a TF1 ShuffleDet or backbone checkpoint; for "
-        "Faster R-CNN a .pth file (faster_rcnn_*.pth, or an ImageNet VGG) or keras.applications VGG16 (.h5; "
-        "of a notop file the convolutions).",
+        _weights_help,
     )
     init_pixels: str = _model(
         "auto",
@@ -223,9 +224,7 @@ class ExperimentConfig:
 
     def options_of(self, flag: str) -> dict[str, Any]:
         """The options of what a flag, such as ``"model"``, has chosen, those at their defaults too."""
-        return {
-            option.name: self.options.get(option.name, option.default) for option in self.chosen().of(flag)
-        }
+        return options_of(self, flag)
 
     def values(self) -> dict[str, Any]:
         """Every flag with its value, options of what is chosen behind those of the command."""

@@ -60,7 +60,7 @@ def teacher_command(config: ExperimentConfig) -> str:
     if place.parts[:1] == ("runs",) and recipe.is_file():
         return _command(f"--flagfile={recipe}", f"--data_dir={config.data_dir or 'DATA'}")
     model = config.teacher_model or registry.declaration(config.model).teacher or config.model
-    names = ("dataset", "train_split", "val_split", "input_size")
+    names = ("extensions", "dataset", "train_split", "val_split", "input_size")
     defaults = dataclasses.asdict(ExperimentConfig.of(model=model))
     given = [f"--{name}={getattr(config, name)}" for name in names if getattr(config, name) != defaults[name]]
     folder = "RUN" if place.suffix in (".pth", ".pt", ".h5") else config.teacher_checkpoint

@@ -263,7 +263,7 @@ def _watch(config: EvaluateConfig) -> None:
             result, _ = run(path)
             best = results.add(path, dict(result.metrics))
         except UserError as error:  # deleted meanwhile as one of the older ones, or damaged
-            logging.warning("passed over: %s", error)
+            logging.warning("skipped: %s", error)
             passed.add(checkpoints.step_of(path))
             continue
         note = f"  (best so far, kept in {folder.best})" if best else ""

@@ -176,8 +176,11 @@ def _of_earlier_versions(arguments: Sequence[str], chosen: Chosen) -> list[str]:
             option = chosen.options.get(name)
             if option is None:
                 continue
-            if option.fault(type(option.default)(value)):
-                argument = f"--{name}={option.default}"
+            try:
+                fault = option.fault(type(option.default)(value))
+            except ValueError:  # of another type than the option was: absl says so
+                fault = ""
+            argument = f"--{name}={option.default}" if fault else argument
         found.append(argument)
     return found
 

@@ -113,8 +113,7 @@ def report(config: InspectConfig, found: Found) -> ReportData:
     every = _joined(found.objects.values())
     facts = [("pictures", str(sum(map(len, found.splits.values())))), ("objects", str(len(every.classes)))]
     facts += [("classes", str(len(found.table.learnt)))]
-    findings = []
-    sections = []
+    findings, sections = [], []
     if len(sizes):
         keeps = not policies.resize(registry.declaration(config.model).resize).fixed_size
         suggested, reached = inspection.suggested_size(every, sizes, config.stride)

@@ -68,7 +68,7 @@ class RunEvaluation:
             try:
                 self._evaluate(path)
             except UserError as error:  # a damaged one
-                logging.warning("passed over: %s", error)
+                logging.warning("skipped: %s", error)
 
     def _due(self, previous: int, step: int) -> bool:
         # With several steps an execution, a checkpoint comes at or after the step it is due at.

@@ -56,7 +56,7 @@ class RunFolder:
 
     @property
     def results(self) -> Path:
-        """The evaluations' figures by step, JSON."""
+        """The evaluations' metrics by step, JSON."""
         return self.evaluation / "results.json"
 
     @property

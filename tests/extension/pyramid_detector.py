@@ -146,7 +146,9 @@ class PyramidDetector(Detector):
     def detect(self, outputs, batch):
         """The 30 best boxes after suppression within each class, in pixels of the image file."""
         objectness, logits, deltas = tf.split(outputs["raw"], [1, len(self.class_names), 4], axis=-1)
-        boxes = coding.decode(deltas, forms.centres_from_corners(self.all_anchors()), exp=coding.capped_exp)
+        anchors = forms.centres_from_corners(self.all_anchors())
+        centres = anchors[:, :2] + deltas[..., :2] * anchors[:, 2:]
+        boxes = tf.concat([centres, anchors[:, 2:] * coding.capped_exp(deltas[..., 2:])], axis=-1)
         scale = tf.tile(tf.reverse(batch["scale"], [-1]), [1, 2])[:, None]  # B x 1 x (x, y, x, y)
         found = nms.suppress(
             forms.corners_from_centres(boxes / scale)[:, :, None],

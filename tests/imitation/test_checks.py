@@ -18,7 +18,7 @@ def inputs(**changes):
         "anchors": [GRID],
         "boxes": np.float32([[[0, 0, 16, 16], [70, 30, 95, 63]]] * 2),
         "valid": np.array([[True, True], [False, True]]),
-        "area": None,
+        "valid_mask": None,
     }
     return {**given, **changes}
 
@@ -113,15 +113,15 @@ REFUSED = {
         ValueError,
         "valid has shape [2, 3]; [B, M] is expected, here [2, 2]",
     ),
-    "area_shape": (
-        {"area": [np.ones([2, 6, 4], bool)]},
+    "valid_mask_shape": (
+        {"valid_mask": [np.ones([2, 6, 4], bool)]},
         ValueError,
-        "area[0] has shape [2, 6, 4]; [B, h, w] is expected, here [2, 4, 6]",
+        "valid_mask[0] has shape [2, 6, 4]; [B, h, w] is expected, here [2, 4, 6]",
     ),
-    "area_levels": (
-        {"area": [np.ones([2, 4, 6], bool)] * 2},
+    "valid_mask_levels": (
+        {"valid_mask": [np.ones([2, 4, 6], bool)] * 2},
         ValueError,
-        "area has 2 feature levels, teacher_channels 1",
+        "valid_mask has 2 feature levels, teacher_channels 1",
     ),
     "text": ({"boxes": np.full([2, 2, 4], "a")}, TypeError, "boxes must hold numbers, not string"),
     "bool_features": (
@@ -164,7 +164,7 @@ def test_the_same_while_a_graph_is_traced(name):
         {"boxes": [[[0, 0, 16, 16], [70, 30, 95, 63]]] * 2, "valid": [[1, 1], [0, 1]]},
         {"anchors": [GRID.astype(np.float64)]},
         {"anchors": GRID},
-        {"student_features": inputs()["student_features"][0], "area": np.ones([2, 4, 6])},
+        {"student_features": inputs()["student_features"][0], "valid_mask": np.ones([2, 4, 6])},
         {"teacher_features": [inputs()["teacher_features"][0].astype(np.float64)]},
         {"boxes": np.float32([[[0, 0, 16, 16], [70, 30, 95, 63]], [[9, 9, 2, np.nan], [70, 30, 95, 63]]])},
     ],
@@ -174,7 +174,7 @@ def test_what_is_harmless_is_cast(run_mode, changes):
     call = run_mode(lambda given: layer.measure(**given).loss)
     plain, given = inputs(), inputs(**changes)
     for other in (plain, given):
-        del other["area"]
+        del other["valid_mask"]
     assert float(call(given)) == pytest.approx(float(call(plain)), rel=1e-5)
     assert float(call(plain)) > 0
 
@@ -182,7 +182,7 @@ def test_what_is_harmless_is_cast(run_mode, changes):
 def test_images_without_objects_and_without_boxes_are_fine(run_mode):
     layer = built()
     given = inputs(boxes=np.zeros([2, 0, 4], np.float32), valid=np.zeros([2, 0], bool))
-    del given["area"]
+    del given["valid_mask"]
     assert float(run_mode(lambda g: layer.measure(**g).loss)(given)) == 0.0
 
 

@@ -199,8 +199,8 @@ def test_shares_by_hand(run_mode, compute, activation):
 def test_the_padding_of_images_is_no_part_of_the_map():
     layer = built()
     s, t, boxes, valid = random_case()
-    area = tf.constant([[[True] * 3 + [False] * 3] * 4] * 2)  # the left half
-    found = layer.measure((s,), (t,), anchors_one_per_cell(4, 6), boxes, valid, (area,))
+    picture = tf.constant([[[True] * 3 + [False] * 3] * 4] * 2)  # the left half
+    found = layer.measure((s,), (t,), anchors_one_per_cell(4, 6), boxes, valid, (picture,))
     # The first box is the upper left cell, the second image does not hold it; the second lies in padding.
     assert float(found.mask_share) == pytest.approx(1 / 24)
     assert float(found.active_share) == 1.0

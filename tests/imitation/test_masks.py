@@ -115,11 +115,11 @@ def test_padding_is_in_no_mask_and_sets_no_threshold():
     (whole,) = masks.imitation_masks([anchors], boxes, valid)
     # IoU 16/20 with cell 2 and 4/32 with cell 1, which is below half of 0.8
     np.testing.assert_array_equal(whole, [[[False, False, True]]])
-    area = [tf.constant([[[True, True, False]]])]
+    valid_mask = [tf.constant([[[True, True, False]]])]
     for region, expected in (
         ("fine_grained", [False, True, False]),  # now the best of those that are left
         ("gt_box", [False, False, False]),
         ("full", [True, True, False]),
     ):
-        (mask,) = masks.imitation_masks([anchors], boxes, valid, area, region=region)
+        (mask,) = masks.imitation_masks([anchors], boxes, valid, valid_mask, region=region)
         np.testing.assert_array_equal(mask, [[expected]], err_msg=region)

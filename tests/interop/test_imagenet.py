@@ -168,7 +168,9 @@ def test_a_keras_file_gives_keras_own_maps(tmp_path, name):
     detector = build(f"{name}_shuffledet")
     loading.load_initial_weights(detector, tmp_path / "weights.h5")
     x = tf.random.uniform([1, *SIZE, 3], 0, 255)
-    taps = type(original)(original.inputs, [original.get_layer(tap).output for tap in entry.taps])
+    taps = type(original)(
+        original.inputs, [original.get_layer(entry.taps[stride]).output for stride in (16, 32)]
+    )
     expected = taps(x if normalization else entry.pixels.of(x))
     if normalization:
         first = next(layer for layer in original.layers if layer.name.startswith("normalization"))

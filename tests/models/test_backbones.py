@@ -157,3 +157,37 @@ def test_teacher_and_student_share_images_where_they_are_given_the_same():
     }
     assert built["shuffledet_0.25x"] == built["shuffledet_1x"] == built["resnet50_shuffledet"]
     assert built["efficientnet_lite0_shuffledet"] != built["shuffledet_1x"]
+
+
+PYRAMID = {"mobilenet_v2": (24, 32, 96, 320), "efficientnet_b0": (24, 40, 112, 320)}
+
+
+@pytest.mark.parametrize("name", PYRAMID)
+def test_maps_of_every_stride(name):
+    backbone = keras_applications.KerasBackbone(name, (64, 96), strides=(4, 8, 16, 32))
+    maps = backbone(tf.zeros([1, 64, 96, 3]))
+    assert backbone.channels == PYRAMID[name] and backbone.strides == (4, 8, 16, 32)
+    assert [m.shape for m in maps] == [
+        (1, 64 // stride, 96 // stride, channels)
+        for stride, channels in zip(backbone.strides, PYRAMID[name], strict=True)
+    ]
+
+
+def test_a_pyramid_of_any_size():
+    """ResNet-50's C2 to C5 (Lin et al. 2017), whatever the size of a batch."""
+    backbone = keras_applications.KerasBackbone("resnet50", None, strides=(4, 8, 16, 32))
+    for height, width in ((64, 96), (96, 64)):
+        shapes = [m.shape for m in backbone(tf.zeros([1, height, width, 3]))]
+        assert shapes == [
+            (1, height // 4, width // 4, 256),
+            (1, height // 8, width // 8, 512),
+            (1, height // 16, width // 16, 1024),
+            (1, height // 32, width // 32, 2048),
+        ]
+
+
+def test_what_a_classifier_cannot_give():
+    with pytest.raises(ValueError, match="mobilenet_v2 has maps of the strides 4, 8, 16, 32"):
+        keras_applications.KerasBackbone("mobilenet_v2", (64, 96), strides=(2, 16))
+    with pytest.raises(ValueError, match="mobilenet_v2 pads by the size of its inputs: input_size has to"):
+        keras_applications.KerasBackbone("mobilenet_v2", None)

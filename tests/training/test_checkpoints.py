@@ -83,7 +83,7 @@ KINDS = ["truncated", "corrupted", "data missing", "index empty", "index truncat
 def test_damaged_newest_falls_back_with_a_warning_that_names_it(saved, kind, caplog):
     damage(saved[0], kind)
     assert restored_step(*saved) == 2
-    assert "ckpt-3 is damaged and passed over" in caplog.text
+    assert "ckpt-3 is damaged and skipped" in caplog.text
 
 
 @pytest.mark.parametrize("kind", KINDS)

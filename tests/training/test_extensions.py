@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.export import export
 from fgfi_tf.models import registry
 from fgfi_tf.models.loading import load_detector
+from fgfi_tf.options import Option
 from fgfi_tf.prediction import Predictor
-from fgfi_tf.training import evaluate_command, flags, run, run_folder
+from fgfi_tf.training import early, evaluate_command, flags, run, run_folder
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.validation import validate
 
@@ -35,6 +37,7 @@ class Stranger(TinyDetector):
             Option("wild", True, "Whether it is wild."),
         ),
         input_size=(64, 96),
+        weights="the stranger's own files (.str)",
         recipe={"learning_rate": 0.003, "drift": "10x6", "batch_size": 4},
     )
 
@@ -84,10 +87,14 @@ def test_a_strangers_detector_has_its_flags_and_defaults(file, monkeypatch, caps
     }  # --drift: what is given wins over the recipe
     assert (config.input_size, config.learning_rate, config.batch_size) == ("64x96", 0.003, 4)
     assert config.dataset == "kitti"
+    teacher = early.teacher_command(dataclasses.replace(config, teacher_checkpoint="runs/teacher"))
+    assert f"--model=stranger --data_dir=DATA --extensions={file} " in teacher
     with pytest.raises(SystemExit):
         parse("--help", "--model", "stranger", f"--extensions={file}")
     shown = " ".join(capsys.readouterr().out.split())
     assert "Options of stranger (--model): --channels=INT Channels of the feature. Default: 8." in shown
+    assert "Weights to start from: a run folder or checkpoint; imagenet (of a backbone" in shown
+    assert "; the stranger's own files (.str). Default: empty." in shown
     assert "--[no]wild Whether it is wild. Default: on." in shown
     assert "Learning rate after the warm-up. Default: 0.003." in shown
     assert "--dropout" not in shown
@@ -149,6 +156,17 @@ def test_a_run_remembers_its_extension(file, kitti, tmp_path, forget):
     assert load_detector(folder).feature_channels == (6,)
 
 
+def test_an_option_named_like_one_of_earlier_versions_may_be_of_another_type():
+    declared = registry.Declaration(options=(Option("width", 4, "Channels."),))
+    registry.register("whole", "no_such_module:Whole", declaration=declared)
+    try:
+        with pytest.raises(UserError, match="flag --width=0.0"):
+            parse("--model=whole", "--width=0.0")
+        assert parse("--model=whole", "--width=0").options == {"width": 0}
+    finally:
+        registry.unregister("whole")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -203,7 +221,7 @@ def test_every_script_takes_extensions(file):
     config = flags.parse(["evaluate.py", f"--extensions={file}"], evaluate_command.EvaluateConfig)
     assert config.extensions == str(file) and "stranger" in registry.names()
     scripts = Path(__file__).resolve().parents[2] / "scripts"
-    for name in ("train", "evaluate", "export", "predict", "study"):
+    for name in ("train", "evaluate", "export", "predict", "study", "inspect_data"):
         done = subprocess.run(
             [sys.executable, scripts / f"{name}.py", f"--extensions={file}.txt/none.py"],
             capture_output=True,

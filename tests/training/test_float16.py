@@ -166,7 +166,7 @@ def test_passed_over_updates_shift_no_step_and_resume_is_exact(experiment, tmp_p
 
 def test_a_gradient_that_no_scale_makes_finite_ends_the_run(experiment, overflow_at):
     overflow_at(tuple(range(3, 100)), factor=float("inf"))
-    # Halved at steps 4 to 18, the scale is 1; the update after is passed over at scale 1.
+    # Halved at steps 4 to 18, the scale is 1; the update after is skipped at scale 1.
     with pytest.raises(
         UserError,
         match=r"stopped at step 19: the gradient is not finite, .*last good checkpoint is .*ckpt-18",

@@ -58,7 +58,7 @@ def test_padding_is_nothing_to_the_network(name, run_mode):
     batch = {"image": tf.fill([1, 64, 64, 3], 9.0), "content_size": tf.constant([[40.0, 64.0]])}
     inputs = run_mode(lambda: detector.preprocess(detector.prepare_images(batch)["image"]))().numpy()
     assert np.all(inputs[:, 40:] == 0) and np.all(inputs[:, :40] != 0)
-    (area,) = detector.imitation_area(batch, 64, 64)
+    (area,) = detector.imitation_valid_mask(batch, 64, 64)
     rows = 3 if name == "shuffledet_0.25x" else 2  # a cell that the picture touches, or one that it fills
     assert area.numpy()[0].sum(1).tolist() == [4] * rows + [0] * (4 - rows)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import threading
+import types
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import tensorflow as tf
 
 from fgfi_tf.data import registry
 from fgfi_tf.errors import UserError
-from fgfi_tf.training import checkpoints, evaluate_command, evaluator, flags, run
+from fgfi_tf.training import build, checkpoints, evaluate_command, evaluator, flags, run
 from fgfi_tf.training.run_folder import RunFolder
 
 
@@ -241,3 +243,14 @@ def test_evaluation_of_a_checkpoint(experiment, kitti, tmp_path, capsys):
     ]
     assert (tmp_path / "ap.json").is_file()
     assert "Cyclist" in capsys.readouterr().out
+
+
+def test_a_teacher_of_another_number_of_maps_is_told(experiment):
+    config = dataclasses.replace(experiment(), teacher_model="tiny_teacher", teacher_checkpoint="runs/t")
+    student, teacher = (types.SimpleNamespace(feature_channels=channels) for channels in ((4, 8), (12,)))
+    with pytest.raises(UserError) as raised:
+        build._imitation(config, student, teacher)
+    assert str(raised.value) == (
+        "--teacher_checkpoint=runs/t: the feature maps to imitate differ in number: tiny_teacher gives 1, "
+        "tiny 2"
+    )

@@ -111,7 +111,7 @@ def areas(labels: Boxes) -> np.ndarray:
 def recall_thresholds(scores: np.ndarray, n_gt: int) -> np.ndarray:
     """Scores of true positives [S] to the at most 41 scores nearest to recall 0, 1/40 ... 1.
 
-    Score i (descending, from 0) is passed over where the recall after the next one is nearer to
+    Score i (descending, from 0) is skipped where the recall after the next one is nearer to
     the wanted recall; the last one never is. The wanted recall is summed up in doubles, and the
     condition, once false, stays false for greater i: the next taken score is found by bisection.
     """

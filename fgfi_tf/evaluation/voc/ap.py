@@ -7,7 +7,7 @@ difficult, and a false positive where it has been found; otherwise it is a false
 are no positives. Equal scores keep their order.
 
 Two variants: ``official``, the development kit (Matlab), for which an IoU equal to the threshold is
-sufficient, and ``reference``, the Python evaluator of the 2019 code, which published Faster R-CNN figures
+sufficient, and ``reference``, the Python evaluator of the 2019 code, which published Faster R-CNN metrics
 come from, for which it is not.
 """
 
@@ -159,22 +159,22 @@ def evaluate(
     """
     if variant not in VARIANTS:
         raise UserError(f"protocol {variant!r} is not one of {', '.join(VARIANTS)}")
-    detections, truths = _aligned(detections, ground_truth)
-    n_classes = len(truths.class_names)
+    detections, ground_truth = _aligned(detections, ground_truth)
+    n_classes = len(ground_truth.class_names)
     best_iou, best_truth = matching.best_overlaps(
         detections.image * n_classes + detections.classes,
         detections.boxes,
-        truths.image * n_classes + truths.classes,
-        truths.boxes,
+        ground_truth.image * n_classes + ground_truth.classes,
+        ground_truth.boxes,
         side=1.0,
     )
-    evaluation = Evaluation({}, len(truths.image_ids), iou_threshold, variant)
+    evaluation = Evaluation({}, len(ground_truth.image_ids), iou_threshold, variant)
     best_truth = np.where(evaluation.suffices(best_iou), best_truth, -1)
-    difficult = ignored_rows(truths)
-    for index, name in enumerate(truths.class_names):
+    difficult = ignored_rows(ground_truth)
+    for index, name in enumerate(ground_truth.class_names):
         rows = np.flatnonzero(detections.classes == index)
         rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
-        own = truths.classes == index
+        own = ground_truth.classes == index
         evaluation.results[name] = _class_result(
             rows,
             best_truth=best_truth[rows],
@@ -192,22 +192,22 @@ def _aligned(detections: Boxes, ground_truth: Boxes) -> tuple[Boxes, Boxes]:
     unknown = [n for n, count in zip(detections.image_ids, used, strict=True) if count and n not in known]
     if unknown:
         raise UserError(f"detections of image {unknown[0]}, which has no labels ({len(unknown)} such images)")
-    truths = ground_truth.with_classes(detections.class_names)
-    if len(truths) and (truths.classes < 0).all():
+    labelled = ground_truth.with_classes(detections.class_names)
+    if len(labelled) and (labelled.classes < 0).all():
         raise UserError(
             f"no label is of the detections' classes ({', '.join(detections.class_names[:5])} ...)"
         )
-    return detections.select(ground_truth.image_ids, allow_missing=True), truths.take(truths.classes >= 0)
+    return detections.select(ground_truth.image_ids, allow_missing=True), labelled.take(labelled.classes >= 0)
 
 
 def _class_result(
     rows: np.ndarray, best_truth: np.ndarray, difficult: np.ndarray, positives: int, n_difficult: int
 ) -> ClassResult:
-    """``best_truth`` [N]: the truth that each detection, by descending score, matches; -1 for none."""
+    """``best_truth`` [N]: the ground truth that each detection, by descending score, matches; -1 for none."""
     matched = best_truth >= 0
     on_difficult = matched.copy()
     on_difficult[matched] = difficult[best_truth[matched]]
-    first = np.zeros(len(rows), bool)  # the first detection of its truth
+    first = np.zeros(len(rows), bool)  # the first detection of its ground truth
     first[np.unique(best_truth, return_index=True)[1]] = True
     true_positives = matched & first & ~on_difficult
     false_positives = ~true_positives & ~on_difficult

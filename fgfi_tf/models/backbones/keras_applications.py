@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -22,55 +23,86 @@ class Application:
 
     Attributes:
         function: its name there.
-        taps: names of the layers that give the maps at stride 16 and at stride 32.
+        taps: stride -> name of the layer that gives the last map of it.
         pixels: what it was trained on, the layers that scale its inputs included.
+        takes_any_size: it pads alike whatever the size of its inputs.
     """
 
     function: str
-    taps: tuple[str, str]
+    taps: Mapping[int, str]
     pixels: pixels.Pixels
+    takes_any_size: bool = False
 
 
 APPLICATIONS = {
-    "mobilenet_v2": Application("MobileNetV2", ("block_12_add", "block_16_project_BN"), pixels.SIGNED),
-    "efficientnet_b0": Application(
-        "EfficientNetB0", ("block5c_add", "block7a_project_bn"), pixels.NORMALIZED
+    "mobilenet_v2": Application(
+        "MobileNetV2",
+        {4: "block_2_add", 8: "block_5_add", 16: "block_12_add", 32: "block_16_project_BN"},
+        pixels.SIGNED,
     ),
-    "resnet50": Application("ResNet50", ("conv4_block6_out", "conv5_block3_out"), pixels.CAFFE),
+    "efficientnet_b0": Application(
+        "EfficientNetB0",
+        {4: "block2b_add", 8: "block3b_add", 16: "block5c_add", 32: "block7a_project_bn"},
+        pixels.NORMALIZED,
+    ),
+    "resnet50": Application(
+        "ResNet50",
+        {4: "conv2_block3_out", 8: "conv3_block4_out", 16: "conv4_block6_out", 32: "conv5_block3_out"},
+        pixels.CAFFE,
+        takes_any_size=True,
+    ),
 }
 
 
-def without_top(name: str, input_size: tuple[int, int], weights: str | None = None) -> keras.Model:
+def without_top(name: str, input_size: tuple[int, int] | None, weights: str | None = None) -> keras.Model:
     """The network of ``APPLICATIONS[name]`` as Keras builds it, without its classifier."""
     function = getattr(keras.applications, APPLICATIONS[name].function)
-    return function(include_top=False, weights=weights, input_shape=(*input_size, 3))
+    return function(include_top=False, weights=weights, input_shape=(*(input_size or (None, None)), 3))
 
 
 class KerasBackbone(Backbone):
-    """A classifier of ``keras.applications``, for inputs of one size.
+    """A classifier of ``keras.applications``, for inputs of one size, or of any that its padding allows.
 
     Batch norm is over the global batch, as in every network here; nothing is dropped; and layers that scale
     the inputs are left out, since ``pixels`` does what they do.
 
     Args:
         application: a key of ``APPLICATIONS``.
-        input_size, folded: see :class:`Backbone`.
+        input_size: see :class:`Backbone`; None: inputs of any size.
+        folded: see :class:`Backbone`.
+        strides: of the maps that it gives, ascending; of 4, 8, 16 and 32.
+
+    Raises:
+        ValueError: a stride that it has no map of; no size where the padding depends on it.
     """
 
-    def __init__(self, application: str, input_size: tuple[int, int], *, folded: bool = False, **kwargs):
+    def __init__(
+        self,
+        application: str,
+        input_size: tuple[int, int] | None,
+        *,
+        folded: bool = False,
+        strides: Sequence[int] = Backbone.strides,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         entry = APPLICATIONS[application]
-        self.application, self.pixels, self.probe_size = application, entry.pixels, tuple(input_size)
+        if not set(strides) <= set(entry.taps):
+            raise ValueError(f"{application} has maps of the strides {', '.join(map(str, entry.taps))}")
+        if input_size is None and not entry.takes_any_size:
+            raise ValueError(f"{application} pads by the size of its inputs: input_size has to be given")
+        self.application, self.pixels, self.strides = application, entry.pixels, tuple(strides)
+        self.probe_size = tuple(input_size or (self.strides[-1],) * 2)
         original = without_top(application, input_size)
-        taps = [original.get_layer(name).output for name in entry.taps]
+        taps = [original.get_layer(entry.taps[stride]).output for stride in strides]
         self.model = keras.models.clone_model(
             keras.Model(original.inputs, taps, name=application), clone_function=_converter(original, folded)
         )
         self.channels = tuple(tap.shape[-1] for tap in taps)
 
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, H, W, 3], H x W as in ``input_size``, to the two maps."""
-        return tuple(self.model(inputs, training=training))
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, ...]:
+        """[B, H, W, 3], H x W as in ``input_size``, to a map for each stride."""
+        return tuple(tf.nest.flatten(self.model(inputs, training=training)))
 
     def load_pretrained(self, path: Path | str) -> None:
         """Loads the ``.h5`` without the classifier (``..._notop.h5``); ``"imagenet"``: Keras's download."""

@@ -44,21 +44,34 @@ def _he_normal(input_deviation: float) -> keras.initializers.Initializer:
 class VGG(Backbone):
     """VGG's convolutions, each with a ReLU. Takes inputs of any size.
 
-    Pools drop an odd last row or column: a map of stride s has H // s rows and W // s columns.
+    Pools drop an odd last row or column, so that a map of stride s has H // s rows and W // s columns; or they
+    keep it, as in SSD (Liu et al. 2016), whose map of stride 8 has 38 x 38 positions at 300 x 300.
 
     Args:
         kind: a key of ``LAYOUTS``.
         width: channel multiplier.
         taps: the stages, 1 to 5, whose last convolutions give the maps; ascending.
         name: as in Keras.
+        keep_odd: pools keep an odd last row and column.
+        frozen: leading convolutions that are never trained; None: as many as the layout says.
     """
 
     pixels = Pixels((122.7717, 115.9465, 102.9801), bgr=True)
 
-    def __init__(self, kind: str, width: float = 1.0, taps: tuple[int, ...] = (5,), name: str = "base"):
+    def __init__(
+        self,
+        kind: str,
+        width: float = 1.0,
+        taps: tuple[int, ...] = (5,),
+        name: str = "base",
+        *,
+        keep_odd: bool = False,
+        frozen: int | None = None,
+    ):
         super().__init__(name=name)
         self.kind, self.width, self.taps = kind, width, tuple(taps)
         layout = LAYOUTS[kind]
+        self.keep_odd, self.frozen = keep_odd, layout.frozen if frozen is None else frozen
         self.stages, index = [], 0
         for number, stage in enumerate(layout.stages[: self.taps[-1]], start=1):
             layers = []
@@ -68,7 +81,7 @@ class VGG(Backbone):
                         scaled(channels, width),
                         activation="relu",
                         kernel_initializer=_he_normal(PIXEL_DEVIATION if index == 0 else 1.0),
-                        trainable=index >= layout.frozen,
+                        trainable=index >= self.frozen,
                         name=f"conv{number}_{position}",
                     )
                 )
@@ -83,11 +96,11 @@ class VGG(Backbone):
         return [layer for stage in self.stages for layer in stage]
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, ...]:
-        """Preprocessed images [B,H,W,3] to a map [B,H // s,W // s,C] for each of ``strides`` s."""
-        features, maps = inputs, []
+        """Preprocessed images [B,H,W,3] to a map [B,h,w,C] for each of ``strides``."""
+        features, maps, padding = inputs, [], "SAME" if self.keep_odd else "VALID"
         for number, stage in enumerate(self.stages, start=1):
             if number > 1:
-                features = tf.nn.max_pool2d(features, 2, 2, "VALID")
+                features = tf.nn.max_pool2d(features, 2, 2, padding)
             for layer in stage:
                 features = layer(features)
             if number in self.taps:
@@ -96,4 +109,5 @@ class VGG(Backbone):
 
     def get_config(self) -> dict:
         """The constructor's arguments."""
-        return {"kind": self.kind, "width": self.width, "taps": self.taps, "name": self.name}
+        names = ("kind", "width", "taps", "name", "keep_odd", "frozen")
+        return {name: getattr(self, name) for name in names}

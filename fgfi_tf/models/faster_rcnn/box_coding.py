@@ -30,17 +30,17 @@ def decode(references: tf.Tensor, deltas: tf.Tensor, deviations: Sequence[float]
     return coding.decode(deltas, centres, deviations)
 
 
-def target_iou(candidates: tf.Tensor, truths: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+def target_iou(candidates: tf.Tensor, boxes: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
     """IoU [B,N,M] that targets are assigned by, with the rules of the published code for one-pixel boxes.
 
-    A truth of exactly one pixel, and a row that is not ``valid``, has IoU 0 with everything; a candidate of
+    A box of exactly one pixel, and a row that is not ``valid``, has IoU 0 with everything; a candidate of
     exactly one pixel (a zero padding proposal) has -1 with everything, which no threshold accepts.
 
     Args:
         candidates: anchors or RoIs [N,4] or [B,N,4].
-        truths: boxes [B,M,4].
+        boxes: ground truth [B,M,4].
         valid: which of them are objects, bool [B,M].
     """
-    usable = tf.logical_and(valid, tf.logical_not(forms.is_one_pixel(truths)))  # B x M
-    iou = tf.where(usable[:, None, :], pairwise_iou(candidates, truths, inclusive=True), 0.0)
+    usable = tf.logical_and(valid, tf.logical_not(forms.is_one_pixel(boxes)))  # B x M
+    iou = tf.where(usable[:, None, :], pairwise_iou(candidates, boxes, inclusive=True), 0.0)
     return tf.where(forms.is_one_pixel(candidates)[..., None], -1.0, iou)

@@ -169,7 +169,7 @@ class FasterRCNN(Detector):
 
         Returns:
             ``anchors`` [anchors] and ``rois`` [rois], the priorities of anchors and of candidates (proposals,
-            then ground truths); ``draws`` [roi_batch], for what is drawn with replacement.
+            then the ground truth); ``draws`` [roi_batch], for what is drawn with replacement.
         """
         return {
             "anchors": streams.uniform([anchors], streams.fold(seed, ANCHOR_DRAW)),
@@ -229,7 +229,7 @@ class FasterRCNN(Detector):
             for level in self.levels
         )
 
-    def imitation_area(self, batch: Batch, height: int, width: int) -> tuple[tf.Tensor, ...]:
+    def imitation_valid_mask(self, batch: Batch, height: int, width: int) -> tuple[tf.Tensor, ...]:
         """For each feature map, which of its cells hold picture and not padding: bool [B,h,w]."""
         content, strides = batch["content_size"], [level.stride for level in self.levels]
         return tuple(within(content, height // stride, width // stride, stride) for stride in strides)

@@ -11,7 +11,7 @@ from fgfi_tf.models.faster_rcnn import box_coding, sampling
 
 
 class Candidates(NamedTuple):
-    """Proposals and truths with their best truth.
+    """Proposals and ground truth boxes, each with the ground truth box that it overlaps most.
 
     ``boxes`` [B,N,4]; ``best_iou`` [B,N], -1 for padding rows; ``best_truth`` int32 [B,N].
     """
@@ -30,17 +30,17 @@ class RoITargets(NamedTuple):
 
 
 def match(proposals: tf.Tensor, boxes: tf.Tensor, valid: tf.Tensor) -> Candidates:
-    """Proposals [B,P,4] followed by truths [B,M,4], each with its best truth (the first on a tie)."""
+    """Proposals [B,P,4], then ground truth [B,M,4]; of each the best box (the first on a tie)."""
     # a row that is not valid must be no candidate, whatever it holds
-    truths = tf.where(valid[..., None], boxes, 0.0)
-    candidates = tf.concat([proposals, truths], axis=1)  # B x (P + M) x 4
+    ground_truth = tf.where(valid[..., None], boxes, 0.0)
+    candidates = tf.concat([proposals, ground_truth], axis=1)  # B x (P + M) x 4
     iou = box_coding.target_iou(candidates, boxes, valid)
     return Candidates(candidates, tf.reduce_max(iou, axis=-1), tf.argmax(iou, axis=-1, output_type=tf.int32))
 
 
-def normalized_deltas(rois: tf.Tensor, truths: tf.Tensor) -> tf.Tensor:
-    """Deltas [..., 4] of ``truths`` on ``rois``, divided by their usual deviations (0.1, 0.1, 0.2, 0.2)."""
-    return box_coding.encode(rois, truths, coding.DEVIATIONS)
+def normalized_deltas(rois: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    """Deltas [..., 4] of ``boxes`` on ``rois``, divided by their usual deviations (0.1, 0.1, 0.2, 0.2)."""
+    return box_coding.encode(rois, boxes, coding.DEVIATIONS)
 
 
 def sample(
@@ -61,7 +61,7 @@ def sample(
 
     Args:
         candidates: what ``match`` returned.
-        boxes: truths [B,M,4].
+        boxes: ground truth [B,M,4].
         classes: their classes 1..C (0 is background), int32 [B,M].
         priorities: uniform [0, 1) float32 [N], for each candidate.
         draws: uniform [0, 1) float32 [R], for each RoI; R is static.

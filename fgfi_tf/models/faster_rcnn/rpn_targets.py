@@ -23,12 +23,12 @@ class RPNTargets(NamedTuple):
 def assign(anchors: tf.Tensor, boxes: tf.Tensor, valid: tf.Tensor, content_size: tf.Tensor) -> RPNTargets:
     """Labels before sampling and deltas of every anchor (Ren et al. 2015, section 3.1.2).
 
-    Only anchors wholly inside the picture take part. Label 1: IoU of at least 0.7 with some truth, or the
-    highest IoU of all anchors (every one on a tie) with some truth; 0: best IoU below 0.3; -1 otherwise.
+    Only anchors wholly inside the picture take part. Label 1: IoU of at least 0.7 with some box, or the
+    highest IoU of all anchors (every one on a tie) with some box; 0: best IoU below 0.3; -1 otherwise.
 
     Args:
         anchors: float32 [A,4].
-        boxes: truths, float32 [B,M,4].
+        boxes: ground truth, float32 [B,M,4].
         valid: which rows of ``boxes`` are objects, bool [B,M].
         content_size: (h, w) of the picture inside the padded input, float32 [B,2].
     """

@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from fgfi_tf.data import policies
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry import anchors as anchor_grids
 from fgfi_tf.geometry import coding as box_coding
@@ -16,7 +15,7 @@ from fgfi_tf.geometry import nms
 from fgfi_tf.geometry import shapes as anchor_shapes
 from fgfi_tf.geometry.boxes import corners_from_centres
 from fgfi_tf.models import builtin
-from fgfi_tf.models.detector import Batch, Detector, Outputs, content_mask
+from fgfi_tf.models.detector import Batch, Detector, Outputs
 from fgfi_tf.models.dropout import stateless_dropout
 from fgfi_tf.models.pixels import Pixels
 from fgfi_tf.models.shuffledet import coding, losses
@@ -230,14 +229,6 @@ class SingleMapDetector(Detector):
     def imitation_anchors(self, height: int, width: int) -> tuple[tf.Tensor, ...]:
         """The anchor grid of the one map, as continuous corners."""
         return (corners_from_centres(tf.constant(self.anchor_grid(height, width))),)
-
-    def imitation_area(self, batch: Batch, height: int, width: int) -> tuple[tf.Tensor, ...] | None:
-        """Which cells hold picture, bool [B, H/16, W/16], where images are padded."""
-        if not policies.resize(self.resize).keep_aspect_ratio:
-            return None
-        return (
-            content_mask(tf.math.ceil(batch["content_size"] / STRIDE), height // STRIDE, width // STRIDE),
-        )
 
     def inference_copy(self) -> SingleMapDetector:
         """The same function in inference form: the batch norm multiplied into the kernels.

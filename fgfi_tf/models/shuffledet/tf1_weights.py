@@ -1,7 +1,7 @@
 """ShuffleDet weights from the TensorFlow 1 checkpoints of the 2019 code.
 
 Four kinds are read: an ImageNet backbone (conv1 and group1-3 only), a student, a training
-checkpoint (with ``*/Momentum`` slots and ``global_step``, which are passed over), and the teacher's
+checkpoint (with ``*/Momentum`` slots and ``global_step``, which are skipped), and the teacher's
 copy inside a training checkpoint, under the prefix ``shuffleDet_supervisor/``.
 """
 

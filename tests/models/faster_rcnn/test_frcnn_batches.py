@@ -58,7 +58,7 @@ def _counts(distiller, batch):
     (mask,) = distiller.imitation.masks(
         student.imitation_anchors(HEIGHT, WIDTH),
         *student.imitation_boxes(batch),
-        student.imitation_area(batch, HEIGHT, WIDTH),
+        student.imitation_valid_mask(batch, HEIGHT, WIDTH),
     )
     return {
         "rpn_class": anchors_used,

@@ -161,7 +161,7 @@ def test_two_levels_from_images_to_detections(run_mode):
     assert fine.shape == (24, 32, 9, 4) and coarse.shape == (12, 16, 9, 4)
     np.testing.assert_array_equal(fine[0, 0, 3], [-28, -28, 36, 36])
     np.testing.assert_array_equal(coarse[0, 0, 3], [-56, -56, 72, 72])
-    areas = detector.imitation_area(batch, 192, 256)
+    areas = detector.imitation_valid_mask(batch, 192, 256)
     np.testing.assert_array_equal(
         [tf.reduce_sum(tf.cast(area, tf.int32), [1, 2]) for area in areas], [[768, 500], [192, 120]]
     )
@@ -246,3 +246,15 @@ def test_taps_are_the_maps_on_the_way():
     for mine, other in zip(short.convolutions, whole.convolutions, strict=False):
         mine.set_weights(other.get_weights())
     np.testing.assert_array_equal(short(images)[0], maps[1])
+
+
+def test_vgg_as_ssd_has_it():
+    # 300 -> 150 -> 75 -> 38 -> 19, as in the paper; here 76 -> 38 -> 19 -> 10 -> 5
+    backbone = VGG("vgg16", 0.05, taps=(3, 4, 5), keep_odd=True, frozen=0)
+    maps = VGG.from_config(backbone.get_config())(tf.zeros([1, 76, 76, 3]))
+    assert [m.shape[1:3] for m in maps] == [(19, 19), (10, 10), (5, 5)]
+    backbone(tf.zeros([1, 76, 76, 3]))
+    assert len(backbone.trainable_variables) == 2 * 13
+    usual = VGG("vgg16", 0.05, taps=(3, 4, 5))
+    assert [m.shape[1:3] for m in usual(tf.zeros([1, 76, 76, 3]))] == [(19, 19), (9, 9), (4, 4)]
+    assert len(usual.trainable_variables) == 2 * (13 - 4)

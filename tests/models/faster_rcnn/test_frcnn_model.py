@@ -160,7 +160,7 @@ def _spoil(values):
 
 def test_imitation_area_is_the_picture(detector):
     batch = {"content_size": tf.constant([[160.0, 130.0], [100.0, 192.0]])}
-    (area,) = detector.imitation_area(batch, 160, 192)
+    (area,) = detector.imitation_valid_mask(batch, 160, 192)
     assert area.shape == (2, 10, 12)
     np.testing.assert_array_equal(tf.reduce_any(area, axis=1), [[True] * 8 + [False] * 4, [True] * 12])
     np.testing.assert_array_equal(tf.reduce_any(area, axis=2), [[True] * 10, [True] * 6 + [False] * 4])
