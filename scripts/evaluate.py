@@ -5,6 +5,10 @@ A trained model, or a run while it trains:
 
     python scripts/evaluate.py --checkpoint=RUN --data_dir=KITTI [--watch]
 
+Several models side by side:
+
+    python scripts/evaluate.py --compare=teacher=RUN,student=RUN --data_dir=KITTI --report_dir=report
+
 Any detector's result files against label files, without a model and without TensorFlow:
 
     python scripts/evaluate.py --detections=DIR --labels=DIR --split=FILE --output_json=ap.json
@@ -24,7 +28,7 @@ from fgfi_tf.training import evaluate_command, flags
 def main(argv: Sequence[str]) -> None:
     """Parses the flags and evaluates."""
     config = flags.parse(argv, evaluate_command.EvaluateConfig)
-    if config.checkpoint:
+    if config.checkpoint or config.data_dir:
         cli.start_tensorflow()
     evaluate_command.evaluate(config)
 

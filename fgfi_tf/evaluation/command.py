@@ -53,8 +53,9 @@ class FilesConfig:
     compare: str = option(
         "",
         _FILES,
-        "Several such results side by side: name=DIR,name=DIR. Shown with what each gains over --baseline; "
-        "a name that is a row of the published table (see --published) is shown beside it.",
+        "Several such results side by side, or with --data_dir several models: name=DIR,name=DIR. Shown "
+        "with what each gains over --baseline; a name that is a row of the published table (see --published) "
+        "is shown beside it.",
     )
     baseline: str = option(
         "", _FILES, "The model of --compare that others are compared with (empty: the first but --teacher)."
@@ -100,18 +101,17 @@ def evaluate_files(config: FilesConfig) -> None:
     Raises:
         UserError: for whatever is wrong with flags, folders or files.
     """
-    folders, classes = _folders(config), _classes(config)
+    found_in, classes = folders(config), _classes(config)
     source = registry.get(config.format, class_names=classes)
     protocol = open_protocol(config, config.format, classes)
     if not config.labels:
         raise UserError("--labels is missing: the folder or file of the ground truth")
     protocol.check_published(config.published)
-    comparison = Comparison(config.baseline, config.teacher)
-    comparison.check(list(folders))
+    Comparison(config.baseline, config.teacher).check(list(found_in))
     check_outputs(config, protocol)
     truth = source.read_ground_truth(config.labels, config.split)
     detections = {}
-    for name, path in folders.items():
+    for name, path in found_in.items():
         found = source.read_detections(path, truth, config.split, config.allow_missing)
         if config.metric not in ("", config.format):  # the classes that the files' own protocol evaluates
             found = found.with_classes(source.evaluated_classes(found))
@@ -119,6 +119,17 @@ def evaluate_files(config: FilesConfig) -> None:
         detections[name] = found.to(protocol.corners)
     truth = truth.to(protocol.corners)
     results = {name: protocol.evaluate(found, truth) for name, found in detections.items()}
+    show_comparison(config, protocol, truth, detections, results)
+
+
+def show_comparison(
+    config: FilesConfig,
+    protocol: Protocol,
+    truth: Boxes,
+    detections: Mapping[str, Boxes],
+    results: Mapping[str, Result],
+) -> None:
+    """Prints the table of one or several models, writes what is asked for, and says what they gain."""
     print(protocol.table(results if config.compare else {"": results[config.name]}, config.published))
     if config.output_json:
         numbers = {name: result.to_json() for name, result in results.items()}
@@ -126,6 +137,7 @@ def evaluate_files(config: FilesConfig) -> None:
     if config.report_dir:
         write_report(config, protocol, truth, detections, results)
     if len(results) > 1:
+        comparison = Comparison(config.baseline, config.teacher)
         metrics = {name: result.metrics for name, result in results.items()}
         print("", comparison.table(metrics), "", *comparison.sentences(metrics), sep="\n")
 
@@ -204,18 +216,19 @@ def write_json(path: str, results: dict[str, Any]) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _folders(config: FilesConfig) -> dict[str, str]:
+def folders(config: FilesConfig) -> dict[str, str]:
+    """What is evaluated, by name. Raises UserError for a wrong ``--compare``."""
     if config.detections and config.compare:
         raise UserError("give --detections or --compare, not both")
     if not config.compare:
         return {config.name: config.detections}
-    folders: dict[str, str] = {}
+    found: dict[str, str] = {}
     for part in config.compare.split(","):
         name, _, folder = part.partition("=")
-        if not name or not folder or name in folders:
+        if not name or not folder or name in found:
             raise UserError(f"--compare: {part!r} is not name=DIR with a name of its own")
-        folders[name] = folder
-    return folders
+        found[name] = folder
+    return found
 
 
 def write_report(

@@ -18,12 +18,13 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command
 from fgfi_tf.evaluation import results as result_formats
 from fgfi_tf.evaluation.boxes import Boxes
+from fgfi_tf.evaluation.comparison import Comparison
 from fgfi_tf.evaluation.protocol import Protocol
 from fgfi_tf.models import registry
 from fgfi_tf.options import option, options_of
 from fgfi_tf.outputs import OutputFolder
-from fgfi_tf.training import early
 from fgfi_tf.training.config import DATASET, DETECTOR, extensions_option
+from fgfi_tf.training.evaluated_model import Model
 
 if TYPE_CHECKING:  # it imports TensorFlow, which result files do without
     from fgfi_tf.data.records import PreparedDataset
@@ -91,7 +92,9 @@ def evaluate(config: EvaluateConfig) -> None:
     Raises:
         UserError: for whatever is wrong with flags, data or checkpoints.
     """
-    if not config.checkpoint:
+    if config.compare and config.data_dir:
+        _compare_models(config)
+    elif not config.checkpoint:
         if config.watch:
             raise UserError("--watch needs --checkpoint, the folder of a run")
         if not (config.detections or config.compare):
@@ -108,36 +111,55 @@ def evaluate(config: EvaluateConfig) -> None:
         _evaluate_model(config)
 
 
-def _evaluate_model(config: EvaluateConfig) -> None:
-    from fgfi_tf.models.loading import read_metadata
-    from fgfi_tf.models.metadata import ModelMetadata
-    from fgfi_tf.prediction import METADATA_FOLDER, Predictor
-    from fgfi_tf.training import checkpoints, evaluator
+def _compare_models(config: EvaluateConfig) -> None:
+    """Models of the same classes side by side on a split, which the first one's run decides.
 
-    path, predictor = Path(config.checkpoint), None
-    if path.joinpath("saved_model.pb").is_file():
-        predictor = Predictor.load(path)
-        metadata = ModelMetadata.read(path / METADATA_FOLDER)
-    else:  # before the data is prepared
-        early.check_checkpoint("checkpoint", str(path))
-        path = checkpoints.find_checkpoint(path)
-        metadata = read_metadata(path)
-    config = _with_run_settings(config, _trained_on(metadata, config.model))
+    Raises:
+        UserError: as for one, or where they detect different classes.
+    """
+    if config.checkpoint or config.detections or config.labels or config.watch or config.results_dir:
+        raise UserError(
+            "--compare of models takes --data_dir, and neither --labels nor a single model's flags"
+        )
+    folders = command.folders(config)
+    comparison = Comparison(config.baseline, config.teacher)
+    comparison.check(list(folders))
+    models = {name: Model.find(path, "compare") for name, path in folders.items()}
+    first, *others = models.items()
+    for name, model in others:
+        if model.class_names != first[1].class_names:
+            raise UserError(
+                f"--compare: {name} detects {', '.join(model.class_names)}, {first[0]} "
+                f"{', '.join(first[1].class_names)}; evaluate them one by one"
+            )
+    of_first = dataclasses.replace(config, checkpoint=folders[first[0]])
+    config = _with_run_settings(of_first, _trained_on(first[1].metadata, config.model))
     protocol = _protocol(config)
     command.check_outputs(config, protocol)
-    dataset = _open(config, metadata)
+    dataset = _open(config, first[1].metadata)
+    truth = protocol.ground_truth(dataset.labels(), dataset.class_names)
+    found = {
+        name: model.evaluate(dataset, protocol, config.batch_size, config.model)
+        for name, model in models.items()
+    }
+    folder = datasets.entry(config.dataset).image_folder(config.data_dir, config.val_split)
+    config = dataclasses.replace(config, images=config.images or str(folder or ""))
+    results, boxes = ({name: pair[i] for name, pair in found.items()} for i in (0, 1))
+    command.show_comparison(config, protocol, truth, boxes, results)
+
+
+def _evaluate_model(config: EvaluateConfig) -> None:
+    model = Model.find(config.checkpoint)
+    config = _with_run_settings(config, _trained_on(model.metadata, config.model))
+    protocol = _protocol(config)
+    command.check_outputs(config, protocol)
+    dataset = _open(config, model.metadata)
     truth = protocol.ground_truth(dataset.labels(), dataset.class_names)
     output = OutputFolder(config.results_dir, "results_dir", config.overwrite)
     if config.results_dir:
         output.check(_result_files(config, protocol, _nothing(protocol, dataset)))
-    if predictor is not None:
-        frames = evaluator.predict_split(predictor, dataset)
-        detections = protocol.detections(frames, predictor.class_names)
-        result = protocol.evaluate(detections, truth)
-    else:
-        run = evaluator.CheckpointEvaluator(dataset, protocol, config.batch_size, config.model)
-        result, detections = run(path)
-    print(protocol.table({str(path): result}, config.published, config.val_split))
+    result, detections = model.evaluate(dataset, protocol, config.batch_size, config.model)
+    print(protocol.table({str(model.path): result}, config.published, config.val_split))
     if config.results_dir:
         named = dataclasses.replace(detections, coco_ids=truth.coco_ids)
         output.append_all(_result_files(config, protocol, named))
