@@ -1,4 +1,4 @@
-"""Sums over the replicas of a distributed step, and over the parts of an accumulated batch."""
+"""Sums over the replicas of a distributed step, and over the micro-batches of an accumulated batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 # Each replica of a mirrored step is traced in a thread of its own, which has a context of its own.
-_parts: contextvars.ContextVar[int] = contextvars.ContextVar("parts", default=1)
+_micro_batches: contextvars.ContextVar[int] = contextvars.ContextVar("micro_batches", default=1)
 
 
 def global_sum(value: tf.Tensor) -> tf.Tensor:
@@ -17,11 +17,11 @@ def global_sum(value: tf.Tensor) -> tf.Tensor:
 
     Used for what a loss is divided by (objects, mask positions): with counts of the global batch,
     the sum of the replicas' losses is the loss one device computes for the whole batch.
-    Within :func:`accumulating` the sum is that of one part, times the number of parts.
+    Within :func:`accumulating` the sum is that of one micro-batch, times their number.
     Not meant to carry a gradient.
     """
-    parts = _parts.get()
-    value = value * tf.cast(parts, value.dtype) if parts > 1 else value
+    count = _micro_batches.get()
+    value = value * tf.cast(count, value.dtype) if count > 1 else value
     if num_replicas() == 1:
         return value
     context = tf.distribute.get_replica_context()
@@ -31,8 +31,8 @@ def global_sum(value: tf.Tensor) -> tf.Tensor:
 def global_counts(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     """Objects and images of the global batch, float32 scalars.
 
-    ``batch`` has ``valid`` [B, M], or is a part of an accumulated batch and has ``global_counts``, which
-    were taken of the whole.
+    ``batch`` has ``valid`` [B, M], or is a micro-batch and has ``global_counts``, which were
+    taken of the whole batch.
     """
     if "global_counts" in batch:
         objects, images = tf.unstack(batch["global_counts"])
@@ -45,13 +45,13 @@ def global_counts(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 @contextlib.contextmanager
-def accumulating(parts: int) -> Iterator[None]:
-    """While one of ``parts`` equal parts of each replica's batch is computed (or traced)."""
-    token = _parts.set(parts)
+def accumulating(micro_batches: int) -> Iterator[None]:
+    """While one of ``micro_batches`` equal shares of each replica's batch is computed (or traced)."""
+    token = _micro_batches.set(micro_batches)
     try:
         yield
     finally:
-        _parts.reset(token)
+        _micro_batches.reset(token)
 
 
 def num_replicas() -> int:
@@ -61,5 +61,5 @@ def num_replicas() -> int:
 
 
 def num_shares() -> int:
-    """What a term of the whole batch, such as a penalty on weights, is divided by: replicas times parts."""
-    return num_replicas() * _parts.get()
+    """Replicas times micro-batches: what a term of the whole batch, such as a penalty, is divided by."""
+    return num_replicas() * _micro_batches.get()

@@ -58,3 +58,10 @@ class Network(Protocol):
         self, batch: Batch, height: int | tf.Tensor, width: int | tf.Tensor
     ) -> tuple[tf.Tensor, ...] | None:
         """For each map bool [B,h,w], where it holds picture; None where there is no padding."""
+
+
+def image_size(images: tf.Tensor) -> tuple[int, int] | tuple[tf.Tensor, tf.Tensor]:
+    """(height, width) of images [B,H,W,3]: numbers where the graph knows them, else int32 scalars."""
+    if images.shape[1:3].is_fully_defined():
+        return tuple(images.shape[1:3])
+    return tuple(tf.unstack(tf.shape(images)[1:3]))

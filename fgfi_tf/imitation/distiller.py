@@ -6,14 +6,14 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf import streams
-from fgfi_tf.imitation.contract import Batch, Network
+from fgfi_tf.imitation.contract import Batch, Network, image_size
 from fgfi_tf.imitation.core import Measured
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.imitation.metrics import GlobalMean
 from fgfi_tf.imitation.weight import RunningWeight
 from fgfi_tf.replica import accumulating, global_counts, num_replicas, num_shares
 
-# What is shown beside the terms of the loss. Like these, the replicas' and the parts' shares add up.
+# What is shown beside the terms of the loss. Shares of replicas and micro-batches add up, like the terms'.
 OBSERVED = ("imitation_loss_unweighted", "imitation_weight", "imitation_mask_share", "imitation_active_share")
 DETECTION = "detection_loss"  # the sum of the student's detection losses: what a running weight follows
 
@@ -39,9 +39,9 @@ class Distiller(keras.Model):
         end_step: the first step without imitation at the end; 0: never.
         seed: of dropout and sampling, which depend on it and on the step alone.
         clip_norm: largest global L2 norm of the gradients; 0: no limit.
-        gradient_accumulation: parts that each replica's batch is computed in, one after the other, to
-            save memory. Objects, images and mask positions are counted over the whole batch, so the
-            update is that of the unsplit batch, but for what each part has to itself: the statistics
+        gradient_accumulation: micro-batches that each replica's batch is computed in, one after the other,
+            to save memory. Objects, images and mask positions are counted over the whole batch, so the
+            update is that of the unsplit batch, but for what each micro-batch has to itself: the statistics
             of batch norm, and counts that only the outputs tell. Needs the detector's ``loss_names``.
 
     Raises:
@@ -112,37 +112,39 @@ class Distiller(keras.Model):
         """The mean of each loss, and of what is observed; Keras resets them at each epoch."""
         return list(self._means.values())
 
-    def seed_of(self, step: tf.Tensor | int, part: tf.Tensor | int = 0) -> tf.Tensor:
-        """What the student draws from at a step, or a part of it: int32 [2], see ``fgfi_tf.streams``.
+    def seed_of(self, step: tf.Tensor | int, micro_batch: tf.Tensor | int = 0) -> tf.Tensor:
+        """The seed of the student's random numbers in a micro-batch of a step: int32 [2].
 
-        The second number counts the parts of all steps, so without accumulation it is the step.
+        The second number counts the micro-batches of all steps; without accumulation it is the step.
         """
-        draw = tf.cast(step, tf.int64) * self.gradient_accumulation + tf.cast(part, tf.int64)
+        draw = tf.cast(step, tf.int64) * self.gradient_accumulation + tf.cast(micro_batch, tf.int64)
         return tf.cast(streams.key_of(self.seed, streams.Use.TRAINING_STEP, draw), tf.int32)
 
-    def losses_of(self, batch: Batch, step: tf.Tensor, part: tf.Tensor | int = 0) -> dict[str, tf.Tensor]:
+    def losses_of(
+        self, batch: Batch, step: tf.Tensor, micro_batch: tf.Tensor | int = 0
+    ) -> dict[str, tf.Tensor]:
         """This replica's share of every term of the loss, by name; they add up to the loss.
 
         Args:
             batch: see ``fgfi_tf.data.sample``.
             step: int64 scalar, steps taken before this one.
-            part: which part of an accumulated batch this is (int32).
+            micro_batch: which one of the step this is (int32).
         """
-        return self._terms(batch, step, part)[0]
+        return self._terms(batch, step, micro_batch)[0]
 
-    def _terms(self, batch: Batch, step: tf.Tensor, part: tf.Tensor | int):
+    def _terms(self, batch: Batch, step: tf.Tensor, micro_batch: tf.Tensor | int):
         """The terms of the loss, and this replica's share of what else is observed (``OBSERVED``)."""
-        batch = {**batch, "seed": self.seed_of(step, part)}
+        batch = {**batch, "seed": self.seed_of(step, micro_batch)}
         inputs = self.student.preprocess(batch["image"])
         outputs = self.student(inputs, training=True, seed=batch["seed"])
         terms, observed = dict(self.student.detection_losses(outputs, batch)), {}
         detection = list(terms.values())
-        # A penalty is of the whole batch; each replica, and each part, contributes its share.
+        # A penalty is of the whole batch; each replica, and each micro-batch, adds its share.
         shares = float(num_shares())
         terms.update({name: value / shares for name, value in self.student.regularization_losses().items()})
         if self.imitation is not None:
             measured, weight = self._measured(inputs, outputs, batch), self._weight(step)
-            # where, not a product: what has no part must not reach the sum even if not finite.
+            # where, not a product: a loss that is not finite must not reach the sum while its weight is 0.
             terms["imitation_loss"] = tf.where(weight > 0.0, weight * measured.loss, 0.0)
             if self.imitation.weight_decay:
                 terms["adaptation_decay"] = self.imitation.regularization_loss() / shares
@@ -201,33 +203,33 @@ class Distiller(keras.Model):
         return logs
 
     def _gradients(
-        self, batch: Batch, step: tf.Tensor, variables: list[tf.Variable], part: tf.Tensor | int = 0
+        self, batch: Batch, step: tf.Tensor, variables: list[tf.Variable], micro_batch: tf.Tensor | int = 0
     ):
         """Gradients (scaled where loss scaling is on); the loss, its terms, and what is observed."""
         with tf.GradientTape() as tape:
-            terms, observed = self._terms(batch, step, part)
+            terms, observed = self._terms(batch, step, micro_batch)
             loss = tf.add_n(list(terms.values()))
             scaled = self.optimizer.get_scaled_loss(loss) if self._scales_loss else loss
         return tape.gradient(scaled, variables), {"loss": loss, **terms, **observed}
 
     def _accumulated(self, batch: Batch, step: tf.Tensor, variables: list[tf.Variable]):
-        """Sums of the gradients and terms over the parts, holding the activations of one at a time."""
-        parts = self.gradient_accumulation
+        """Sums of gradients and terms over the micro-batches, with the activations of one at a time."""
+        count = self.gradient_accumulation
         rows = batch["image"].shape[0] or tf.shape(batch["image"])[0]
-        size = rows // parts
+        size = rows // count
         counts = {"global_counts": tf.stack(global_counts(batch))}
         if self.imitation is not None:
             counts["global_positions"] = self.imitation.count_positions(*self._mask_arguments(batch))
 
-        def add_part(i, gradients, terms):
-            with tf.control_dependencies(gradients):  # not before the part before it is done
+        def add_micro_batch(i, gradients, terms):
+            with tf.control_dependencies(gradients):  # not before the last one is done
                 # Not a slice: XLA needs to know its length.
-                part = tf.nest.map_structure(lambda x: tf.gather(x, i * size + tf.range(size)), batch)
-            part["image"] = tf.ensure_shape(
-                part["image"], [batch["image"].shape[0] and size, *batch["image"].shape[1:]]
+                micro_batch = tf.nest.map_structure(lambda x: tf.gather(x, i * size + tf.range(size)), batch)
+            micro_batch["image"] = tf.ensure_shape(
+                micro_batch["image"], [batch["image"].shape[0] and size, *batch["image"].shape[1:]]
             )
-            with accumulating(parts):
-                new, found = self._gradients({**part, **counts}, step, variables, i)
+            with accumulating(count):
+                new, found = self._gradients({**micro_batch, **counts}, step, variables, i)
             gradients = [g if n is None else g + n for g, n in zip(gradients, new, strict=True)]
             return i + 1, gradients, {name: value + found.get(name, 0.0) for name, value in terms.items()}
 
@@ -237,16 +239,16 @@ class Distiller(keras.Model):
             {name: tf.constant(0.0) for name in names},
         )
         if num_replicas() > 1:
-            # Replicas cannot meet inside a loop of the graph, and statistics and counts are exchanged.
-            for i in range(parts):
-                _, *sums = add_part(i, *sums)
+            # Batch norm and counts exchange values between replicas, which a loop of the graph cannot do.
+            for i in range(count):
+                _, *sums = add_micro_batch(i, *sums)
             return sums
         _, *sums = tf.while_loop(
-            lambda i, *_: i < parts,
-            add_part,
+            lambda i, *_: i < count,
+            add_micro_batch,
             (tf.constant(0), *sums),
             parallel_iterations=1,
-            maximum_iterations=parts,
+            maximum_iterations=count,
         )
         return sums
 
@@ -293,10 +295,3 @@ class Distiller(keras.Model):
             counts = values["imitation_mask_share"] > 0.0 if name == "imitation_active_share" else True
             self._means[name].update_state(value, counts)
         return {name: self._means[name].result() for name in values}
-
-
-def image_size(images: tf.Tensor) -> tuple[int, int] | tuple[tf.Tensor, tf.Tensor]:
-    """(height, width) of images [B,H,W,3]: numbers where the graph knows them, else int32 scalars."""
-    if images.shape[1:3].is_fully_defined():
-        return tuple(images.shape[1:3])
-    return tuple(tf.unstack(tf.shape(images)[1:3]))

@@ -12,9 +12,9 @@ class RunningWeight(tf.Module):
     """Keeps the weighted imitation loss at ``share`` times the detection loss.
 
     weight = share * average of the detection loss / average of the unweighted imitation loss. Both averages
-    are exponential, are of the losses of the global batch, and are taken of the steps *before*: the parts of
-    an accumulated batch need the weight before the losses of the whole are known. The first step, before
-    which nothing is known, has the weight 0. A step without a position to imitate leaves the averages alone.
+    are exponential, of the losses of the global batch, and of the steps *before*: the micro-batches of an
+    accumulated batch need the weight before the losses of the whole are known. The first step, before which
+    nothing is known, has the weight 0. A step without a position to imitate leaves the averages alone.
 
     Its two variables, the same on every replica, belong into the checkpoint: a resumed run then repeats an
     uninterrupted one.

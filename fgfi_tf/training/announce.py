@@ -17,7 +17,7 @@ from fgfi_tf.training.run_log import RunLog
 
 def start(
     config: ExperimentConfig,
-    over: tf.distribute.Strategy,
+    strategy: tf.distribute.Strategy,
     dataset: PreparedDataset,
     distiller: Distiller,
     restored: Path | None,
@@ -25,7 +25,7 @@ def start(
 ) -> None:
     """What is trained on what, by which teacher, from which checkpoint on, and whether memory will do."""
     parameters = sum(int(tf.size(v)) for v in distiller.student.trainable_variables)
-    devices = f"{over.num_replicas_in_sync} device{'s' if over.num_replicas_in_sync > 1 else ''}"
+    devices = f"{strategy.num_replicas_in_sync} device{'s' if strategy.num_replicas_in_sync > 1 else ''}"
     imitating = f", imitating {config.teacher_model}" if config.imitation else ""
     log(
         f"{config.model}, {parameters:,} parameters{imitating}; "
@@ -36,7 +36,7 @@ def start(
         log(teacher.describe(config))
     if restored is not None:
         log(f"going on from {restored}")
-    log.warn(memory.warning(config, distiller.student, over))
+    log.warn(memory.warning(config, distiller.student, strategy))
 
 
 def data_line(split: str, dataset: PreparedDataset) -> str:

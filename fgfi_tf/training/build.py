@@ -17,11 +17,12 @@ from fgfi_tf.imitation.weight import RunningWeight
 from fgfi_tf.models import loading, registry
 from fgfi_tf.models.detector import Batch, Detector
 from fgfi_tf.prediction import split_detections
-from fgfi_tf.training import batches, strategy
-from fgfi_tf.training.checkpoints import CheckpointKeeper, averaged_weights
+from fgfi_tf.training import batches
+from fgfi_tf.training.checkpoints import CheckpointManager, averaged_weights
 from fgfi_tf.training.config import AUTO, ExperimentConfig
 from fgfi_tf.training.optimizers import build_optimizer, inner_optimizer
 from fgfi_tf.training.run_folder import RunFolder
+from fgfi_tf.training.strategy import worker_index
 
 PICTURES = 4
 MIN_SCORE = 0.3
@@ -93,13 +94,13 @@ def _teacher(config: ExperimentConfig, class_names: Sequence[str], log: Callable
 
 
 def _imitation(config: ExperimentConfig, student: Detector, teacher: Detector) -> ImitationLoss:
-    return ImitationLoss(
     maps, theirs = len(student.feature_channels), len(teacher.feature_channels)
     if maps != theirs:
         raise UserError(
             f"--teacher_checkpoint={config.teacher_checkpoint}: the feature maps to "
             f"imitate differ in number: {config.teacher_model} gives {theirs}, {config.model} {maps}"
         )
+    return ImitationLoss(
         teacher.feature_channels,
         psi=config.psi,
         normalization=config.imitation_normalization,
@@ -116,9 +117,9 @@ def _weight(config: ExperimentConfig) -> float | RunningWeight:
     return RunningWeight(config.imitation_share) if config.imitation else 0.0
 
 
-def build_keeper(
+def build_manager(
     config: ExperimentConfig, distiller: Distiller, folder: RunFolder, *, writes: bool = True
-) -> CheckpointKeeper:
+) -> CheckpointManager:
     """What saves and restores a run: student, adaptation, optimizer, moving averages and step."""
     state = {"student": distiller.student, "optimizer": distiller.optimizer}
     if distiller.imitation is not None:
@@ -138,7 +139,7 @@ def build_keeper(
             copy.assign(average)
 
     step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
-    return CheckpointKeeper(
+    return CheckpointManager(
         folder.checkpoints,
         state,
         step,
@@ -153,19 +154,19 @@ def build_batches(
     config: ExperimentConfig,
     dataset: PreparedDataset,
     student: Detector,
-    over: tf.distribute.Strategy,
+    strategy: tf.distribute.Strategy,
     start_step: int,
 ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
     """Training batches from a step on, each global batch shared out over workers and replicas."""
-    worker, workers = strategy.worker_index(over)
+    worker, workers = worker_index(strategy)
     found = batches.training_batches(config, dataset, student, start_step, (worker, workers))
     if workers == 1:
         return found  # Keras splits each batch over the replicas
     # Each worker reads its own share only: Keras must not divide it by the workers again.
-    replicas = over.num_replicas_in_sync // workers
+    replicas = strategy.num_replicas_in_sync // workers
     local = config.batch_size // workers
     sizes = [local // replicas + (i < local % replicas) for i in range(replicas)]
-    return over.distribute_datasets_from_function(lambda context: found.rebatch(sizes))
+    return strategy.distribute_datasets_from_function(lambda context: found.rebatch(sizes))
 
 
 def picture_drawer(distiller: Distiller, dataset: PreparedDataset) -> Callable[[], dict[str, np.ndarray]]:

@@ -16,7 +16,7 @@ import tf_keras as keras
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.stopping import StopRequest
-from fgfi_tf.training.checkpoints import CheckpointKeeper, list_checkpoints
+from fgfi_tf.training.checkpoints import CheckpointManager, list_checkpoints
 
 # Who asks for a stop where another worker of the cluster was asked.
 ELSEWHERE = "a signal to another worker"
@@ -136,16 +136,16 @@ class SaveCheckpoints(StepCallback):
 
     Args:
         start: steps done before.
-        keeper: writes the checkpoints.
+        manager: writes the checkpoints.
         every: steps between checkpoints.
         saved: called with the path of each new checkpoint.
     """
 
     def __init__(
-        self, start: int, keeper: CheckpointKeeper, every: int, saved: Callable[[Path], None] | None = None
+        self, start: int, manager: CheckpointManager, every: int, saved: Callable[[Path], None] | None = None
     ):
         super().__init__(start)
-        self._keeper, self._every, self._saved = keeper, every, saved
+        self._manager, self._every, self._saved = manager, every, saved
         self._last = start
 
     def on_step(self, previous: int, step: int, logs: dict[str, tf.Tensor]) -> None:
@@ -159,7 +159,7 @@ class SaveCheckpoints(StepCallback):
             raise UserError(f"the last checkpoint, of step {self.step}, could not be saved (see above)")
 
     def _save(self) -> Path | None:
-        path = self._keeper.save()
+        path = self._manager.save()
         if path is not None:
             self._last = self.step
             if self._saved is not None:

@@ -25,7 +25,7 @@ from fgfi_tf.models.metadata import MODEL_FILE
 __all__ = [
     "DAMAGE",
     "FOLDER",
-    "CheckpointKeeper",
+    "CheckpointManager",
     "averaged_weights",
     "copy_checkpoint",
     "find_checkpoint",
@@ -45,7 +45,7 @@ _UNRESTORED = ("could not be found in the restored object", "being deleted with 
 tf.get_logger().addFilter(lambda record: not any(text in str(record.msg) for text in _UNRESTORED))
 
 
-class CheckpointKeeper:
+class CheckpointManager:
     """Saves and takes up a run's state.
 
     Args:
@@ -171,7 +171,7 @@ def remove_litter(folder: Path) -> None:
     """Deletes what a kill leaves in a folder of checkpoints; nobody may be writing there.
 
     That is TensorFlow's temporary folders, those of other workers, data without an index (which TensorFlow
-    writes last and ``CheckpointKeeper`` deletes first), and half copies.
+    writes last and ``CheckpointManager`` deletes first), and half copies.
     """
     whole = {path.name for path in list_checkpoints(folder)}
     for path in folder.glob("*") if folder.is_dir() else ():

@@ -133,8 +133,8 @@ class ExperimentConfig:
     ema: float = _optimization(0.0, "Decay of the moving average of weights used in evaluation (0: none).")
     gradient_accumulation: int = _optimization(
         1,
-        "Compute each batch in this many parts, one after the other, for one update: less memory. Losses are "
-        "averaged over the whole batch; batch norm sees each part on its own.",
+        "Compute each batch in this many micro-batches, one after the other, for one update: less memory. "
+        "Losses are averaged over the whole batch; batch norm sees each micro-batch on its own.",
     )
     seed: int = _optimization(0, "Seed of weights, data order, augmentation and dropout.")
 

@@ -26,14 +26,14 @@ _VIEWS = frozenset(
 _AT_MOST = 1000
 
 
-def warning(config: ExperimentConfig, student: Detector, over: tf.distribute.Strategy) -> str:
+def warning(config: ExperimentConfig, student: Detector, strategy: tf.distribute.Strategy) -> str:
     """A line for a batch that will not fit, with what would; "" where it fits, or free memory is not known.
 
     Of a cluster each worker would have to trace alike; there nothing is said.
     """
-    devices = over.extended.worker_devices
+    devices = strategy.extended.worker_devices
     free = free_bytes(devices[0])
-    if free is None or over.cluster_resolver is not None:
+    if free is None or strategy.cluster_resolver is not None:
         return ""
     # replicas on parts of one CPU share its memory
     sharing = len(devices) if "CPU" in devices[0].upper() else 1

@@ -28,10 +28,9 @@ from fgfi_tf.training import (
     data_state,
     early,
     progress,
-    strategy,
     teacher,
 )
-from fgfi_tf.training.checkpoints import CheckpointKeeper, list_checkpoints
+from fgfi_tf.training.checkpoints import CheckpointManager, list_checkpoints
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.evaluator import CheckpointEvaluator, ResultLog
 from fgfi_tf.training.health import watcher
@@ -40,6 +39,7 @@ from fgfi_tf.training.run_evaluation import RunEvaluation
 from fgfi_tf.training.run_folder import RunFolder, open_run
 from fgfi_tf.training.run_log import LOG_FILE, METRICS_FILE, MetricsTable, RunLog
 from fgfi_tf.training.schedules import build_schedule
+from fgfi_tf.training.strategy import agreement, build_strategy, is_chief, worker_index
 from fgfi_tf.training.validation import validate
 
 
@@ -91,11 +91,11 @@ def train(config: ExperimentConfig) -> Result:
     validate(config)
     early.check_files(config)
     config = teacher.resolve(config)
-    over = strategy.build_strategy(config.devices, config.virtual_cpus, config.worker_timeout)
-    _check_batch(config, over)
-    chief = strategy.is_chief(over)
-    with _worker_loss(over):
-        config = dataclasses.replace(config, overwrite=_overwrites(config, over))
+    strategy = build_strategy(config.devices, config.virtual_cpus, config.worker_timeout)
+    _check_batch(config, strategy)
+    chief = is_chief(strategy)
+    with _worker_loss(strategy):
+        config = dataclasses.replace(config, overwrite=_overwrites(config, strategy))
     folder = open_run(config, writes=chief)
     dataset = _open(config, config.train_split, config.classes)
     keras.utils.set_random_seed(config.seed)
@@ -104,15 +104,15 @@ def train(config: ExperimentConfig) -> Result:
     log(announce.data_line(config.train_split, dataset))
     data_state.check(config, folder.root, dataset, log, writes=chief)
     options = anchors.fitted_options(config, folder.checkpoints, dataset, log)
-    with precision(config.mixed_precision), over.scope():
+    with precision(config.mixed_precision), strategy.scope():
         distiller = build.build_distiller(config, dataset.learnt_names, dataset.choice.merges, log, options)
-        keeper = build.build_keeper(config, distiller, folder, writes=chief)
-        restored = keeper.restore_latest()
-    start = int(keeper.step.numpy())
+        manager = build.build_manager(config, distiller, folder, writes=chief)
+        restored = manager.restore_latest()
+    start = int(manager.step.numpy())
     if chief:
         distiller.student.metadata.write(folder.checkpoints)
         log.go_on_from(start)
-        announce.start(config, over, dataset, distiller, restored, log)
+        announce.start(config, strategy, dataset, distiller, restored, log)
         anchors.warn_of_misfit(distiller.student, dataset, log)
     with stopping.asking() as request:
         wanted = start < config.steps or config.evaluate_every
@@ -123,12 +123,12 @@ def train(config: ExperimentConfig) -> Result:
         if evaluation is not None:
             evaluation.make_up(list_checkpoints(folder.checkpoints))
         # A cluster's workers agree on stopping in training alone.
-        if start < config.steps and not (request.name and strategy.worker_index(over)[1] == 1):
+        if start < config.steps and not (request.name and worker_index(strategy)[1] == 1):
             hooks = _callbacks(
                 config,
-                over,
+                strategy,
                 distiller,
-                keeper,
+                manager,
                 folder,
                 start,
                 request,
@@ -136,31 +136,31 @@ def train(config: ExperimentConfig) -> Result:
                 evaluation,
                 log,
             )
-            with precision(config.mixed_precision), _worker_loss(over), dataset.reading():
+            with precision(config.mixed_precision), _worker_loss(strategy), dataset.reading():
                 distiller.fit(
-                    build.build_batches(config, dataset, distiller.student, over, start),
+                    build.build_batches(config, dataset, distiller.student, strategy, start),
                     steps_per_epoch=config.steps - start,
                     verbose=0,
                     callbacks=hooks,
                 )
-    step = int(keeper.step.numpy())
+    step = int(manager.step.numpy())
     if step < config.steps or (evaluation is not None and evaluation.abandoned):
         return Result(folder, step, False, request.name)
     return _finish(folder, step, chief)
 
 
 @contextlib.contextmanager
-def _worker_loss(over: tf.distribute.Strategy) -> Iterator[None]:
+def _worker_loss(strategy: tf.distribute.Strategy) -> Iterator[None]:
     try:
         yield
     except _LOST as error:
-        if strategy.worker_index(over)[1] == 1:
+        if worker_index(strategy)[1] == 1:
             raise
         raise WorkerLost(f"a worker of the cluster is gone: {first_line(error)}") from error
 
 
-def _check_batch(config: ExperimentConfig, over: tf.distribute.Strategy) -> None:
-    replicas, workers = over.num_replicas_in_sync, strategy.worker_index(over)[1]
+def _check_batch(config: ExperimentConfig, strategy: tf.distribute.Strategy) -> None:
+    replicas, workers = strategy.num_replicas_in_sync, worker_index(strategy)[1]
     parts = config.gradient_accumulation
     if config.batch_size < replicas:
         raise UserError(f"--batch_size={config.batch_size}: {replicas} devices need at least an image each")
@@ -179,9 +179,9 @@ def _check_batch(config: ExperimentConfig, over: tf.distribute.Strategy) -> None
 
 def _callbacks(
     config: ExperimentConfig,
-    over: tf.distribute.Strategy,
+    strategy: tf.distribute.Strategy,
     distiller: Distiller,
-    keeper: CheckpointKeeper,
+    manager: CheckpointManager,
     folder: RunFolder,
     start: int,
     request: stopping.StopRequest,
@@ -193,11 +193,11 @@ def _callbacks(
 
     A signal stops after saving, or the step that an evaluation was given up at would be left behind.
     """
-    chief, workers = strategy.is_chief(over), strategy.worker_index(over)[1]
+    chief, workers = is_chief(strategy), worker_index(strategy)[1]
     schedule = build_schedule(config)
     bar = chief and progress.on_terminal()
     hooks = [
-        callbacks.StepCounter(start, keeper.step),
+        callbacks.StepCounter(start, manager.step),
         callbacks.StopOnNonFinite(start, folder.checkpoints, progress.written_at(config, start)),
         progress.Summaries(
             start,
@@ -220,10 +220,10 @@ def _callbacks(
                 start, folder.summaries / "train" if chief else None, config.picture_every, draw
             )
         )
-    agree = strategy.agreement(over) if workers > 1 else None
+    agree = agreement(strategy) if workers > 1 else None
     return [
         *hooks,
-        callbacks.SaveCheckpoints(start, keeper, config.checkpoint_every, saved=evaluation),
+        callbacks.SaveCheckpoints(start, manager, config.checkpoint_every, saved=evaluation),
         callbacks.StopOnSignal(start, request, agree, every=config.summary_every),
     ]
 
@@ -266,7 +266,7 @@ def _evaluation(
     return RunEvaluation(config, evaluator, protocol, ResultLog(folder), start, request, log)
 
 
-def _overwrites(config: ExperimentConfig, over: tf.distribute.Strategy) -> bool:
+def _overwrites(config: ExperimentConfig, strategy: tf.distribute.Strategy) -> bool:
     """Whether the run in the folder is to be deleted, which starting this very run again does not mean.
 
     A worker that starts itself again does so with --nooverwrite, and one such worker decides for all: who is
@@ -274,8 +274,8 @@ def _overwrites(config: ExperimentConfig, over: tf.distribute.Strategy) -> bool:
     """
     requeued = os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
     asked = config.overwrite and not requeued
-    alone = strategy.worker_index(over)[1] == 1
-    overwrites = asked if alone else not strategy.agreement(over)(not asked)
+    alone = worker_index(strategy)[1] == 1
+    overwrites = asked if alone else not agreement(strategy)(not asked)
     if config.overwrite and not overwrites:
         print("this run was started again and goes on: --overwrite was for its first start", flush=True)
     return overwrites

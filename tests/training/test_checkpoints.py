@@ -13,7 +13,7 @@ from fgfi_tf.models import registry
 from fgfi_tf.models.loading import load_detector, load_weights
 from fgfi_tf.models.metadata import ModelMetadata
 from fgfi_tf.training import checkpoints
-from fgfi_tf.training.checkpoints import CheckpointKeeper
+from fgfi_tf.training.checkpoints import CheckpointManager
 from fgfi_tf.training.optimizers import MomentumSGD
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -29,34 +29,34 @@ def saved_fixture(tmp_path):
     detector, step = build(), tf.Variable(0, dtype=tf.int64)
     optimizer = MomentumSGD(0.1)
     optimizer._create_all_weights(detector.trainable_variables)
-    keeper = CheckpointKeeper(
+    manager = CheckpointManager(
         tmp_path / "checkpoints", {"student": detector, "optimizer": optimizer}, step, fingerprint="tiny"
     )
-    ModelMetadata("tiny", (32, 48), CLASSES).write(keeper.folder)
+    ModelMetadata("tiny", (32, 48), CLASSES).write(manager.folder)
     for value in (1, 2, 3):
         step.assign(value)
         detector.head.bias.assign(tf.fill([8], float(value)))
-        assert keeper.save() == keeper.folder / f"ckpt-{value}"
-    return keeper, detector
+        assert manager.save() == manager.folder / f"ckpt-{value}"
+    return manager, detector
 
 
-def data_file(keeper, step):
-    return keeper.folder / f"ckpt-{step}.data-00000-of-00001"
+def data_file(manager, step):
+    return manager.folder / f"ckpt-{step}.data-00000-of-00001"
 
 
-def restored_step(keeper, detector):
+def restored_step(manager, detector):
     detector.head.bias.assign(tf.zeros([8]))
-    path = keeper.restore_latest()
-    assert float(detector.head.bias[0]) == float(keeper.step.numpy()) == checkpoints.step_of(path)
-    return int(keeper.step.numpy())
+    path = manager.restore_latest()
+    assert float(detector.head.bias[0]) == float(manager.step.numpy()) == checkpoints.step_of(path)
+    return int(manager.step.numpy())
 
 
 def test_newest_is_restored(saved):
     assert restored_step(*saved) == 3
 
 
-def damage(keeper, kind):
-    newest, index = data_file(keeper, 3), keeper.folder / "ckpt-3.index"
+def damage(manager, kind):
+    newest, index = data_file(manager, 3), manager.folder / "ckpt-3.index"
     if kind == "truncated":
         newest.write_bytes(newest.read_bytes()[:-2000])
     elif kind in ("one bit", "corrupted"):
@@ -106,44 +106,44 @@ def test_unfinished_checkpoint_without_index_is_not_seen(saved):
 
 
 def test_empty_folder_restores_nothing(tmp_path):
-    keeper = CheckpointKeeper(tmp_path / "none", {"student": build()}, tf.Variable(0, dtype=tf.int64))
-    assert keeper.restore_latest() is None
+    manager = CheckpointManager(tmp_path / "none", {"student": build()}, tf.Variable(0, dtype=tf.int64))
+    assert manager.restore_latest() is None
 
 
 def test_full_disk_keeps_older_checkpoints_and_says_so(saved, monkeypatch, caplog):
-    keeper, _ = saved
+    manager, _ = saved
 
     def write(path):
-        data_file(keeper, 4).write_bytes(b"half of it")
+        data_file(manager, 4).write_bytes(b"half of it")
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
-    monkeypatch.setattr(keeper.checkpoint, "write", write)
-    keeper.step.assign(4)
-    assert keeper.save() is None
+    monkeypatch.setattr(manager.checkpoint, "write", write)
+    manager.step.assign(4)
+    assert manager.save() is None
     assert "could not save checkpoint" in caplog.text
     assert "No space left on device; kept: ckpt-1, ckpt-2, ckpt-3" in caplog.text
-    assert not data_file(keeper, 4).exists()
+    assert not data_file(manager, 4).exists()
     assert restored_step(*saved) == 3
 
 
 def test_only_the_newest_are_kept(saved):
-    keeper, _ = saved
-    keeper.keep = 2
-    keeper.step.assign(4)
-    keeper.save()
-    assert [p.name for p in checkpoints.list_checkpoints(keeper.folder)] == ["ckpt-3", "ckpt-4"]
+    manager, _ = saved
+    manager.keep = 2
+    manager.step.assign(4)
+    manager.save()
+    assert [p.name for p in checkpoints.list_checkpoints(manager.folder)] == ["ckpt-3", "ckpt-4"]
 
 
 def test_worker_that_owns_no_files_leaves_none(saved):
-    keeper, _ = saved
-    keeper.writes = False
-    keeper.step.assign(9)
-    assert keeper.save() is not None
-    assert sorted(p.name for p in keeper.folder.iterdir() if "9" in p.name or p.is_dir()) == []
+    manager, _ = saved
+    manager.writes = False
+    manager.step.assign(9)
+    assert manager.save() is not None
+    assert sorted(p.name for p in manager.folder.iterdir() if "9" in p.name or p.is_dir()) == []
 
 
 def test_checkpoint_of_another_model_is_refused(saved, tmp_path):
-    keeper = CheckpointKeeper(
+    manager = CheckpointManager(
         saved[0].folder,
         {"student": build("tiny_teacher")},
         tf.Variable(0, dtype=tf.int64),
@@ -152,7 +152,7 @@ def test_checkpoint_of_another_model_is_refused(saved, tmp_path):
     with pytest.raises(
         UserError, match="ckpt-3 is a checkpoint of another model or optimizer than tiny_teacher"
     ):
-        keeper.restore_latest()
+        manager.restore_latest()
     with pytest.raises(UserError, match="ckpt-3 is a checkpoint of tiny, not of tiny_teacher"):
         load_detector(saved[0].folder, model="tiny_teacher")
     with pytest.raises(UserError, match="ckpt-3 is a checkpoint of another model than tiny_teacher"):
@@ -163,12 +163,12 @@ def test_checkpoint_of_another_model_is_refused(saved, tmp_path):
 
 @pytest.mark.parametrize("form", ["run", "folder", "prefix", "index"])
 def test_detector_is_loaded_from_every_form_of_path(saved, form):
-    keeper, _ = saved
+    manager, _ = saved
     path = {
-        "run": keeper.folder.parent,
-        "folder": keeper.folder,
-        "prefix": keeper.folder / "ckpt-3",
-        "index": keeper.folder / "ckpt-3.index",
+        "run": manager.folder.parent,
+        "folder": manager.folder,
+        "prefix": manager.folder / "ckpt-3",
+        "index": manager.folder / "ckpt-3.index",
     }[form]
     detector = load_detector(path)
     assert detector.input_size == (32, 48)
@@ -179,9 +179,9 @@ def test_detector_is_loaded_from_every_form_of_path(saved, form):
 def test_loading_prefers_the_moving_average(tmp_path):
     detector, step = build(), tf.Variable(5, dtype=tf.int64)
     averages = [tf.Variable(tf.fill(v.shape, 0.25)) for v in detector.trainable_variables]
-    keeper = CheckpointKeeper(tmp_path, {"student": detector, "averages": averages}, step)
+    manager = CheckpointManager(tmp_path, {"student": detector, "averages": averages}, step)
     ModelMetadata("tiny", (32, 48), CLASSES).write(tmp_path)
-    keeper.save()
+    manager.save()
     loaded = load_detector(tmp_path)
     assert all((v.numpy() == 0.25).all() for v in loaded.trainable_variables)
 
@@ -200,11 +200,11 @@ def test_malformed_metadata(saved):
 
 
 def test_copy_replaces_what_was_best(saved, tmp_path):
-    keeper, _ = saved
+    manager, _ = saved
     for step in (1, 2):
-        checkpoints.copy_checkpoint(keeper.folder / f"ckpt-{step}", tmp_path / "best")
+        checkpoints.copy_checkpoint(manager.folder / f"ckpt-{step}", tmp_path / "best")
     assert [p.name for p in checkpoints.list_checkpoints(tmp_path / "best")] == ["ckpt-2"]
-    shutil.rmtree(keeper.folder)
+    shutil.rmtree(manager.folder)
     assert float(load_detector(tmp_path / "best").head.bias[0]) == 2.0
 
 

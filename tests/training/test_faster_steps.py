@@ -162,6 +162,6 @@ def test_what_is_due_within_an_execution_is_done_at_its_end(experiment):
     ],
 )
 def test_what_several_devices_cannot_do(experiment, monkeypatch, changes, replicas, workers, message):
-    monkeypatch.setattr(run.strategy, "worker_index", lambda over: (0, workers))
+    monkeypatch.setattr(run, "worker_index", lambda strategy: (0, workers))
     with pytest.raises(UserError, match=message):
         run._check_batch(experiment(**changes), SimpleNamespace(num_replicas_in_sync=replicas))

@@ -44,8 +44,8 @@ def _he_normal(input_deviation: float) -> keras.initializers.Initializer:
 class VGG(Backbone):
     """VGG's convolutions, each with a ReLU. Takes inputs of any size.
 
-    Pools drop an odd last row or column, so that a map of stride s has H // s rows and W // s columns; or they
-    keep it, as in SSD (Liu et al. 2016), whose map of stride 8 has 38 x 38 positions at 300 x 300.
+    Pools drop an odd last row or column, so that a map of stride s has H // s rows and W // s columns; or
+    they keep it, as in SSD (Liu et al. 2016), whose map of stride 8 has 38 x 38 positions at 300 x 300.
 
     Args:
         kind: a key of ``LAYOUTS``.
