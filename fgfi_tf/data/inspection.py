@@ -21,8 +21,9 @@ from fgfi_tf.data.edges import boxes_in_image
 from fgfi_tf.data.images import encoded_image
 from fgfi_tf.errors import UserError
 
-#: The share of the objects that a suggested input size makes as long as a cell of the feature map.
-SHARE = 0.9
+#: The share of the objects that a suggested input size makes as long as so many cells of the feature map.
+#: Of an object as long as a single one little is left.
+SHARE, CELLS = 0.9, 2
 #: Pixels of the largest suggested input; more is a user's choice.
 LARGEST_INPUT = 1_000_000
 _MULTIPLE = 32
@@ -132,21 +133,21 @@ def between_splits(group: Sequence[str]) -> bool:
     return len({name.split(": ")[0] for name in group}) > 1
 
 
-def suggested_size(objects: Objects, images: np.ndarray, cell: int) -> tuple[tuple[int, int], float]:
+def suggested_size(objects: Objects, images: np.ndarray, long: int) -> tuple[tuple[int, int], float]:
     """An input size for pictures that are resized to one shape, and the share of objects that it is fit for.
 
-    The smallest of the pictures' usual shape at which ``SHARE`` of the objects are, on their longer side, a
-    cell of the feature map or more; not above the usual picture or ``LARGEST_INPUT`` pixels.
+    The smallest of the pictures' usual shape at which ``SHARE`` of the objects are so long, on their longer
+    side; not above the usual picture or ``LARGEST_INPUT`` pixels.
 
     Args:
         objects: those to detect.
         images: int [M,2], (H, W) of the pictures, at least one.
-        cell: stride of the feature map in pixels of the input.
+        long: pixels of the input.
     """
     usual = np.median(images, axis=0)
     longer = (objects.sizes * usual / objects.images).max(axis=1)  # N, in a picture of the usual size
-    wanted = cell / np.quantile(longer, 1 - SHARE) if len(longer) else 1.0
+    wanted = long / np.quantile(longer, 1 - SHARE) if len(longer) else 1.0
     scale = min(wanted, 1.0, math.sqrt(LARGEST_INPUT / usual.prod()))
     size = tuple(max(_MULTIPLE, math.ceil(side * scale / _MULTIPLE) * _MULTIPLE) for side in usual)
-    reached = objects.at_input(size, False).max(axis=1) >= cell
+    reached = objects.at_input(size, False).max(axis=1) >= long
     return size, float(reached.mean()) if len(reached) else 1.0

@@ -274,11 +274,9 @@ def _check_lengths(
 
 def _boxes(image_id: str, boxes: np.ndarray) -> np.ndarray:
     boxes = np.asarray(boxes, np.float64)
-    if boxes.size == 0:
-        return boxes.reshape(0, 4)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
+    if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
         raise UserError(f"image {image_id}: boxes must be [n, 4], not {list(boxes.shape)}")
-    return boxes
+    return boxes.reshape(-1, 4)
 
 
 def _index_of(class_names: Sequence[str], name: str, absent: int = -1) -> int:

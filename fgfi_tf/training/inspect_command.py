@@ -116,15 +116,16 @@ def report(config: InspectConfig, found: Found) -> ReportData:
     findings, sections = [], []
     if len(sizes):
         keeps = not policies.resize(registry.declaration(config.model).resize).fixed_size
-        suggested, reached = inspection.suggested_size(every, sizes, config.stride)
+        long = inspection.CELLS * config.stride
+        suggested, reached = inspection.suggested_size(every, sizes, long)
         size = parse_size("input_size", config.input_size) if config.input_size else suggested
         if keeps and not config.input_size:
             size = (min(suggested), max(suggested))
         flag = f"--input_size={size[0]}x{size[1]}"
         if not config.input_size:
             findings.append(
-                f"{flag}: the smallest at which most objects are as long as a cell of the feature map, "
-                f"{config.stride} pixels ({reached:.0%} of them are)."
+                f"{flag}: the smallest at which most objects are as long as {inspection.CELLS} cells of the "
+                f"feature map, {long} pixels ({reached:.0%} of them are); larger finds more."
             )
         facts.append(("network input", f"{size[0]}x{size[1]}"))
         at_input = every.at_input(size, keeps)

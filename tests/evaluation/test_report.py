@@ -257,6 +257,23 @@ def test_binned_recall():
     assert recall[0] == pytest.approx(0.6) and np.isnan(recall[1:]).all()
 
 
+def test_panels_of_recall_without_a_single_value_are_left_out():
+    """Five cats are 30 high, of which two are found, and one dog is: there is a panel of cats alone."""
+    boxes = [[20 * i, 0, 20 * i + 9, 29] for i in range(6)]
+    frame = {"image_id": "a", "boxes": boxes, "classes": [0] * 5 + [1], "difficult": [False] * 6}
+    found = {"boxes": [boxes[0], boxes[1], boxes[5]], "scores": [0.9, 0.8, 0.7], "classes": [0, 0, 1]}
+    truths, detections = (
+        VOC.ground_truth([frame], ("cat", "dog")),
+        VOC.detections({"a": found}, ("cat", "dog")),
+    )
+    runs = [Run(name, detections, VOC.evaluate(detections, truths)) for name in ("one", "two")]
+    sections = {section.title: section for section in build(VOC, runs, truths).sections}
+    (figure,) = sections["Which objects are found"].parts
+    (panel,) = figure.panels
+    assert panel.title == "cat: by object height"
+    assert [np.nanmax(line.y) for line in panel.lines] == [0.4, 0.4]
+
+
 # --- VOC --------------------------------------------------------------------------------------
 
 CLASSES = ("cat", "dog", "cow")
@@ -297,6 +314,8 @@ def test_voc_report_of_two_models(tmp_path, n_classes):
         assert "| cow | – | – | – | 63.2 | – | 73.5 | – |" in text
     assert "- Objects: 3" in text and "- Difficult: 1" in text and "The same images" in text
     assert "Image a, some: 2 errors" in text
+    assert "Every range holds fewer than 5 objects." in text
+    assert not (tmp_path / "report/figures/recall.png").exists()
     numbers = json.loads((tmp_path / "report/report.json").read_text())
     assert numbers["some"]["analysis"]["cat"]["localisation"] == 1
     np.testing.assert_allclose(numbers["some"]["results"]["dog"]["AP11"], 1)

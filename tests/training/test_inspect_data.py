@@ -95,3 +95,15 @@ def test_the_suggested_size():
     large = np.tile([3000, 6000], (10, 1))
     size, _ = inspection.suggested_size(Objects(np.zeros(10, int), sizes, large), large, 16)
     assert size == (736, 1440)  # a million pixels, 707.1 x 1414.2, rounded up to 32
+
+
+def test_a_suggestion_leaves_most_objects_two_cells(tmp_path, capsys):
+    """Objects of 64 pixels in pictures of 128 x 256: half of that makes them 32, two cells of 16."""
+    for i in range(3):
+        path = picture(tmp_path / "own" / f"{i}.png", 256, 128)
+        xml(path.with_suffix(".xml"), ("cup", 1, 1, 64, 64), size=(256, 128))
+    assert inspect_command.run(InspectConfig(data_dir=str(tmp_path / "own")), progress=False) == 0
+    assert (
+        "--input_size=64x128: the smallest at which most objects are as long as 2 cells of the feature map, "
+        "32 pixels (100% of them are); larger finds more." in capsys.readouterr().out
+    )

@@ -224,9 +224,12 @@ def recall_section(
                 lines = [line(model, of, key, _color(i)) for i, (model, of) in enumerate(chosen.items())]
                 if class_name:
                     title = f"{class_name}: {title[0].lower()}{title[1:]}"
-            panels.append(Curves(title, tuple(lines), x_label, "recall", ticks))
+            if any(np.isfinite(found.y).any() for found in lines):
+                panels.append(Curves(title, tuple(lines), x_label, "recall", ticks))
     text = (
         "All labelled objects of a class, also those that do not count, against its highest-scored "
         "detections, as many as there are objects."
     )
+    if not panels:
+        return Section("Which objects are found", (), f"Every range holds fewer than {_FEWEST} objects.")
     return Section("Which objects are found", (Figure("recall", "", tuple(panels), caption),), text)
