@@ -1,7 +1,6 @@
 """The table of boxes that every evaluation is over: ground truth or detections of many images.
 
-A few flat arrays over all boxes of all images, not a list for each image: matching, analysis, report and
-result files are array operations on them. Imports no TensorFlow.
+Flat arrays over all boxes of all images: matching, analysis, report and result files are array operations.
 """
 
 from __future__ import annotations
