@@ -26,8 +26,7 @@ from fgfi_tf.paths import user_path
 from fgfi_tf.training.config import DATASET, DETECTOR, extensions_option, parse_size
 
 _DATA, _INPUT = "Data", "Network input"
-_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_LISTED = 20
+_QUANTILES, _LISTED = (0.05, 0.25, 0.5, 0.75, 0.95), 20
 _SIDE = 640  # pixels of the longer side of a drawn picture
 
 
