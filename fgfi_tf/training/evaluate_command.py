@@ -119,7 +119,8 @@ def _compare_models(config: EvaluateConfig) -> None:
     """
     if config.checkpoint or config.detections or config.labels or config.watch or config.results_dir:
         raise UserError(
-            "--compare of models takes --data_dir, and neither --labels nor a single model's flags"
+            "--compare of models takes --data_dir, and none of --checkpoint, --detections, --labels, --watch "
+            "and --results_dir"
         )
     folders = command.folders(config)
     comparison = Comparison(config.baseline, config.teacher)

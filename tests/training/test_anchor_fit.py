@@ -52,7 +52,7 @@ def config_fixture(photos, tmp_path):
         schedule="constant",
         learning_rate=0.001,
         checkpoint_every=1,
-        picture_every=2,
+        picture_every=0,
         options={"anchors": "auto", "drift": "0x0"},
     )
 

@@ -109,7 +109,7 @@ def test_a_teacher_of_fewer_classes_gives_the_same_features(experiment, trained,
     """A teacher's head is not run: whatever its classes, the imitation loss is that of its backbone."""
     config = experiment(imitation=True, teacher_model="tiny", teacher_checkpoint=str(trained))
     lines: list[str] = []
-    distiller = build.build_distiller(config, ("cup",), lines.append)
+    distiller = build.build_distiller(config, ("cup",), log=lines.append)
     assert distiller.teacher.class_names == tiny_detector.CLASSES
     assert lines == [
         "the teacher detects other classes (Car, Pedestrian, Cyclist); its features are imitated"

@@ -158,7 +158,7 @@ def _spoil(values):
     return tf.constant(values)
 
 
-def test_imitation_area_is_the_picture(detector):
+def test_the_valid_mask_is_the_picture(detector):
     batch = {"content_size": tf.constant([[160.0, 130.0], [100.0, 192.0]])}
     (area,) = detector.imitation_valid_mask(batch, 160, 192)
     assert area.shape == (2, 10, 12)
