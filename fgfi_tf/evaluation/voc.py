@@ -129,7 +129,7 @@ def evaluate(
     best_iou, best_truth = best_truths(detections, truths)
     evaluation = Evaluation({}, len(truths.image_ids), iou_threshold, protocol)
     best_truth = np.where(evaluation.suffices(best_iou), best_truth, -1)
-    for index, name in enumerate(truths.class_names):
+    for index, name in enumerate(detections.class_names):
         rows = np.flatnonzero(detections.classes == index)
         rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
         own = truths.classes == index

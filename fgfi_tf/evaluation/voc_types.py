@@ -91,7 +91,7 @@ class Detections:
         Raises:
             UserError: an image that ``truths`` does not have, or other class names.
         """
-        if self.class_names != truths.class_names:
+        if self.class_names != truths.class_names[: len(self.class_names)]:  # ignored classes stand behind
             raise UserError(f"detections of {len(self.class_names)} other classes than the labels' classes")
         index = {name: number for number, name in enumerate(truths.image_ids)}
         used = np.unique(self.image)
