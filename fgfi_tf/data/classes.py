@@ -44,8 +44,15 @@ class ClassChoice:
         return ",".join(f"{name}={to}" for name, to in self.renamed.items())
 
     def of_model(self, class_names: Sequence[str]) -> ClassChoice:
-        """The same merges for a model's own classes: what its labels hold besides is no error."""
+        """The same merges for a model's own classes: what labels hold besides is no error.
+
+        Raises UserError where one of its classes is to be merged into another or ignored.
+        """
         known = {name.lower(): name for name in class_names} | {IGNORE: IGNORE}
+        for name in sorted(self.renamed.keys() & known.keys()):
+            raise UserError(
+                f"--classes: {name}={self.renamed[name]}: {name!r} is a class of the model itself"
+            )
         renamed = {name: known[to.lower()] for name, to in self.renamed.items() if to.lower() in known}
         return ClassChoice(tuple(class_names), renamed)
 

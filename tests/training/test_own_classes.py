@@ -54,9 +54,11 @@ def test_train_and_evaluate_agree(experiment, photos, tmp_path, capsys):
     assert "helmet" in printed and "dog" not in printed
     # the merges and the share of the run's own flags: two helmets a picture
     assert json.loads(output.read_text())["helmet"]["positives"] == 2 * (8 - train)
-    _evaluated(capsys, **{**options, "classes": "vest=ignore,dog=vest", "val_split": "all"})
+    _evaluated(capsys, **{**options, "classes": "dog=vest,cap=ignore", "val_split": "all"})
     found = json.loads(output.read_text())
-    assert (found["helmet"]["positives"], found["vest"]["positives"]) == (8, 8)
+    assert (found["helmet"]["positives"], found["vest"]["positives"]) == (8, 16)
+    with pytest.raises(UserError, match="--classes: vest=ignore: 'vest' is a class of the model"):
+        _evaluated(capsys, **{**options, "classes": "vest=ignore"})
     with pytest.raises(UserError, match="--classes=cap: the model detects helmet, vest"):
         _evaluated(capsys, **{**options, "classes": "cap"})
     with pytest.raises(UserError, match="already holds|another|--classes"):
