@@ -68,9 +68,7 @@ class EvaluateConfig(command.FilesConfig):
     val_fraction: float = option(
         -1.0, _MODEL, "Share that is the split val where the data has no splits (-1: that of the training)."
     )
-    batch_size: int = option(
-        0, _MODEL, "Images at a time (0: 8, or 1 where they would be padded to the largest)."
-    )
+    batch_size: int = option(0, _MODEL, "Images at a time (0: 8, or 1 where they would be padded).")
     results_dir: str = option(
         "",
         _MODEL,
