@@ -86,7 +86,7 @@ def main(kitti: str, output: Path, kills: int, steps: int) -> None:
         "batch_size": 4,
         "learning_rate": 0.02,
     }
-    flags |= {"drift": "10x6", "summary_every": 50, "picture_every": 0, "checkpoint_every": 10}
+    flags |= {"options": {"drift": "10x6"}, "summary_every": 50, "picture_every": 0, "checkpoint_every": 10}
     _, _ = attempt(ExperimentConfig(output_dir=str(output / "started"), steps=1, **flags), None)
     _, start = attempt(ExperimentConfig(output_dir=str(output / "again"), steps=1, **flags), None)
     flags |= {"steps": steps, "evaluate_every": EVALUATE_EVERY}
