@@ -234,6 +234,19 @@ def registered():
     registry.unregister("counting")
 
 
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("fgfi_tf.nowhere:A", "'fgfi_tf.nowhere:A' is registered, and there is no module fgfi_tf.nowhere"),
+        ("fgfi_tf.errors:No", "'fgfi_tf.errors:No' is registered, and fgfi_tf.errors has no No"),
+    ],
+)
+def test_a_protocol_registered_where_there_is_none(registered, place, message):
+    registry.register(registered, place, replace=True)
+    with pytest.raises(UserError, match=message):
+        registry.protocol_class(registered)
+
+
 def test_a_stranger_s_protocol(registered, tmp_path, capsys):
     assert registered in registry.names() and isinstance(registry.get(registered), Recall)
     with pytest.raises(UserError, match="there is a protocol 'kitti' already"):
