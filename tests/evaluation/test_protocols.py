@@ -84,7 +84,7 @@ def test_overlaps_that_cannot_be_meant(text, message):
 
 
 @pytest.mark.parametrize("class_names", ["hand", "Hand, cow"])
-def test_classes_that_are_listed_are_those_of_the_files(tmp_path, class_names):
+def test_classes_that_are_listed_are_those_of_the_files(tmp_path, class_names, caplog):
     for folder in ("labels", "dt", "Annotations", "comp4"):
         (tmp_path / folder).mkdir()
     (tmp_path / "labels/a.txt").write_text(LABEL.format("hand", 0, 100) + LABEL.format("Car", 300, 400))
@@ -101,6 +101,8 @@ def test_classes_that_are_listed_are_those_of_the_files(tmp_path, class_names):
 
     kitti = run(detections=str(tmp_path / "dt"), labels=str(tmp_path / "labels"))
     names = class_names.split(", ")
+    absent = "--classes: the labels hold no cow"
+    assert [r.getMessage() for r in caplog.records] == ([absent] if "cow" in class_names else [])
     assert list(kitti) == names and kitti[names[0]]["easy"]["AP11"] == pytest.approx(1 / 11)
     if class_names == "hand":
         voc = {
