@@ -64,10 +64,15 @@ def run(config: InspectConfig, progress: bool = True) -> int:
     """Prints what a data set holds, writes the page where asked for; 1 where something is broken.
 
     Raises:
-        UserError: no folder, or no split of it can be read.
+        UserError: no folder, or no split of it can be read; the page would be in that folder.
     """
     if not config.data_dir:
         raise UserError("--data_dir is missing: the folder of the pictures and labels")
+    folder = user_path(config.data_dir).resolve()
+    if config.output_dir and user_path(config.output_dir).resolve().is_relative_to(folder):
+        raise UserError(
+            f"--output_dir={config.output_dir}: is in --data_dir, of which the page's pictures would be part"
+        )
     found = look(config, progress)
     data = report(config, found)
     shown = dataclasses.replace(data, sections=tuple(map(_printed, data.sections)))

@@ -74,6 +74,13 @@ def test_labels_that_cannot_be_read(photos, tmp_path, capsys):
         inspect_command.run(InspectConfig(data_dir=str(tmp_path / "nowhere")), progress=False)
 
 
+def test_the_page_is_not_written_into_the_data(photos):
+    for place in (photos, photos / "page"):
+        with pytest.raises(UserError, match=f"--output_dir={place}: is in --data_dir"):
+            inspect_command.run(InspectConfig(data_dir=str(photos), output_dir=str(place)), progress=False)
+    assert not (photos / "index.html").exists()
+
+
 def test_what_no_split_can_read_is_told_once(tmp_path):
     for name in "abcde":
         xml(picture(tmp_path / f"{name}.png").with_suffix(".xml"), ("dog", 1, 1, 9, 9))
