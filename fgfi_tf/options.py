@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from fgfi_tf.errors import UserError
@@ -172,11 +172,11 @@ class Chosen:
         """The options of what a flag chose."""
         return [option for name, option in self.options.items() if self._flag_of[name] == flag]
 
-    def unknown_name(self) -> str:
-        """What is wrong with the first name that is in no registry; "" where each is."""
+    def unknown_name(self, flags: Container[str] | None = None) -> str:
+        """What is wrong with the first name (of these flags) that is in no registry; "" where each is."""
         for flag, chooses in self._choosers.items():
             name, known = self.names[flag], list(chooses.names())
-            if name and name not in known:
+            if name and name not in known and (flags is None or flag in flags):
                 return f"--{flag}={name}: no such {chooses.what}; {did_you_mean(name, known)}"
         return ""
 

@@ -54,8 +54,20 @@ class Registry(Generic[T]):
 
 
 def resolved(code: Any) -> Any:
-    """What ``"module:name"`` names, its module imported; anything else as it is."""
+    """What ``"module:name"`` names, its module imported; anything else as it is.
+
+    Raises:
+        UserError: there is no such module, or no such name in it.
+    """
     if not isinstance(code, str):
         return code
     module, _, name = code.partition(":")
-    return getattr(importlib.import_module(module), name)
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module and not module.startswith(f"{error.name}."):
+            raise
+        raise UserError(f"{code!r} is registered, and there is no module {error.name}") from error
+    if not hasattr(found, name):
+        raise UserError(f"{code!r} is registered, and {module} has no {name or 'name behind a colon'}")
+    return getattr(found, name)

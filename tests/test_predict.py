@@ -221,7 +221,7 @@ def test_results_inside_the_input_are_no_input(run, tmp_path):
         ),
         ({"classes": ("hot dog",)}, [], "MODEL does not fit the format of the results: .*class 'hot dog'"),
         ({"dataset": "mine"}, [], "unknown dataset 'mine'"),
-        ({}, ["--format=yolo"], "unknown protocol 'yolo'"),
+        ({}, ["--format=yolo"], "--format=yolo: no such protocol; known are coco, kitti"),
         ({}, ["--results=kitti,yolo"], "unknown format of result files 'yolo'; known are kitti, comp4"),
         ({}, ["--results=kitti,wider"], r"1 files would be written twice, such as a.txt: give fewer formats"),
         ({}, ["--batch_size=0"], "--batch_size=0: must be at least 1"),

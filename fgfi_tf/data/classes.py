@@ -139,7 +139,7 @@ def resolve(
         where: what messages call the split.
 
     Raises:
-        UserError: ``choice`` is strict and the labels hold what it does not name.
+        UserError: ``choice`` is strict and the labels hold what it does not name, or nothing is learnt.
     """
     found = _spellings(counts)
     known = {name.lower(): name for name in (*published, *ignored)}
@@ -151,6 +151,10 @@ def resolve(
         learnt = _with_targets(learnt, renamed)
     by_key = {name.lower(): name for name in learnt if name.lower() not in renamed}
     learnt = tuple(by_key.values())
+    if renamed and found and not learnt:
+        raise UserError(
+            f"{where}: --classes leaves no class to learn; the labels hold {listed(counts)}: name some"
+        )
     for name, to in renamed.items():
         if to != IGNORE and to.lower() not in by_key:
             raise UserError(f"--classes: {name}={to}: {to!r} is none of {', '.join(learnt)}")

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from fgfi_tf.data import text_files
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry
@@ -110,6 +112,7 @@ def evaluate_files(config: FilesConfig) -> None:
     Comparison(config.baseline, config.teacher).check(list(found_in))
     check_outputs(config, protocol)
     truth = source.read_ground_truth(config.labels, config.split)
+    _tell_absent(classes, truth)
     detections = {}
     for name, path in found_in.items():
         found = source.read_detections(path, truth, config.split, config.allow_missing)
@@ -159,6 +162,14 @@ def _classes(config: FilesConfig) -> tuple[str, ...]:
     if len({name.casefold() for name in names}) < len(names):
         raise UserError(f"--classes={config.classes}: a class is named twice (letter case is not told apart)")
     return tuple(names)
+
+
+def _tell_absent(names: Sequence[str], truth: Boxes) -> None:
+    """Warns of listed classes of which there is no label: a misspelt one has no AP, and lowers the mean."""
+    held = {truth.class_names[place].casefold() for place in set(truth.classes.tolist()) if place >= 0}
+    absent = [name for name in names if name.casefold() not in held]
+    if absent:
+        logging.warning("--classes: the labels hold no %s", ", no ".join(absent))
 
 
 def parse_overlaps(text: str) -> dict[str, float]:

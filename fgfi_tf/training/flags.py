@@ -113,8 +113,8 @@ def parse(argv: Sequence[str], config_class: type = ExperimentConfig):
     """Command line (program name first) to a dataclass of flags, not yet validated.
 
     ``--flagfile=FILE`` reads flags from a file; later flags win. ``--extensions`` are imported, so that what
-    they register has its flags. Raises UserError for an unknown flag, a bad value, a missing flag file or
-    extension, or a stray argument. ``--help`` prints and exits 0.
+    they register has its flags. Raises UserError for an unknown flag or name, a bad value, a missing flag
+    file or extension, or a stray argument. ``--help`` prints and exits 0.
     """
     arguments = expand_flagfiles(argv[1:])
     if any("\0" in argument for argument in arguments):
@@ -124,6 +124,9 @@ def parse(argv: Sequence[str], config_class: type = ExperimentConfig):
         given[_EXTENSIONS] = ",".join(extensions.resolve(given[_EXTENSIONS]))
         extensions.load(given[_EXTENSIONS].split(","))
     chosen = Chosen(config_class, given.get)
+    # What a recipe names may still be missing: --help shows it.
+    if fault := chosen.unknown_name([flag for flag, value in given.items() if value]):
+        raise UserError(shortened(fault, SHOWN_MESSAGE))
     known = _flags(config_class, chosen)
     try:
         values = _define(known)
@@ -199,8 +202,7 @@ def _unexpected(argument: str, known: Sequence[_Flag], chosen: Chosen) -> UserEr
         return UserError(f"unexpected argument {shortened(argument)!r}: flags look like --name=value")
     name = match.group(1)
     names = [name, name[2:]] if name.startswith("no") else [name]
-    fault = chosen.unknown_name() or next(filter(None, map(chosen.misplaced, names)), "")
-    if fault:
+    if fault := next(filter(None, map(chosen.misplaced, names)), ""):
         return UserError(shortened(fault, SHOWN_MESSAGE))
     hint = did_you_mean(name, [flag.name for flag in known])
     hint = hint if hint.startswith("did") else "see --help"

@@ -17,7 +17,7 @@ from fgfi_tf.data.classes import ClassTable, listed, parse, resolve
 from fgfi_tf.data.dataset import Frame, first_of
 from fgfi_tf.data.images import MAX_MEGAPIXELS, read_for_report
 from fgfi_tf.data.inspection import Inspected, Objects
-from fgfi_tf.errors import UserError
+from fgfi_tf.errors import UserError, UserErrors
 from fgfi_tf.evaluation.report.data import Bars, Figure, Gallery, Picture, ReportData, Row, Section, Table
 from fgfi_tf.evaluation.report.write import to_markdown, write
 from fgfi_tf.models import registry
@@ -64,10 +64,15 @@ def run(config: InspectConfig, progress: bool = True) -> int:
     """Prints what a data set holds, writes the page where asked for; 1 where something is broken.
 
     Raises:
-        UserError: no folder, or no split of it can be read.
+        UserError: no folder, or no split of it can be read; the page would be in that folder.
     """
     if not config.data_dir:
         raise UserError("--data_dir is missing: the folder of the pictures and labels")
+    folder = user_path(config.data_dir).resolve()
+    if config.output_dir and user_path(config.output_dir).resolve().is_relative_to(folder):
+        raise UserError(
+            f"--output_dir={config.output_dir}: is in --data_dir, of which the page's pictures would be part"
+        )
     found = look(config, progress)
     data = report(config, found)
     shown = dataclasses.replace(data, sections=tuple(map(_printed, data.sections)))
@@ -81,15 +86,18 @@ def look(config: InspectConfig, progress: bool) -> Found:
     """Reads every split. Raises UserError where none can be."""
     dataset, root = datasets.entry(config.dataset), user_path(config.data_dir)
     frames: dict[str, list[Frame]] = {}
-    problems: list[str] = []
+    unread: dict[str, list[str]] = {}  # what is wrong -> the splits that it is wrong with
     options = options_of(config, "dataset")
     for split in _split_names(config, dataset, root):
         try:
             frames[split] = splits.frames_of(dataset, root, split, config.val_fraction, options)
         except UserError as error:
-            problems += [f"{split}: {line}" for line in str(error).splitlines()]
+            for line in str(error).splitlines()[isinstance(error, UserErrors) :]:  # less the heading
+                unread.setdefault(line, []).append(split)
+    problems = [f"{', '.join(names)}: {line}" for line, names in unread.items()]
     if not frames:
-        raise UserError("\n".join(problems))
+        heading = [f"{root}: no split can be read:"] if len(problems) > 1 else []
+        raise UserErrors("\n".join([*heading, *problems]))
     counts = collections.Counter(name for found in frames.values() for frame in found for name in frame.names)
     table = resolve(parse(config.classes), counts, dataset.class_names, dataset.ignored_names, str(root))
     looked = {
@@ -122,8 +130,9 @@ def report(config: InspectConfig, found: Found) -> ReportData:
             size = (min(suggested), max(suggested))
         flag = f"--input_size={size[0]}x{size[1]}"
         if not config.input_size:
+            what = "the smallest" if reached > 0.5 else "too small for an input"
             findings.append(
-                f"{flag}: the smallest at which most objects are as long as {inspection.CELLS} cells of the "
+                f"{flag}: {what} at which most objects are as long as {inspection.CELLS} cells of the "
                 f"feature map, {long} pixels ({reached:.0%} of them are); larger finds more."
             )
         facts.append(("network input", f"{size[0]}x{size[1]}"))

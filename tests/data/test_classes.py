@@ -52,6 +52,12 @@ def test_what_a_list_does_not_name_is_refused():
     assert table("helmet,cat", published=("cat", "dog"), ignored=("vest",)).ignored == ("dog", "vest")
 
 
+def test_a_list_leaves_something_to_learn():
+    with pytest.raises(UserError, match="own/train: --classes leaves no class to learn.*vest 2"):
+        table("helmet=ignore,vest=ignore,dog=ignore")
+    assert table("dog=ignore", counts={}).learnt == ()  # pictures without an object
+
+
 def test_a_models_classes_decide():
     choice = parse("helmet,vest,cap=helmet,dog=ignore").of_model(("helmet",))
     assert choice == ClassChoice(("helmet",), {"cap": "helmet", "dog": "ignore"})

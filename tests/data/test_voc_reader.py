@@ -90,6 +90,15 @@ def test_bad_annotations(root, old, new, message):
         voc_xml.read_annotation(path)
 
 
+def test_xml_of_another_kind_is_no_picture_without_objects(tmp_path):
+    path = tmp_path / "a.xml"
+    path.write_text("<annotations><image id='0'><box label='dog'/></image></annotations>")
+    with pytest.raises(UserError, match="a.xml: not a VOC annotation: it holds <annotations>, not <anno"):
+        voc_xml.read_annotation(path)
+    path.write_text("<Annotation/>")
+    assert not voc_xml.read_annotation(path).objects
+
+
 @pytest.mark.parametrize(
     "old, new",
     [

@@ -84,7 +84,7 @@ def test_overlaps_that_cannot_be_meant(text, message):
 
 
 @pytest.mark.parametrize("class_names", ["hand", "Hand, cow"])
-def test_classes_that_are_listed_are_those_of_the_files(tmp_path, class_names):
+def test_classes_that_are_listed_are_those_of_the_files(tmp_path, class_names, caplog):
     for folder in ("labels", "dt", "Annotations", "comp4"):
         (tmp_path / folder).mkdir()
     (tmp_path / "labels/a.txt").write_text(LABEL.format("hand", 0, 100) + LABEL.format("Car", 300, 400))
@@ -101,6 +101,8 @@ def test_classes_that_are_listed_are_those_of_the_files(tmp_path, class_names):
 
     kitti = run(detections=str(tmp_path / "dt"), labels=str(tmp_path / "labels"))
     names = class_names.split(", ")
+    absent = "--classes: the labels hold no cow"
+    assert [r.getMessage() for r in caplog.records] == ([absent] if "cow" in class_names else [])
     assert list(kitti) == names and kitti[names[0]]["easy"]["AP11"] == pytest.approx(1 / 11)
     if class_names == "hand":
         voc = {
@@ -232,6 +234,19 @@ def registered():
     registry.register("counting", Recall)
     yield "counting"
     registry.unregister("counting")
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("fgfi_tf.nowhere:A", "'fgfi_tf.nowhere:A' is registered, and there is no module fgfi_tf.nowhere"),
+        ("fgfi_tf.errors:No", "'fgfi_tf.errors:No' is registered, and fgfi_tf.errors has no No"),
+    ],
+)
+def test_a_protocol_registered_where_there_is_none(registered, place, message):
+    registry.register(registered, place, replace=True)
+    with pytest.raises(UserError, match=message):
+        registry.protocol_class(registered)
 
 
 def test_a_stranger_s_protocol(registered, tmp_path, capsys):

@@ -110,6 +110,7 @@ def test_a_strangers_detector_has_its_flags_and_defaults(file, monkeypatch, caps
             r"--wild: the detector shuffledet_1x has no such option \(it has --dropout",
         ),
         (["--model=strangr", "--channels=4"], "--model=strangr: no such detector; did you mean stranger"),
+        (["--model=strangr", "--help"], "--model=strangr: no such detector; did you mean stranger"),
     ):
         with pytest.raises(UserError, match=message):
             parse("--model=stranger", *arguments)

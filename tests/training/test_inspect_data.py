@@ -74,6 +74,44 @@ def test_labels_that_cannot_be_read(photos, tmp_path, capsys):
         inspect_command.run(InspectConfig(data_dir=str(tmp_path / "nowhere")), progress=False)
 
 
+def test_the_page_is_not_written_into_the_data(photos):
+    for place in (photos, photos / "page"):
+        with pytest.raises(UserError, match=f"--output_dir={place}: is in --data_dir"):
+            inspect_command.run(InspectConfig(data_dir=str(photos), output_dir=str(place)), progress=False)
+    assert not (photos / "index.html").exists()
+
+
+def test_what_no_split_can_read_is_told_once(tmp_path):
+    for name in "abcde":
+        xml(picture(tmp_path / f"{name}.png").with_suffix(".xml"), ("dog", 1, 1, 9, 9))
+    config = InspectConfig(data_dir=str(tmp_path), val_fraction=0.5)
+
+    def said() -> str:
+        with pytest.raises(UserError) as raised:
+            inspect_command.run(config, progress=False)
+        return str(raised.value)
+
+    (tmp_path / "b.xml").write_text("<annotation>")
+    assert said().count("\n") == 0 and said().startswith(
+        f"train, val: {tmp_path}/b.xml: not a VOC annotation"
+    )
+    (tmp_path / "c.xml").write_text("<annotation>")
+    head, *problems = said().splitlines()
+    assert head == f"{tmp_path}: no split can be read:"
+    assert [line.partition(".xml")[0][-1] for line in problems] == ["b", "c"]
+    for path in tmp_path.glob("*.xml"):
+        path.unlink()
+    assert f"train, val: {tmp_path}: none of the 5 pictures has a label file (.xml or .txt" in said()
+
+
+def test_a_suggestion_that_most_objects_do_not_reach_says_so(tmp_path, capsys):
+    """Objects of 9 x 9 pixels in pictures of 40 x 20: no input of that size makes them 32."""
+    for name in "ab":
+        xml(picture(tmp_path / f"own/{name}.png").with_suffix(".xml"), ("dog", 1, 1, 9, 9))
+    inspect_command.run(InspectConfig(data_dir=str(tmp_path / "own"), val_fraction=0.5), progress=False)
+    assert "too small for an input at which most objects are as long as 2 cells" in capsys.readouterr().out
+
+
 def test_sizes_at_the_network_input():
     # a picture of 100 x 200 (h x w) and one of 400 x 200, an object of 10 x 20 in each
     objects = Objects(np.zeros(2, int), np.array([[10.0, 20], [10, 20]]), np.array([[100, 200], [400, 200]]))

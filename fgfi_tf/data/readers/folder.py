@@ -103,8 +103,9 @@ class _Tree:
         if len(without) == len(pictures):
             if canonical(split) == "test":
                 return [self._frame(picture, None, ()) for picture in pictures]
+            of_split = f" of the split {split!r}" if split else ""
             raise UserError(
-                f"{self._root}: none of the {len(pictures)} pictures of the split {split!r} has a label file "
+                f"{self._root}: none of the {len(pictures)} pictures{of_split} has a label file "
                 f"(.xml or .txt beside it or in Annotations or labels), e.g. {pictures[0]}"
             )
         if without:

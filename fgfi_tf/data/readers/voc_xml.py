@@ -91,6 +91,8 @@ def read_annotation(path: str | Path) -> Annotation:
         if not name:
             raise UserError(f"{path}: an object has no <name>")
         objects.append(_read_object(element, name, path))
+    if not objects and root.tag.lower() != "annotation":  # of another tool: not a picture without objects
+        raise UserError(f"{path}: not a VOC annotation: it holds <{root.tag}>, not <annotation>")
     return Annotation(_read_size(root, path), tuple(objects))
 
 
