@@ -234,7 +234,7 @@ def _labels(frames: Sequence[Frame], sizes: Sequence[Sequence[int]]) -> list[dic
             "boxes": frame.boxes,
             "label": np.array([index[name] for name in frame.names], np.int64),
             "ignore": frame.ignore,
-            "coco_ids": frame.coco_ids,
+            **({} if frame.coco_ids is None else {"coco_ids": frame.coco_ids}),
             **frame.attributes,
         }
         for frame, size in zip(frames, sizes, strict=True)

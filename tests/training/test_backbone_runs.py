@@ -124,6 +124,6 @@ def test_sizes_and_options_are_checked_by_flag(kitti, tmp_path):
             )
         )
     with pytest.raises(
-        UserError, match=rf"--width: the detector {MODEL} has no such option \(it has --dropout\)"
+        UserError, match=rf"--width: the detector {MODEL} has no such option \(it has --dropout, --anchors\)"
     ):
         small(kitti, tmp_path, model=MODEL, options={"width": 0.5})
