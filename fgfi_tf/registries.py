@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from fgfi_tf.errors import UserError
@@ -15,6 +16,7 @@ class Registry(Generic[T]):
 
     Args:
         what: a word for one of them in messages, such as "dataset".
+        wanted: what an entry must be, in words, where it is not; "" where it is; None: anything goes.
 
     Attributes:
         total: registrations so far, in all registries together.
@@ -22,12 +24,14 @@ class Registry(Generic[T]):
 
     total = 0
 
-    def __init__(self, what: str):
-        self.what = what
+    def __init__(self, what: str, wanted: Callable[[Any], str] | None = None):
+        self.what, self._wanted = what, wanted
         self._entries: dict[str, T] = {}
 
     def register(self, name: str, entry: T, *, replace: bool = False) -> None:
-        """Adds an entry. Raises UserError where the name is taken and ``replace`` is not set."""
+        """Adds an entry. Raises UserError for one of a wrong kind, or a name that is taken."""
+        if wanted := self._wanted(entry) if self._wanted else "":
+            raise UserError(f"{self.what} {name!r}: {entry!r} is no {wanted}")
         if name in self._entries and not replace:
             raise UserError(
                 f"there is a {self.what} {name!r} already: choose another name, or pass replace=True"

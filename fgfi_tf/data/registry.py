@@ -24,7 +24,9 @@ from fgfi_tf.registries import Registry
 if TYPE_CHECKING:
     from fgfi_tf.data.records import PreparedDataset
 
-_DATASETS: Registry[Dataset] = Registry("dataset")
+_DATASETS: Registry[Dataset] = Registry(
+    "dataset", lambda entry: "" if isinstance(entry, Dataset) else f"instance of {Dataset.__module__}.Dataset"
+)
 names, entry, register, unregister = _DATASETS.names, _DATASETS.get, _DATASETS.register, _DATASETS.unregister
 
 for _name, _dataset in (("coco", Coco()), ("folder", Folder()), ("kitti", Kitti()), ("voc", Voc())):

@@ -11,8 +11,18 @@ from fgfi_tf.registries import Registry, resolved
 if TYPE_CHECKING:
     from fgfi_tf.evaluation.protocol import Protocol
 
+
+def _wanted(entry: type[Protocol] | str) -> str:
+    if isinstance(entry, str):
+        return ""
+    from fgfi_tf.evaluation.protocol import Protocol
+
+    right = isinstance(entry, type) and issubclass(entry, Protocol)
+    return "" if right else f"subclass of {Protocol.__module__}.Protocol"
+
+
 #: Classes, or where they are: ``"module:Class"``, imported when they are used.
-_PROTOCOLS: Registry[type[Protocol] | str] = Registry("protocol")
+_PROTOCOLS: Registry[type[Protocol] | str] = Registry("protocol", _wanted)
 names, register, unregister = _PROTOCOLS.names, _PROTOCOLS.register, _PROTOCOLS.unregister
 
 register("kitti", "fgfi_tf.evaluation.kitti.protocol:KittiProtocol")

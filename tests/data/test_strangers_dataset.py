@@ -78,3 +78,10 @@ def test_what_goes_wrong_is_told_by_the_house(points):
         open_split("points", "", "train")
     with pytest.raises(ValueError, match="a: boxes, names, ignore and attributes differ in their number"):
         Frame("a", points, boxes=[[0, 0, 1, 1]], names=[])
+
+
+@pytest.mark.parametrize("entry", [Points, 3])
+def test_what_is_no_dataset_is_not_registered(entry):
+    with pytest.raises(UserError, match="dataset 'mine': .* is no instance of fgfi_tf.data.dataset.Dataset"):
+        registry.register("mine", entry)
+    assert "mine" not in registry.names()

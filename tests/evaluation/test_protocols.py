@@ -249,6 +249,15 @@ def test_a_protocol_registered_where_there_is_none(registered, place, message):
         registry.protocol_class(registered)
 
 
+@pytest.mark.parametrize("entry", [5, dict, object()])
+def test_what_is_no_protocol_is_not_registered(entry):
+    with pytest.raises(
+        UserError, match="protocol 'mine': .* is no subclass of fgfi_tf.evaluation.protocol.Pro"
+    ):
+        registry.register("mine", entry)
+    assert "mine" not in registry.names()
+
+
 def test_a_stranger_s_protocol(registered, tmp_path, capsys):
     assert registered in registry.names() and isinstance(registry.get(registered), Recall)
     with pytest.raises(UserError, match="there is a protocol 'kitti' already"):
