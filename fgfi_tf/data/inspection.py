@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -151,3 +151,17 @@ def suggested_size(objects: Objects, images: np.ndarray, long: int) -> tuple[tup
     size = tuple(max(_MULTIPLE, math.ceil(side * scale / _MULTIPLE) * _MULTIPLE) for side in usual)
     reached = objects.at_input(size, False).max(axis=1) >= long
     return size, float(reached.mean()) if len(reached) else 1.0
+
+
+def joined(parts: Iterable[Objects]) -> Objects:
+    """The objects of several splits, one after the other."""
+    parts = list(parts)
+    return Objects(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("classes", "sizes", "images"))
+    )
+
+
+def spread(found: Sequence[Inspected], count: int) -> list[Inspected]:
+    """At most ``count`` of the pictures, from first to last."""
+    places = np.unique(np.linspace(0, len(found) - 1, count).astype(int)) if found and count else []
+    return [found[place] for place in places]

@@ -117,7 +117,7 @@ def _split_names(config: InspectConfig, dataset, root: Path) -> list[str]:
 def report(config: InspectConfig, found: Found) -> ReportData:
     """What was found as sections of a page."""
     sizes = np.array([one.size for looked in found.splits.values() for one in looked if one.size is not None])
-    every = _joined(found.objects.values())
+    every = inspection.joined(found.objects.values())
     facts = [("pictures", str(sum(map(len, found.splits.values())))), ("objects", str(len(every.classes)))]
     facts += [("classes", str(len(found.table.learnt)))]
     findings, sections = [], []
@@ -265,7 +265,10 @@ def _pictures(config: InspectConfig, split: str, looked: Sequence[Inspected], ta
 
     readable = [one for one in looked if one.size is not None]
     chosen = sorted(readable, key=lambda one: (-len(one.frame.names), one.frame.image_id))
-    chosen = [*chosen[: config.pictures // 2], *_spread(chosen[config.pictures // 2 :], config.pictures // 2)]
+    chosen = [
+        *chosen[: config.pictures // 2],
+        *inspection.spread(chosen[config.pictures // 2 :], config.pictures // 2),
+    ]
     pictures, file_name = [], re.sub(r"\W", "_", split)
     for number, one in enumerate(chosen):
         image = read_for_report(one.frame.image_path)
@@ -283,23 +286,11 @@ def _pictures(config: InspectConfig, split: str, looked: Sequence[Inspected], ta
     return Section(f"Pictures of {split}", (Gallery("", tuple(pictures), note, columns=3),))
 
 
-def _spread(found: Sequence[Inspected], count: int) -> list[Inspected]:
-    places = np.unique(np.linspace(0, len(found) - 1, count).astype(int)) if found and count else []
-    return [found[place] for place in places]
-
-
 def _resized(image: np.ndarray, scale: float) -> np.ndarray:
     from PIL import Image
 
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def _joined(parts: Sequence[Objects]) -> Objects:
-    parts = list(parts)
-    return Objects(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("classes", "sizes", "images"))
-    )
 
 
 def _printed(section: Section) -> Section:
