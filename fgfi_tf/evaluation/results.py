@@ -227,4 +227,13 @@ def read_csv(path: str | Path, split: str = "", scored: bool = False) -> Boxes:
     problems.raise_any()
     names = sorted({name for frame in frames.values() for name in frame["classes"]})
     table = Boxes.of_detections(frames, names) if scored else Boxes.of_ground_truth(frames, names)
-    return table.select(text_files.read_ids(split, nested=True), allow_missing=True) if split else table
+    return of_split(table, split, allow_missing=True)
+
+
+def of_split(table: Boxes, split: str | Path, allow_missing: bool = False) -> Boxes:
+    """The boxes of the images that a file lists, an id a line; the whole table where ``split`` is empty.
+
+    Raises:
+        UserError: the list cannot be read, or as ``Boxes.select`` does.
+    """
+    return table.select(text_files.read_ids(split, nested=True), allow_missing) if split else table

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fgfi_tf.data import text_files
 from fgfi_tf.evaluation.boxes import EDGES, Boxes
 from fgfi_tf.evaluation.coco import ap, files
 from fgfi_tf.evaluation.protocol import Protocol, Rule
+from fgfi_tf.evaluation.results import of_split
 
 
 class CocoProtocol(Protocol):
@@ -38,8 +38,7 @@ class CocoProtocol(Protocol):
 
     def read_ground_truth(self, labels: str, split: str = "") -> Boxes:
         """A JSON file; ``split`` is a list of images by name."""
-        table = files.read_ground_truth(labels)
-        return table.select(text_files.read_ids(split, nested=True)) if split else table
+        return of_split(files.read_ground_truth(labels), split)
 
     def read_detections(
         self, path: str, ground_truth: Boxes, split: str = "", allow_missing: bool = False

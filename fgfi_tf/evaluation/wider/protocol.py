@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fgfi_tf.data import text_files
 from fgfi_tf.evaluation.boxes import EDGES, Boxes
 from fgfi_tf.evaluation.protocol import Protocol, Rule, Setting
+from fgfi_tf.evaluation.results import of_split
 from fgfi_tf.evaluation.wider import ap, files
 
 
@@ -49,8 +49,7 @@ class WiderProtocol(Protocol):
 
     def read_ground_truth(self, labels: str, split: str = "") -> Boxes:
         """The folder of the official files; ``split`` is a list of ``<event>/<image>``."""
-        table = files.read_ground_truth(labels)
-        return table.select(text_files.read_ids(split, nested=True)) if split else table
+        return of_split(files.read_ground_truth(labels), split)
 
     def read_detections(
         self, path: str, ground_truth: Boxes, split: str = "", allow_missing: bool = False

@@ -43,7 +43,7 @@ def published(strides: Sequence[int]) -> tuple[Level, ...]:
     return tuple(Level(stride, rounded_cell(stride)) for stride in strides)
 
 
-def within(content: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor, stride: int = 1) -> tf.Tensor:
+def within(content: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor, stride: int) -> tf.Tensor:
     """Which cells of a ``height`` x ``width`` grid lie in pictures of ``content`` [B,2] (h, w), pixels.
 
     A picture of h pixels has floor(h / stride) rows of cells, as the pools leave it.
