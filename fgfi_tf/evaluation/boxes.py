@@ -6,7 +6,7 @@ Flat arrays over all boxes of all images: matching, analysis, report and result 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -118,6 +118,11 @@ class Boxes:
     def names(self, rows: np.ndarray) -> list[str]:
         """The class names of rows (indices or a mask)."""
         return [self.class_names[index] if index >= 0 else "other" for index in self.classes[rows].tolist()]
+
+    def rows(self) -> Iterator[tuple[int, int, list[float], float]]:
+        """(image, class, corners, score) of each detection, as Python's numbers."""
+        columns = (self.image, self.classes, self.boxes, self.scores)
+        return zip(*(column.tolist() for column in columns), strict=True)
 
     def take(self, rows: np.ndarray) -> Boxes:
         """The boxes of ``rows`` (indices or a mask) of the same images."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import dataclasses
 import io
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -45,32 +45,17 @@ def write_kitti(detections: Boxes, split: str = "") -> dict[str, str]:
     Raises:
         UserError: a class name with a blank, which no line can hold.
     """
-    _check_words(detections)
-    detections = detections.to(PIXELS).by_image()
-    names = detections.class_names
-    alphas = detections.column("alpha", NO_ALPHA)
-    rows = zip(
-        detections.classes.tolist(),
-        np.where(alphas == NO_ALPHA, 0.0, alphas).tolist(),
-        detections.boxes.tolist(),
-        detections.scores.tolist(),
-        strict=True,
-    )
-    lines = [
-        f"{names[kind]} -1 -1 {alpha!r} {x1!r} {y1!r} {x2!r} {y2!r} 0 0 0 0 0 0 0 {score!r}\n"
-        for kind, alpha, (x1, y1, x2, y2), score in rows
-    ]
-    ends = np.searchsorted(detections.image, np.arange(len(detections.image_ids)), side="right").tolist()
-    return {
-        f"{image_id}.txt": "".join(lines[start:end])
-        for image_id, start, end in zip(detections.image_ids, [0, *ends], ends, strict=False)
-    }
-
-
-def _check_words(detections: Boxes) -> None:
     for name in detections.class_names:
         if len(name.split()) != 1:
             raise UserError(f"class {name!r}: a line of these result files holds names of one word only")
+    alphas = detections.column("alpha", NO_ALPHA)
+    lines = collections.defaultdict(list)  # by image
+    for (image, kind, (x1, y1, x2, y2), score), alpha in zip(
+        detections.to(PIXELS).rows(), np.where(alphas == NO_ALPHA, 0.0, alphas).tolist(), strict=True
+    ):
+        numbers = f"-1 -1 {alpha!r} {x1!r} {y1!r} {x2!r} {y2!r} 0 0 0 0 0 0 0 {score!r}"
+        lines[image].append(f"{detections.class_names[kind]} {numbers}\n")
+    return {f"{name}.txt": "".join(lines[image]) for image, name in enumerate(detections.image_ids)}
 
 
 def write_comp4(detections: Boxes, split: str = "", full_precision: bool = True) -> dict[str, str]:
@@ -86,23 +71,14 @@ def write_comp4(detections: Boxes, split: str = "", full_precision: bool = True)
         if "/" in name:
             raise UserError(f"class {name!r}: its name is part of the name of a file")
     image_set = split.partition("_")[2] or split or "images"
-    detections = detections.to(ONE_BASED)
-    files = {}
-    for index, name in enumerate(detections.class_names):
-        rows = np.flatnonzero(detections.classes == index)
-        values = zip(
-            detections.image[rows].tolist(),
-            detections.scores[rows].tolist(),
-            detections.boxes[rows].tolist(),
-            strict=True,
-        )
-        files[f"comp4_det_{image_set}_{name}.txt"] = "".join(
-            f"{detections.image_ids[image]} {score!r} {' '.join(map(repr, box))}\n"
-            if full_precision
-            else f"{detections.image_ids[image]} {score:.3f} {' '.join(f'{v:.1f}' for v in box)}\n"
-            for image, score, box in values
-        )
-    return files
+    lines = collections.defaultdict(list)  # by class
+    for image, kind, box, score in detections.to(ONE_BASED).rows():
+        numbers = [repr(score), *map(repr, box)]
+        if not full_precision:
+            numbers = [f"{score:.3f}", *(f"{value:.1f}" for value in box)]
+        lines[kind].append(f"{detections.image_ids[image]} {' '.join(numbers)}\n")
+    names = enumerate(detections.class_names)
+    return {f"comp4_det_{image_set}_{name}.txt": "".join(lines[kind]) for kind, name in names}
 
 
 def write_coco(detections: Boxes, split: str = "") -> dict[str, str]:
@@ -113,7 +89,6 @@ def write_coco(detections: Boxes, split: str = "") -> dict[str, str]:
     number where it is one (000000000139), as in COCO itself. The name of the class is given as
     ``category_name`` in any case.
     """
-    detections = detections.to(EDGES)
     known = detections.coco_ids or CocoIds(_numbers(detections.image_ids), {})
     ids = [known.images.get(name, name) for name in detections.image_ids]
     by_name = {name.casefold(): number for name, number in known.categories.items()} | known.categories
@@ -122,13 +97,6 @@ def write_coco(detections: Boxes, split: str = "") -> dict[str, str]:
         by_name.get(name, by_name.get(name.casefold(), first + place))
         for place, name in enumerate(detections.class_names)
     ]
-    rows = zip(
-        detections.image.tolist(),
-        detections.classes.tolist(),
-        detections.boxes.tolist(),
-        detections.scores.tolist(),
-        strict=True,
-    )
     found = [
         {
             "image_id": ids[image],
@@ -137,7 +105,7 @@ def write_coco(detections: Boxes, split: str = "") -> dict[str, str]:
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": score,
         }
-        for image, kind, (x1, y1, x2, y2), score in rows
+        for image, kind, (x1, y1, x2, y2), score in detections.to(EDGES).rows()
     ]
     return {COCO_FILE: "[\n" + ",\n".join(map(json.dumps, found)) + "\n]\n"}
 
@@ -150,33 +118,24 @@ def _numbers(names: Sequence[str]) -> dict[str, int]:
 
 def write_csv(detections: Boxes, split: str = "") -> dict[str, str]:
     """``detections.csv``: a line for each box, 0-based inclusive pixel corners, every digit."""
-    detections = detections.to(PIXELS)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(_CSV_COLUMNS)
-    for row in range(len(detections)):
-        image = detections.image_ids[detections.image[row]]
-        name = detections.class_names[detections.classes[row]]
-        writer.writerow(
-            [image, name, repr(float(detections.scores[row])), *map(float, detections.boxes[row])]
-        )
+    for image, kind, box, score in detections.to(PIXELS).rows():
+        writer.writerow([detections.image_ids[image], detections.class_names[kind], score, *box])
     return {CSV_FILE: out.getvalue()}
 
 
 def write_wider(detections: Boxes, split: str = "") -> dict[str, str]:
     """WIDER FACE's ``<event>/<image>.txt``: name, number, and ``x y w h score`` by falling score."""
-    detections = detections.to(EDGES).by_image()
-    files = {}
-    ends = np.searchsorted(detections.image, np.arange(len(detections.image_ids)), side="right")
-    for name, start, end in zip(detections.image_ids, [0, *ends], ends, strict=False):
-        rows = start + np.argsort(-detections.scores[start:end], kind="stable")
-        lines = [name.rsplit("/", 1)[-1], str(len(rows))]
-        for (x1, y1, x2, y2), score in zip(
-            detections.boxes[rows].tolist(), detections.scores[rows].tolist(), strict=True
-        ):
-            lines.append(f"{x1!r} {y1!r} {x2 - x1!r} {y2 - y1!r} {score!r}")
-        files[f"{name}.txt"] = "\n".join(lines) + "\n"
-    return files
+    lines = collections.defaultdict(list)  # by image
+    falling = detections.to(EDGES).take(np.argsort(-detections.scores, kind="stable"))
+    for image, _, (x1, y1, x2, y2), score in falling.rows():
+        lines[image].append(f"{x1!r} {y1!r} {x2 - x1!r} {y2 - y1!r} {score!r}\n")
+    return {
+        f"{name}.txt": "".join([f"{name.rsplit('/', 1)[-1]}\n{len(lines[image])}\n", *lines[image]])
+        for image, name in enumerate(detections.image_ids)
+    }
 
 
 FORMATS: dict[str, Format] = {
@@ -217,7 +176,7 @@ def read_csv(path: str | Path, split: str = "", scored: bool = False) -> Boxes:
     problems = Problems()
     for row in reader:
         numbers = text_files.numbers([row[name] or "" for name in wanted[2:]])
-        if numbers is None or not all(map(math.isfinite, numbers)):
+        if numbers is None:
             problems.add(f"{path} line {reader.line_num}: wants {','.join(wanted)}")
             continue
         frame = frames.setdefault(row["image"], {"boxes": [], "classes": [], "scores": []})

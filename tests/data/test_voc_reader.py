@@ -8,6 +8,7 @@ from voc_fixtures import write_devkit, write_list
 
 from fgfi_tf.data.readers import voc, voc_xml
 from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation.voc import files
 
 
 @pytest.fixture(name="root")
@@ -19,13 +20,10 @@ def test_annotation(root):
     path = root / "VOCdevkit/VOC2012/Annotations/2008_000001.xml"
     annotation = voc_xml.read_annotation(path)
     assert annotation.image_size == (60, 80)
-    arrays, _ = annotation.of_classes(voc.CLASS_NAMES)
-    np.testing.assert_array_equal(
-        arrays["boxes"], [[0, 1, 39, 49], [29, 4, 79, 59]]
-    )  # 0-based, parts left out
-    np.testing.assert_array_equal(arrays["classes"], [11, 14])
-    np.testing.assert_array_equal(arrays["difficult"], [False, True])
-    np.testing.assert_array_equal(arrays["truncated"], [True, False])
+    np.testing.assert_array_equal(annotation.boxes, [[0, 1, 39, 49], [29, 4, 79, 59]])  # parts left out
+    assert annotation.names == ("dog", "person")
+    np.testing.assert_array_equal(annotation.attributes["difficult"], [False, True])
+    np.testing.assert_array_equal(annotation.attributes["truncated"], [True, False])
     empty = voc_xml.read_annotation(path.with_name("2008_000004.xml"))
     assert empty.boxes.shape == (0, 4) and empty.attributes["difficult"].dtype == bool
 
@@ -96,7 +94,7 @@ def test_xml_of_another_kind_is_no_picture_without_objects(tmp_path):
     with pytest.raises(UserError, match="a.xml: not a VOC annotation: it holds <annotations>, not <anno"):
         voc_xml.read_annotation(path)
     path.write_text("<Annotation/>")
-    assert not voc_xml.read_annotation(path).objects
+    assert voc_xml.read_annotation(path).names == ()
 
 
 @pytest.mark.parametrize(
@@ -114,7 +112,7 @@ def test_a_size_that_is_not_given(root, old, new):
     assert old in text
     path.write_text(text.replace(old, new))
     annotation = voc_xml.read_annotation(path)
-    assert annotation.image_size is None and annotation.objects[0].box == (10, 20, 29, 39.5)
+    assert annotation.image_size is None and annotation.boxes.tolist() == [[10, 20, 29, 39.5]]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +123,7 @@ def test_a_size_that_is_not_given(root, old, new):
 def test_flags_in_words(root, text, difficult):
     path = root / "VOCdevkit/VOC2012/Annotations/2008_000002.xml"
     path.write_text(path.read_text().replace("<difficult>0", f"<difficult>{text}"))
-    assert voc_xml.read_annotation(path).objects[0].difficult is difficult
+    assert voc_xml.read_annotation(path).attributes["difficult"].tolist() == [difficult]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb2312", "gbk", "big5", "shift_jis", "cp1251"])
@@ -135,7 +133,7 @@ def test_encodings(root, encoding):
     body = path.read_text().replace("2008_000002.jpg", f"{name}.jpg")
     declared = encoding.removesuffix("-sig")
     path.write_bytes(f"<?xml version='1.0' encoding='{declared}'?>\n{body}".encode(encoding))
-    assert voc_xml.read_annotation(path).objects[0].box == (10, 20, 29, 39.5)
+    assert voc_xml.read_annotation(path).boxes.tolist() == [[10, 20, 29, 39.5]]
 
 
 @pytest.mark.parametrize("encoding", ["ansi", "foo", "utf-32", "hex", "gbk", "idna", "\u0441", "x" * 9999])
@@ -147,15 +145,14 @@ def test_encodings_that_are_not_what_they_say(root, encoding):
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
-def test_unknown_classes_are_left_out_where_asked_for(root):
+def test_unknown_classes_are_left_out_of_evaluation(root, caplog):
     path = root / "VOCdevkit/VOC2012/Annotations/2008_000003.xml"
     path.write_text(path.read_text().replace("<name>train", "<name>Helmet"))
-    annotation = voc_xml.read_annotation(path)
-    assert annotation.names == ("Helmet", "car")
-    columns, others = annotation.of_classes(voc.CLASS_NAMES)
-    assert columns["classes"].tolist() == [6] and len(columns["boxes"]) == 1 and others == ("Helmet",)
-    columns, others = annotation.of_classes(("helmet", "CAR"))
-    assert columns["classes"].tolist() == [0, 1] and others == ()
+    assert voc_xml.read_annotation(path).names == ("Helmet", "car")
+    table = files.read_ground_truth(path.parent, [path.stem])
+    assert table.classes.tolist() == [6] and len(table.boxes) == 1
+    assert "objects of classes that are not evaluated: 'Helmet' (1)" in caplog.text
+    assert files.read_ground_truth(path.parent, [path.stem], ("helmet", "CAR")).classes.tolist() == [0, 1]
 
 
 def test_every_wrong_file_is_named(root):
@@ -184,7 +181,8 @@ def test_every_wrong_file_is_named(root):
 def test_annotations_without_parts(root):
     path = root / "VOCdevkit/VOC2012/Annotations/2008_000002.xml"
     path.write_text("<annotation/>")
-    assert voc_xml.read_annotation(path) == voc_xml.Annotation(None, ())
+    annotation = voc_xml.read_annotation(path)
+    assert annotation.image_size is None and annotation.names == () and annotation.boxes.shape == (0, 4)
     path.write_text(
         "<annotation><size><width>9</width><height>9</height></size><object><name>cow</name></object></annotation>"
     )

@@ -39,11 +39,20 @@ def found(*boxes):
     return [{"image_id": b[0], "category_id": b[1], "bbox": list(b[2:6]), "score": b[6]} for b in boxes]
 
 
-def test_by_hand():
+def evaluated(folder, truth, found):
+    """The result of two JSON files."""
+    for name, content in (("truth", truth), ("found", found)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    table = files.read_ground_truth(folder / "truth.json")
+    return ap.evaluate(files.read_detections(folder / "found.json", table.coco_ids), table)
+
+
+def test_by_hand(tmp_path):
     pytest.importorskip("pycocotools", reason="pycocotools computes COCO AP")
     # IoU 80 / 100 counts at 0.5 .. 0.8 (7 of 10 thresholds); the second cat is missed: recall 0.5,
     # precision 1 at the 51 recall points 0 .. 0.5.
-    result = ap.evaluate(truth((1, 1, 0, 0, 10, 10), (2, 1, 0, 0, 10, 10)), found((1, 1, 0, 0, 10, 8, 0.9)))
+    two = truth((1, 1, 0, 0, 10, 10), (2, 1, 0, 0, 10, 10))
+    result = evaluated(tmp_path, two, found((1, 1, 0, 0, 10, 8, 0.9)))
     by_class = dict(result)
     assert by_class["cat"].ap50 == pytest.approx(51 / 101) and by_class["cat"].ap == pytest.approx(
         0.7 * 51 / 101
@@ -55,9 +64,9 @@ def test_by_hand():
     assert written["AP"] == written["stats"][0] and written["classes"]["dog"]["ap"] is None
 
 
-def test_nothing_found():
+def test_nothing_found(tmp_path):
     pytest.importorskip("pycocotools", reason="pycocotools computes COCO AP")
-    result = ap.evaluate(truth((1, 1, 0, 0, 10, 10)), [])
+    result = evaluated(tmp_path, truth((1, 1, 0, 0, 10, 10)), [])
     assert result.stats[0] == 0.0 and dict(result)["cat"].ap == 0.0
 
 
@@ -85,10 +94,10 @@ def test_goldens(shared_path, tmp_path, place):
         np.testing.assert_allclose(ours, expected[name], rtol=0, atol=1e-12)
 
 
-def test_without_pycocotools_a_line_says_what_to_install(monkeypatch):
+def test_without_pycocotools_a_line_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
     with pytest.raises(UserError, match=r"pip install -e '\.\[coco\]'"):
-        ap.evaluate(truth((1, 1, 0, 0, 10, 10)), [])
+        evaluated(tmp_path, truth((1, 1, 0, 0, 10, 10)), [])
 
 
 def test_what_is_left_out_is_filled_in(tmp_path):

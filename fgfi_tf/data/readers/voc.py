@@ -13,6 +13,7 @@ file.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 from fgfi_tf.data import text_files
 from fgfi_tf.data.dataset import SIZE_READ, Dataset, Frame
 from fgfi_tf.data.images import images_by_stem
-from fgfi_tf.data.readers.voc_xml import read_annotation
+from fgfi_tf.data.readers.voc_xml import FLAGS, read_annotation
 from fgfi_tf.errors import Problems, UserError
 from fgfi_tf.paths import user_path
 
@@ -39,10 +40,7 @@ CLASS_NAMES = (
 )  # fmt: skip
 #: What ``split`` names may say in front of the list, beside the year of any folder: "0712_trainval",
 #: "07+12_trainval"
-YEARS = {
-    "0712": ("VOC2007", "VOC2012"),
-    "07+12": ("VOC2007", "VOC2012"),
-}
+YEARS = dict.fromkeys(("0712", "07+12"), ("VOC2007", "VOC2012"))
 _YEAR = re.compile(r"VOC(\d{4})")
 
 
@@ -54,7 +52,7 @@ class Voc(Dataset):
 
     protocol = "voc"
     class_names = CLASS_NAMES
-    attributes = {"difficult": ((), np.bool_), "truncated": ((), np.bool_)}
+    attributes = dict.fromkeys(FLAGS, ((), np.bool_))
     description = "PASCAL VOC detection from the raw layout."
     homepage = DOWNLOAD_PAGE
 
@@ -125,19 +123,10 @@ def read_labels(frames: Sequence[Frame]) -> list[Frame]:
 def with_annotation(frame: Frame) -> Frame:
     """A frame with the objects of its XML file. Raises UserError."""
     if frame.label_path is None:
-        nothing = {name: np.zeros(0, dtype) for name, (_, dtype) in Voc.attributes.items()}
-        return Frame(frame.image_id, frame.image_path, attributes=nothing)
+        return dataclasses.replace(frame, attributes=dict.fromkeys(FLAGS, np.zeros(0, bool)))
     found = read_annotation(frame.label_path)
-    return Frame(
-        frame.image_id,
-        frame.image_path,
-        frame.label_path,
-        boxes=found.boxes,
-        names=found.names,
-        attributes=found.attributes,
-        image_size=found.image_size,
-        notes=[SIZE_READ] if found.image_size is None else [],
-    )
+    notes = [SIZE_READ] if found.image_size is None else []
+    return Frame(frame.image_id, frame.image_path, frame.label_path, **vars(found), notes=notes)
 
 
 def find_devkit(data_dir: str | Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,65 +13,31 @@ import numpy as np
 from fgfi_tf.data import text_files
 from fgfi_tf.errors import UserError
 
+#: The flags of an object that are read.
+FLAGS = ("difficult", "truncated")
 # Flags are 0 and 1 in the devkit's files, and words in what some tools write; no text is 0.
-_FLAGS = {
+_WORDS = {
     **dict.fromkeys(("1", "true", "yes", "y", "t"), True),
     **dict.fromkeys(("0", "false", "no", "n", "f", "unspecified", ""), False),
 }
 _ENCODING = re.compile(rb"<\?xml[^>]*\sencoding\s*=\s*[\"']([^\"'>]*)[\"']")
 
 
-@dataclasses.dataclass(frozen=True)
-class VocObject:
-    """One object of an annotation, in pixels of the image."""
-
-    name: str
-    box: tuple[float, float, float, float]  # (xmin, ymin, xmax, ymax), 0-based inclusive
-    difficult: bool
-    truncated: bool
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Annotation:
-    """One annotation file.
+    """One annotation file with its N objects, of whatever class.
 
     Attributes:
         image_size: (H, W); None where the file does not say, or says 0.
-        objects: all of them, of whatever class.
+        names: their classes as the file spells them.
+        boxes: float64 [N,4], (xmin, ymin, xmax, ymax), inclusive pixel corners counted from 0.
+        attributes: ``difficult`` and ``truncated``, bool [N].
     """
 
     image_size: tuple[int, int] | None
-    objects: tuple[VocObject, ...]
-
-    @property
-    def boxes(self) -> np.ndarray:
-        """float64 [N,4]."""
-        return np.array([o.box for o in self.objects], np.float64).reshape(-1, 4)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """N class names as the file spells them."""
-        return tuple(o.name for o in self.objects)
-
-    @property
-    def attributes(self) -> dict[str, np.ndarray]:
-        """``difficult`` and ``truncated``, bool [N]."""
-        return {
-            "difficult": np.array([o.difficult for o in self.objects], np.bool_),
-            "truncated": np.array([o.truncated for o in self.objects], np.bool_),
-        }
-
-    def of_classes(self, class_names: Sequence[str]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-        """Columns of the objects of some classes, in any letter case, and the class names of the others.
-
-        The columns are ``boxes`` float64 [N,4], ``classes`` int32 [N], ``difficult`` and ``truncated`` bool
-        [N].
-        """
-        index = {name.lower(): number for number, name in enumerate(class_names)}
-        known = Annotation(self.image_size, tuple(o for o in self.objects if o.name.lower() in index))
-        classes = np.array([index[name.lower()] for name in known.names], np.int32)
-        others = tuple(name for name in self.names if name.lower() not in index)
-        return {"boxes": known.boxes, "classes": classes, **known.attributes}, others
+    names: tuple[str, ...]
+    boxes: np.ndarray
+    attributes: Mapping[str, np.ndarray]
 
 
 def read_annotation(path: str | Path) -> Annotation:
@@ -85,15 +51,23 @@ def read_annotation(path: str | Path) -> Annotation:
     """
     path = Path(path)
     root = _parse_xml(path)
-    objects = []
+    names, boxes, flags = [], [], []
     for element in root.findall("object"):
         name = (element.findtext("name") or "").strip()
         if not name:
             raise UserError(f"{path}: an object has no <name>")
-        objects.append(_read_object(element, name, path))
-    if not objects and root.tag.lower() != "annotation":  # of another tool: not a picture without objects
+        names.append(name)
+        boxes.append(_read_box(element, name, path))
+        flags.append([_flag(element, tag, path) for tag in FLAGS])
+    if not names and root.tag.lower() != "annotation":  # of another tool: not a picture without objects
         raise UserError(f"{path}: not a VOC annotation: it holds <{root.tag}>, not <annotation>")
-    return Annotation(_read_size(root, path), tuple(objects))
+    columns = np.array(flags, bool).reshape(-1, len(FLAGS)).T
+    return Annotation(
+        _read_size(root, path),
+        tuple(names),
+        np.array(boxes, np.float64).reshape(-1, 4) - 1,
+        dict(zip(FLAGS, columns, strict=True)),
+    )
 
 
 def _parse_xml(path: Path) -> ElementTree.Element:
@@ -130,19 +104,14 @@ def _read_size(root: ElementTree.Element, path: Path) -> tuple[int, int] | None:
     return (int(height), int(width)) if height and width else None
 
 
-def _read_object(element: ElementTree.Element, name: str, path: Path) -> VocObject:
+def _read_box(element: ElementTree.Element, name: str, path: Path) -> list[float]:
     bounds = element.find("bndbox")
     if bounds is None:
         raise UserError(f"{path}: a {name} has no <bndbox>")
-    xmin, ymin, xmax, ymax = _numbers(bounds, ("xmin", "ymin", "xmax", "ymax"), path)
+    xmin, ymin, xmax, ymax = box = _numbers(bounds, ("xmin", "ymin", "xmax", "ymax"), path)
     if xmin > xmax or ymin > ymax:
         raise UserError(f"{path}: the box {xmin:g} {ymin:g} {xmax:g} {ymax:g} of a {name} is upside down")
-    return VocObject(
-        name=name,
-        box=(xmin - 1, ymin - 1, xmax - 1, ymax - 1),
-        difficult=_flag(element, "difficult", path),
-        truncated=_flag(element, "truncated", path),
-    )
+    return box
 
 
 def _numbers(element: ElementTree.Element, tags: Sequence[str], path: Path) -> list[float]:
@@ -160,7 +129,7 @@ def _numbers(element: ElementTree.Element, tags: Sequence[str], path: Path) -> l
 def _flag(element: ElementTree.Element, tag: str, path: Path) -> bool:
     """A flag; older annotations leave some out, which is 0."""
     text = element.findtext(tag) or ""
-    value = _FLAGS.get(text.strip().lower())
+    value = _WORDS.get(text.strip().lower())
     if value is None:
         raise UserError(f"{path}: <{tag}> is {text!r}, neither 0 nor 1")
     return value

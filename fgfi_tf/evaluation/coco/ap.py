@@ -1,14 +1,11 @@
-"""COCO's average precision, computed by pycocotools (extra ``[coco]``).
-
-Ground truth and detections are what COCO's JSON files hold, as Python values (see ``files``).
-"""
+"""COCO's average precision, computed by pycocotools (extra ``[coco]``)."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -45,7 +42,7 @@ class Evaluation(Result):
         stats: float64 [12], in the order of ``STATS``; -1 where nothing can be said.
         precision: float64 [T 10, R 101, K, A 4, M 3], -1 where a class has no object.
         recall: float64 [T, K, A, M].
-        class_names, category_ids: of the axis K.
+        class_names: of the axis K.
         n_images: how many were evaluated.
     """
 
@@ -53,21 +50,13 @@ class Evaluation(Result):
     precision: np.ndarray
     recall: np.ndarray
     class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
     n_images: int
 
     def __iter__(self) -> Iterator[tuple[str, ClassResult]]:
         for index, name in enumerate(self.class_names):
             precision = self.precision[:, :, index, _ALL_AREAS, _MOST_DETECTIONS]  # T x R
-            yield (
-                name,
-                ClassResult(
-                    ap=_mean(precision),
-                    ap50=_mean(precision[_IOU_50]),
-                    ar=_mean(self.recall[:, index, _ALL_AREAS, _MOST_DETECTIONS]),
-                    precision=precision[_IOU_50],
-                ),
-            )
+            at_50, recall = precision[_IOU_50], self.recall[:, index, _ALL_AREAS, _MOST_DETECTIONS]
+            yield name, ClassResult(_mean(precision), _mean(at_50), _mean(recall), at_50)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -92,20 +81,10 @@ class Evaluation(Result):
 
     def to_json(self) -> dict[str, Any]:
         """The twelve numbers in order and by name, and those of each class (None without an object)."""
-        classes = {
-            name: {
-                key: None if np.isnan(getattr(one, key)) else getattr(one, key)
-                for key in ("ap", "ap50", "ar")
-            }
-            for name, one in self
-        }
-        stats = self.stats.tolist()
-        return {
-            "stats": stats,
-            **dict(zip(STATS, stats, strict=True)),
-            "classes": classes,
-            "images": self.n_images,
-        }
+        keys, stats = ("ap", "ap50", "ar"), self.stats.tolist()
+        classes = {name: {key: _known(getattr(one, key)) for key in keys} for name, one in self}
+        by_name = dict(zip(STATS, stats, strict=True))
+        return {"stats": stats, **by_name, "classes": classes, "images": self.n_images}
 
 
 def _known(value: float) -> float | None:
@@ -127,91 +106,53 @@ def pycocotools() -> tuple[type, type]:
     return COCO, COCOeval
 
 
-def evaluate(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> Evaluation:
-    """Evaluates boxes by COCOeval's default parameters.
+def evaluate(detections: Boxes, ground_truth: Boxes) -> Evaluation:
+    """COCOeval with its default parameters: the classes of the detections, the images of the ground truth.
 
-    Args:
-        ground_truth: ``images`` (``id``), ``annotations`` (``id``, ``image_id``, ``category_id``, ``bbox``
-            (x, y, w, h) in pixels, ``area``, ``iscrowd``) and ``categories`` (``id``, ``name``).
-        detections: ``image_id``, ``category_id``, ``bbox``, ``score``; ties keep this order.
+    Columns of the ground truth: ``area`` (else that of the box) and ``crowd`` (else what is difficult, or
+    what training ignores, which takes detections without counting them, as a crowd does). Images and classes
+    are numbered as they stand. Equal scores rank by row.
 
     Raises:
         UserError: pycocotools is not installed.
     """
     COCO, COCOeval = pycocotools()
+    detections = detections.select(ground_truth.image_ids, allow_missing=True)
+    truth = ground_truth.with_classes(detections.class_names)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        truth = _indexed(COCO(), ground_truth)
-        boxes = [dict(found, id=number, iscrowd=0) for number, found in enumerate(detections, start=1)]
-        for found in boxes:
-            found["area"] = found["bbox"][2] * found["bbox"][3]
-        found = _indexed(COCO(), {**ground_truth, "annotations": boxes})
-        run = COCOeval(truth, found, "bbox")
+        run = COCOeval(_indexed(COCO(), truth), _indexed(COCO(), detections), "bbox")
         run.evaluate()
         run.accumulate()
         run.summarize()
-    names = {category["id"]: category["name"] for category in ground_truth["categories"]}
     return Evaluation(
         stats=np.asarray(run.stats, np.float64),
         precision=run.eval["precision"],
         recall=run.eval["recall"],
-        class_names=tuple(names[key] for key in run.params.catIds),
-        category_ids=tuple(run.params.catIds),
+        class_names=detections.class_names,
         n_images=len(run.params.imgIds),
     )
 
 
-def evaluate_tables(detections: Boxes, ground_truth: Boxes) -> Evaluation:
-    """:func:`evaluate` of two tables: the classes of the detections, the images of the ground truth.
-
-    Columns of the ground truth: ``area`` (else that of the box) and ``crowd`` (else what is difficult, or
-    what training ignores, which takes detections without counting them, as a crowd does). Without COCO's own
-    ids images are numbered as they stand, classes too.
-
-    Raises:
-        UserError: pycocotools is not installed.
-    """
-    names, images = detections.class_names, ground_truth.image_ids
-    truth = ground_truth.with_classes(names).to(EDGES)
-    found = detections.select(images, allow_missing=True).to(EDGES)
-    crowd = truth.flag("crowd") if "crowd" in truth.columns else ignored_rows(truth)
-    boxes, areas = _xywh(truth)
-    area = truth.columns.get("area", areas)
-    annotations = [
-        {
-            "id": row + 1,
-            "image_id": int(truth.image[row]),
-            "category_id": int(truth.classes[row]),
-            "bbox": boxes[row],
-            "area": float(area[row]),
-            "iscrowd": int(crowd[row]),
-        }
-        for row in np.flatnonzero(truth.classes >= 0)
-    ]
-    boxes, _ = _xywh(found)
-    rows = zip(found.image.tolist(), found.classes.tolist(), boxes, found.scores.tolist(), strict=True)
-    return evaluate(
-        {
-            "images": [{"id": number} for number in range(len(images))],
-            "annotations": annotations,
-            "categories": [{"id": number, "name": name} for number, name in enumerate(names)],
-        },
-        [
-            dict(zip(("image_id", "category_id", "bbox", "score"), row, strict=True))
-            for row in rows
-            if row[1] >= 0
-        ],
-    )
-
-
-def _xywh(table: Boxes) -> tuple[list[list[float]], np.ndarray]:
-    """(x, y, w, h) and area of each box; sizes as a file gave them, to the last digit, where one did."""
+def _indexed(coco: Any, table: Boxes) -> Any:
+    """A table as what pycocotools reads from a JSON file."""
+    table, scored = table.to(EDGES), table.scores is not None
+    # sizes as a file gave them, to the last digit, where one did
     width = table.columns.get("width", table.boxes[:, 2] - table.boxes[:, 0])
     height = table.columns.get("height", table.boxes[:, 3] - table.boxes[:, 1])
-    corners = [table.boxes[:, 0], table.boxes[:, 1], width, height]
-    return np.stack(corners, axis=1).tolist(), width * height
-
-
-def _indexed(coco: Any, dataset: dict[str, Any]) -> Any:
-    coco.dataset = dataset
+    crowd = table.flag("crowd") if scored or "crowd" in table.columns else ignored_rows(table)
+    columns = {
+        "image_id": table.image,
+        "category_id": table.classes,
+        "bbox": np.stack([table.boxes[:, 0], table.boxes[:, 1], width, height], axis=1),
+        "area": width * height if scored else table.columns.get("area", width * height),
+        "iscrowd": crowd.astype(int),
+        **({"score": table.scores} if scored else {}),
+    }
+    rows = enumerate(zip(*(column.tolist() for column in columns.values()), strict=True), start=1)
+    coco.dataset = {
+        "images": [{"id": number} for number in range(len(table.image_ids))],
+        "annotations": [{"id": n, **dict(zip(columns, row, strict=True))} for n, row in rows if row[1] >= 0],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(table.class_names)],
+    }
     coco.createIndex()
     return coco

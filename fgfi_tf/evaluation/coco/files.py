@@ -43,11 +43,7 @@ def read_ground_truth(path: str | os.PathLike[str]) -> Boxes:
     crowd = [one.get("iscrowd", 0) for one in found.objects]
     return dataclasses.replace(
         table,
-        columns={
-            **table.columns,
-            "area": np.array(areas, np.float64),
-            "crowd": np.array(crowd, bool),
-        },
+        columns={**table.columns, "area": np.array(areas, np.float64), "crowd": np.array(crowd, bool)},
         image_sizes=np.array(sizes).reshape(-1, 2) if all(min(size) > 0 for size in sizes) else None,
     ).by_image()
 

@@ -23,7 +23,7 @@ class CocoProtocol(Protocol):
 
     def evaluate(self, detections: Boxes, ground_truth: Boxes) -> ap.Evaluation:
         """The twelve numbers, of the detections' classes."""
-        return ap.evaluate_tables(detections, ground_truth)
+        return ap.evaluate(detections, ground_truth)
 
     def note(self, result: ap.Evaluation) -> str:
         """What the numbers' names mean."""

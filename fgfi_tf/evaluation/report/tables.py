@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 
 from fgfi_tf.evaluation.boxes import Boxes
-from fgfi_tf.evaluation.comparison import Comparison
+from fgfi_tf.evaluation.comparison import ALONE, Comparison
 from fgfi_tf.evaluation.protocol import Measure, Protocol, Result
 from fgfi_tf.evaluation.report.data import Row, Section, Table
 
 Key = tuple[str, str]  # class, setting
 Values = Mapping[Key, float | None]  # percent
-
+Series = tuple[str, Values, str]  # label, percent, style of its row
 _MOST_COLUMNS = 13  # with more numbers a model is a column and not a row
 
 
@@ -34,13 +35,28 @@ def ap_section(protocol: Protocol, runs: Sequence[Run], comparison: Comparison) 
     for title, measure in measures.items():
         values = {name: _percent(found[title]) for name, found in by_run.items() if title in found}
         keys = list(dict.fromkeys(key for own in values.values() for key in own))
-        known = comparison if {comparison.baseline, comparison.teacher} <= {"", *values} else Comparison()
+        known = comparison if {comparison.baseline, comparison.teacher} <= {"", *values} else ALONE
+        series: list[Series] = [(name, own, "total") for name, own in values.items()]
+        for base, name in known.pairs(values):
+            gain = _difference(values[name], values[base])
+            series.append((f"gain of {name} over {base}", gain, "difference"))
         beside = {run.name: run.published for run in runs if measure.published and run.published}
-        rows = {row: protocol.published[row] for own in beside.values() for row in own}
-        if len(keys) > _MOST_COLUMNS:
-            tables.append(_tall(title, keys, values, known, beside, rows))
-        else:
-            tables += _wide(title, keys, values, known, beside, rows)
+        tall = len(keys) > _MOST_COLUMNS
+        compared: list[Series] = []
+        for name, rows in beside.items():
+            compared += [] if tall else [(name, values[name], "total")]
+            for row in rows:
+                of = f"{name} \N{MINUS SIGN} published {row}" if tall else "difference"
+                difference = _difference(values[name], protocol.published[row])
+                compared.append((f"published {row}", protocol.published[row], "muted"))
+                compared.append((of, difference, "difference"))
+        if tall:
+            tables.append(_tall(title, keys, series + compared))
+            continue
+        if len(values) > 1 or not compared:  # of one model the other table holds all that this one does
+            tables.append(_wide(title, keys, series))
+        if compared:
+            tables.append(_wide(f"Beside the published rows: {title}", keys, compared))
     texts = comparison.sentences({run.name: dict(list(run.result.metrics.items())[:1]) for run in runs})
     texts += ["Percent.", protocol.note(runs[0].result)]
     if any(run.published for run in runs):
@@ -57,69 +73,27 @@ def _difference(values: Values, base: Values) -> dict[Key, float | None]:
     return {key: values[key] - base[key] for key in shared}
 
 
-def _wide(
-    title: str,
-    keys: Sequence[Key],
-    models: Mapping[str, Values],
-    comparison: Comparison,
-    beside: Mapping[str, tuple[str, ...]],
-    published: Mapping[str, Values],
-) -> list[Table]:
-    """A row for each model and gain; published rows in a table of their own."""
-    groups: list[tuple[str, int]] = []
-    for name, _ in keys:
-        if groups and groups[-1][0] == name:
-            groups[-1] = (name, groups[-1][1] + 1)
-        else:
-            groups.append((name, 1))
+def _wide(title: str, keys: Sequence[Key], series: Sequence[Series]) -> Table:
+    """A row for each of the series, a column for each number."""
+    groups = [(name, len(list(of))) for name, of in itertools.groupby(name for name, _ in keys)]
     shown = tuple(groups) if any(setting for name, setting in keys if name) else ()
-    columns = tuple(setting or name for name, setting in keys)
-
-    def row(label: str, values: Values, style: str) -> Row:
-        return Row(label, tuple(values.get(key) for key in keys), style)
-
-    rows = [row(name, values, "total") for name, values in models.items()]
-    for base, name in comparison.pairs(models):
-        rows.append(row(f"gain of {name} over {base}", _difference(models[name], models[base]), "difference"))
-    tables = [Table(title, columns, tuple(rows), shown)]
-    compared = []
-    for name, wanted in beside.items():
-        compared.append(row(name, models[name], "total"))
-        for key in wanted:
-            compared.append(row(f"published {key}", published[key], "muted"))
-            compared.append(row("difference", _difference(models[name], published[key]), "difference"))
-    if compared:
-        table = Table(f"Beside the published rows: {title}", columns, tuple(compared), shown)
-        # of one model it holds all that the first table does
-        tables = [table] if len(models) == 1 else [*tables, table]
-    return tables
+    rows = [Row(label, tuple(map(values.get, keys)), style) for label, values, style in series]
+    return Table(title, tuple(setting or name for name, setting in keys), tuple(rows), shown)
 
 
-def _tall(
-    title: str,
-    keys: Sequence[Key],
-    models: Mapping[str, Values],
-    comparison: Comparison,
-    beside: Mapping[str, tuple[str, ...]],
-    published: Mapping[str, Values],
-) -> Table:
-    """A row for each class; a column for each model, gain, published row and difference to it."""
-    columns: list[tuple[str, Values]] = list(models.items())
-    for base, name in comparison.pairs(models):
-        columns.append((f"gain of {name} over {base}", _difference(models[name], models[base])))
-    for name, wanted in beside.items():
-        for key in wanted:
-            difference = _difference(models[name], published[key])
-            columns.append((f"published {key}", published[key]))
-            columns.append((f"{name} \N{MINUS SIGN} published {key}", difference))
+def _tall(title: str, keys: Sequence[Key], series: Sequence[Series]) -> Table:
+    """A row for each class, a column for each of the series, or one for each setting of it."""
+    classes = {name for name, _ in keys}
     settings = list(dict.fromkeys(setting for name, setting in keys if name)) or [""]
     rows = []
     for label in dict.fromkeys(name or setting for name, setting in keys):
-        whole = label not in {name for name, _ in keys}
+        whole = label not in classes
         places = [("", label)] + [None] * (len(settings) - 1) if whole else [(label, s) for s in settings]
-        values = [own.get(place) for _, own in columns for place in places]
+        values = [own.get(place) for _, own, _ in series for place in places]
         rows.append(Row(label, tuple(values), "total" if whole else ""))
+    names = tuple(label for label, _, _ in series)
     if settings == [""]:
-        return Table(title, tuple(name for name, _ in columns), tuple(rows))
-    names = tuple(setting for _ in columns for setting in settings)
-    return Table(title, names, tuple(rows), tuple((name, len(settings)) for name, _ in columns))
+        return Table(title, names, tuple(rows))
+    return Table(
+        title, tuple(settings) * len(names), tuple(rows), tuple((name, len(settings)) for name in names)
+    )

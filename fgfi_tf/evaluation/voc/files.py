@@ -21,12 +21,6 @@ from fgfi_tf.errors import Problems, UserError
 from fgfi_tf.evaluation.boxes import ONE_BASED, Boxes, check_unique
 
 CLASS_NAMES = voc.CLASS_NAMES
-_OWN_PREFIX = "comp4"
-
-
-def result_file(folder: str | Path, image_set: str, class_name: str, prefix: str = _OWN_PREFIX) -> Path:
-    """Where the detections of a class are."""
-    return Path(folder) / f"{prefix}_det_{image_set}_{class_name}.txt"
 
 
 def image_sets(folder: str | Path, class_names: Sequence[str] = CLASS_NAMES) -> list[tuple[str, str]]:
@@ -67,13 +61,15 @@ def read_ground_truth(
     Raises:
         UserError: files that are missing or no VOC annotation; names up to 20 of them.
     """
+    evaluated = {name.lower() for name in class_names}
     frames, unknown, problems = [], collections.Counter(), Problems()
     for name in check_unique(image_ids):
         with problems.collect():
-            path = Path(annotations) / f"{name}.xml"
-            columns, others = voc_xml.read_annotation(path).of_classes(class_names)
-            unknown.update(others)
-            frames.append({"image_id": name, **columns})
+            found = voc_xml.read_annotation(Path(annotations) / f"{name}.xml")
+            known = np.array([one.lower() in evaluated for one in found.names], bool)
+            columns = {"boxes": found.boxes, "classes": np.array(found.names, object), **found.attributes}
+            frames.append({"image_id": name, **{key: values[known] for key, values in columns.items()}})
+            unknown.update(columns["classes"][~known])
     problems.raise_any()
     if unknown:
         counts = ", ".join(f"{name!r} ({count})" for name, count in unknown.most_common(10))
@@ -87,7 +83,7 @@ def read_detections(
     image_ids: Sequence[str],
     class_names: Sequence[str] = CLASS_NAMES,
     allow_missing: bool = False,
-    prefix: str = _OWN_PREFIX,
+    prefix: str = "comp4",
 ) -> Boxes:
     """Reads the result files of every class.
 
@@ -110,11 +106,12 @@ def read_detections(
     index = {name: number for number, name in enumerate(image_ids)}
     images, numbers, classes, problems = [], [], [], Problems()
     for class_index, class_name in enumerate(class_names):
-        path = result_file(folder, image_set, class_name, prefix)
+        path = Path(folder) / f"{prefix}_det_{image_set}_{class_name}.txt"
         if not path.is_file():
             if not allow_missing:
-                hint = "--allow_missing counts it as a class without detections"
-                problems.add(f"{path}: no such file ({hint})")
+                problems.add(
+                    f"{path}: no such file (--allow_missing counts it as a class without detections)"
+                )
             continue
         with problems.collect():
             of_class, rows = _read_rows(path, index)
@@ -126,15 +123,8 @@ def read_detections(
     empty = (values[:, 3:] - values[:, 1:3] + 1 <= 0).any(axis=1)
     if empty.any():
         logging.warning("boxes with xmax < xmin or ymax < ymin count as false positives: %d", empty.sum())
-    return Boxes(
-        image_ids=tuple(image_ids),
-        class_names=tuple(class_names),
-        image=np.array(images, np.int64),
-        classes=np.array(classes, np.int64),
-        boxes=values[:, 1:],
-        scores=values[:, 0],
-        corners=ONE_BASED,
-    )
+    rows = np.array(images, np.int64), np.array(classes, np.int64), values[:, 1:], values[:, 0]
+    return Boxes(tuple(image_ids), tuple(class_names), *rows, corners=ONE_BASED)
 
 
 def _read_rows(path: Path, image_index: Mapping[str, int]) -> tuple[list[int], np.ndarray]:
