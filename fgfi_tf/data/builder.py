@@ -1,13 +1,12 @@
 """The one TFDS builder of every dataset that is read from files: one split in one state as TFRecords.
 
-Images are stored in the order of the split, as the bytes of their files; those that the graph would not read
-as they are shown (turned, of 16 bits, of other formats) as PNG, without loss: see ``fgfi_tf.data.images``.
-Classes
-are stored as the labels name them: what is learnt of them is chosen when records are read (``classes``).
+Images are stored in the order of the split, as ``images.encoded_image`` gives them. Classes are stored as the
+labels name them: what is learnt of them is chosen when records are read (``classes``).
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -21,11 +20,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
+from tqdm.auto import tqdm
 
 from fgfi_tf.data.dataset import Dataset, Frame, first_of
 from fgfi_tf.data.edges import boxes_in_image
 from fgfi_tf.data.images import MAX_MEGAPIXELS, encoded_image
-from fgfi_tf.data.records import RawSplit, Sample, is_prepared, prepare_records, progress_bar, quiet_tfds
+from fgfi_tf.data.records import RawSplit, Sample, is_prepared, prepare_records, quiet_tfds
 from fgfi_tf.errors import Problems, UserError
 
 _SIZES = "image_sizes"  # of the records' metadata
@@ -93,54 +93,40 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self) -> Iterator[tuple[int, dict]]:
         config = self.builder_config
         index = {name: place for place, name in enumerate(vocabulary(config.frames))}
+        attributes = config.dataset.attributes.items()
         sizes: list[list[int]] = []
-        bar = progress_bar(config.frames, f"preparing {config.name}", config.progress)
+        title, quiet = f"preparing {config.name}", not config.progress
         problems = Problems()
-        for key, frame in enumerate(bar):
+        for key, frame in enumerate(tqdm(config.frames, desc=title, unit="image", disable=quiet)):
             with problems.collect():
                 image, size = encoded_image(frame.image_path, config.max_megapixels)
                 boxes, cut = boxes_in_image(frame, size)
                 if cut:
                     self.cut[frame.image_id] = cut
                 sizes.append(list(map(int, size)))
-                yield key, self._example(frame, image, size, boxes, index)
+                objects = {
+                    "boxes": boxes.astype(np.float32),
+                    "label": np.array([index[name] for name in frame.names], np.int64),
+                    "ignore": frame.ignore,
+                    **{name: np.asarray(frame.attributes[name], dtype) for name, (_, dtype) in attributes},
+                }
+                example = {"image": io.BytesIO(image), "image_id": frame.image_id, "objects": objects}
+                yield key, {**example, "image_size": np.array(size, np.int32)}
         problems.raise_any()
         self.info.metadata[_SIZES] = sizes
         self.written = True
 
-    def _example(
-        self, frame: Frame, image: bytes, size: Sequence[int], boxes: np.ndarray, index: dict
-    ) -> dict:
-        attributes = self.builder_config.dataset.attributes
-        return {
-            "image": io.BytesIO(image),
-            "image_id": frame.image_id,
-            "image_size": np.array(size, np.int32),
-            "objects": {
-                "boxes": boxes.astype(np.float32),
-                "label": np.array([index[name] for name in frame.names], np.int64),
-                "ignore": frame.ignore,
-                **{
-                    name: np.asarray(frame.attributes[name], dtype) for name, (_, dtype) in attributes.items()
-                },
-            },
-        }
-
     def summary(self) -> str:
         """What was put right in the labels of the frames that this builder has written, "" where nothing."""
-        config = self.builder_config
-        found = (
-            [(note, frame.image_id) for frame in config.frames for note in frame.notes]
-            if self.written
-            else []
+        notes: dict[str, list[str]] = collections.defaultdict(list)  # the image of each time
+        for image_id, count in self.cut.items():
+            notes["boxes that reached over the edge of their image, cut"] += [image_id] * count
+        for frame in self.builder_config.frames if self.written else ():
+            for note in frame.notes:
+                notes[note].append(frame.image_id)
+        return "; ".join(
+            f"{note}: {len(ids)}, in {first_of(list(dict.fromkeys(ids)))}" for note, ids in notes.items()
         )
-        by_note: dict[str, list[str]] = {}
-        for note, image_id in found:
-            by_note.setdefault(note, []).append(image_id)
-        cut = ("boxes that reached over the edge of their image, cut", list(self.cut), sum(self.cut.values()))
-        notes = [cut] if self.cut else []
-        notes += [(note, list(dict.fromkeys(ids)), len(ids)) for note, ids in by_note.items()]
-        return "; ".join(f"{note}: {count}, in {first_of(ids)}" for note, ids, count in notes)
 
 
 def prepare(
@@ -245,7 +231,5 @@ def _name_outdated(folder: Path, prefix: str) -> None:
     """Says which prepared records of the same split belong to another state of the raw files."""
     for other in sorted(folder.glob(f"{prefix}-*")):
         if any(other.glob("*/dataset_info.json")):
-            logging.warning(
-                "the raw files have changed, or how they are read; %s is not used any more: delete it",
-                other,
-            )
+            text = "the raw files have changed, or how they are read; %s is not used any more: delete it"
+            logging.warning(text, other)

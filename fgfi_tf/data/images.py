@@ -75,7 +75,8 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         UserError: the file is absent or no picture.
     """
     with _opened(path) as image:
-        return _upright_size(image)
+        width, height = image.size
+        return (width, height) if _orientation(image) in _SWAPS_SIDES else (height, width)
 
 
 def read_image(path: str | os.PathLike[str], max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
@@ -86,9 +87,7 @@ def read_image(path: str | os.PathLike[str], max_megapixels: float = MAX_MEGAPIX
     """
     with _opened(path, max_megapixels) as image:
         orientation = _orientation(image)
-        if image.format in _GRAPH_FORMATS:
-            return _turned(_decoded(Path(path).read_bytes(), image, path), orientation)
-        return _turned(_pillow_pixels(image, path), orientation)
+        return _turned(_pixels(image, path, Path(path).read_bytes()), orientation)
 
 
 def encoded_image(
@@ -104,14 +103,14 @@ def encoded_image(
         UserError: as :func:`read_image`.
     """
     with _opened(path, max_megapixels) as image:
-        orientation = _orientation(image)
-        if image.format not in _GRAPH_FORMATS:
-            return _as_png(_turned(_pillow_pixels(image, path), orientation))
-        content = Path(path).read_bytes()
-        pixels = _decoded(content, image, path)
-        if orientation in _TURNS or _has_16_bits(image):
-            return _as_png(_turned(pixels, orientation))
-        return content, pixels.shape[:2]
+        orientation, content = _orientation(image), Path(path).read_bytes()
+        stored = image.format in _GRAPH_FORMATS and orientation not in _TURNS and not _has_16_bits(image)
+        pixels = _turned(_pixels(image, path, content), orientation)
+    if not stored:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)  # a third of the time, a tenth larger
+        content = buffer.getvalue()
+    return content, pixels.shape[:2]
 
 
 def read_for_report(path: str | os.PathLike[str]) -> np.ndarray:
@@ -129,29 +128,24 @@ def _opened(path: str | os.PathLike[str], max_megapixels: float | None = None) -
     """The opened file, not decoded yet. Whatever is wrong with it becomes a UserError that names it."""
     pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is a flag
     try:
-        with _without_warnings(), Image.open(path, formats=_FORMATS) as image:
-            if max_megapixels is not None and not image.width * image.height <= max_megapixels * 1e6:
-                raise UserError(
-                    f"{path}: {image.width} x {image.height} pixels are more than {max_megapixels:g} "
-                    "megapixels (--max_megapixels allows more)"
-                )
-            if image.format == "TIFF" and _orientation(image) in _TURNS:  # versions of Pillow read them wrong
-                raise UserError(f"{path}: a TIFF that its tags turn is not read; save it upright")
-            yield image
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's are about metadata and the size
+            with Image.open(path, formats=_FORMATS) as image:
+                if max_megapixels is not None and not image.width * image.height <= max_megapixels * 1e6:
+                    raise UserError(
+                        f"{path}: {image.width} x {image.height} pixels are more than {max_megapixels:g} "
+                        "megapixels (--max_megapixels allows more)"
+                    )
+                # versions of Pillow read them wrong
+                if image.format == "TIFF" and _orientation(image) in _TURNS:
+                    raise UserError(f"{path}: a TIFF that its tags turn is not read; save it upright")
+                yield image
     except UserError:
         raise
     except Exception as error:  # Pillow raises nearly every kind for damaged files
         raise UserError(f"{path}: the image is unreadable or truncated: {first_line(error)}") from error
     finally:
         Image.MAX_IMAGE_PIXELS = pillows_limit
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Pillow's are about metadata and the size."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _orientation(image: Image.Image) -> int:
@@ -164,18 +158,15 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    width, height = image.size
-    return (width, height) if _orientation(image) in _SWAPS_SIDES else (height, width)
-
-
 def _has_16_bits(image: Image.Image) -> bool:
     """Of a PNG; its mode does not tell for colour, how its rows are unpacked does: ``RGB;16B``."""
     return image.format == "PNG" and any("16" in str(tile[3]) for tile in image.tile)
 
 
-def _decoded(content: bytes, image: Image.Image, path: str | os.PathLike[str]) -> np.ndarray:
-    """The pixels [H, W, 3] of a JPEG or PNG as it is stored, decoded as in the graph."""
+def _pixels(image: Image.Image, path: str | os.PathLike[str], content: bytes) -> np.ndarray:
+    """The pixels [H, W, 3] of a file as it is stored, a JPEG or PNG decoded as in the graph."""
+    if image.format not in _GRAPH_FORMATS:
+        return _pillow_pixels(image, path)
     import tensorflow as tf  # sizes, and pictures of reports, do without
 
     from fgfi_tf.data import transforms
@@ -208,9 +199,3 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
 def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     turn = _TURNS.get(orientation)
     return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
-
-
-def _as_png(pixels: np.ndarray) -> tuple[bytes, tuple[int, int]]:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)  # a third of the time, a tenth larger
-    return buffer.getvalue(), pixels.shape[:2]

@@ -22,7 +22,6 @@ from fgfi_tf.errors import Problems, UserError
 CLASS_NAMES = (
     "Car", "Pedestrian", "Cyclist", "Van", "Person_sitting", "Truck", "Tram", "Misc", "DontCare",
 )  # fmt: skip
-CLASS_INDEX = {name.lower(): index for index, name in enumerate(CLASS_NAMES)}
 _FIELD_NAMES = (
     "type", "truncation", "occlusion", "alpha", "xmin", "ymin", "xmax", "ymax",
     "height", "width", "length", "x", "y", "z", "rotation_y", "score",
@@ -41,60 +40,36 @@ def read(
     folder: str | os.PathLike[str],
     frame_ids: Sequence[str],
     fields: int,
+    class_names: tuple[str, ...] | None,
     allow_missing: bool = False,
     hint: str = "",
-    class_names: Sequence[str] = CLASS_NAMES,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, list[str], np.ndarray]:
     """The lines of ``folder/<frame id>.txt``, frame by frame.
 
     Args:
         folder: an existing folder.
         frame_ids: names of files, without their ending.
         fields: ``LABEL_FIELDS`` or ``RESULT_FIELDS``.
+        class_names: the known classes, in any letter case; None allows every one.
         allow_missing: an absent file counts as an empty one.
         hint: what the message on an absent file ends with.
 
-        class_names: the known classes, in any letter case.
-
     Returns:
-        index into ``frame_ids`` int64 [N], index into ``class_names`` int64 [N], and the fields after the
-        class float64 [N, fields - 1], in the order of the devkit's readme.
+        index into ``frame_ids`` int64 [N], N class names as they are spelt, and the fields after the class
+        float64 [N, fields - 1], in the order of the devkit's readme.
 
     Raises:
         UserError: files that cannot be read or hold a wrong line; names up to 20 of them, with the line.
             Lines have ``fields`` fields of finite ASCII numbers, all but the score of at most 1e6, and no
             negative box; labels a truncation of 0 to 1 or -1 and an occlusion of -1 to 3.
     """
-    frame, names, values = _read(folder, frame_ids, fields, allow_missing, hint, tuple(class_names))
-    index = {name.lower(): place for place, name in enumerate(class_names)}
-    unique, inverse = np.unique(names, return_inverse=True)
-    kind = np.array([index[name.decode().lower()] for name in unique], np.int64)
-    return frame, kind[inverse] if len(kind) else np.zeros(0, np.int64), values
-
-
-def read_labels(
-    folder: str | os.PathLike[str], frame_ids: Sequence[str]
-) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """As :func:`read` for label files with classes of any names, which are given as they are spelt."""
-    frame, names, values = _read(folder, frame_ids, LABEL_FIELDS, False, "", None)
-    return frame, [name.decode() for name in names.tolist()], values
-
-
-def _read(
-    folder: str | os.PathLike[str],
-    frame_ids: Sequence[str],
-    fields: int,
-    allow_missing: bool,
-    hint: str,
-    class_names: tuple[str, ...] | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As :func:`read`, with the names as bytes [N]; ``class_names`` None allows every one."""
     folder = Path(folder)
     contents, unreadable = _read_files(folder, frame_ids, allow_missing, hint)
     parsed = None if unreadable else _parse(contents, fields, class_names)
     if parsed is None:
         raise _problems(folder, frame_ids, contents, unreadable, fields, class_names)
-    return parsed
+    frame, names, values = parsed
+    return frame, [name.decode() for name in names.tolist()], values
 
 
 def _read_files(
@@ -164,7 +139,7 @@ def _parse(
 
 
 def _to_floats(text: bytes, count: int) -> np.ndarray | None:
-    """All numbers of the text, or None where it does not hold ``count`` finite numbers."""
+    """The ``count`` finite numbers that the text holds; None where it does not."""
     if not text.strip():
         return np.zeros(0) if count == 0 else None
     with warnings.catch_warnings():

@@ -65,9 +65,7 @@ def training_batches(
             global batch that n does not divide; a max_boxes below the dataset's, unless boxes are sampled.
     """
     worker, workers = shard
-    if batch_size < 1 or batch_size % workers:
-        raise UserError(f"a batch size of {batch_size} cannot be shared equally by {workers} workers")
-    _check_examples(dataset)
+    _check_sizes(dataset, batch_size, workers)
     augmentation = augmentation or Augmentation()
     local = batch_size // workers
     rows = max_boxes or dataset.max_boxes
@@ -114,7 +112,7 @@ def training_batches(
     stream = order.steps(seed, start_step).map(example_plans).unbatch()
     stream = stream.map(load, num_parallel_calls=num_parallel_calls, deterministic=True)
     padding = resize.by_batch and not augmentation.keeps_size
-    return _prepared(_batched(stream, local, padding, drop_remainder=True), prepare)
+    return _batched(stream, local, padding, True, prepare)
 
 
 def evaluation_batches(
@@ -137,9 +135,7 @@ def evaluation_batches(
     """
     if remainder not in ("keep", "pad", "drop"):
         raise ValueError(f"remainder is {remainder!r}, not keep, pad or drop")
-    if batch_size < 1:
-        raise UserError(f"a batch size of {batch_size} cannot be shared equally by 1 workers")
-    _check_examples(dataset)
+    _check_sizes(dataset, batch_size)
     count = dataset.num_examples
     indices = np.arange(count)
     if resize.by_batch and batch_size > 1:
@@ -158,10 +154,12 @@ def evaluation_batches(
 
     stream = tf.data.Dataset.from_tensor_slices(tf.constant(indices, tf.int64)).enumerate()
     stream = stream.map(load, num_parallel_calls=num_parallel_calls, deterministic=True)
-    return _prepared(_batched(stream, batch_size, resize.by_batch, remainder != "keep"), prepare)
+    return _batched(stream, batch_size, resize.by_batch, remainder != "keep", prepare)
 
 
-def _check_examples(dataset: PreparedDataset) -> None:
+def _check_sizes(dataset: PreparedDataset, batch_size: int, workers: int = 1) -> None:
+    if batch_size < 1 or batch_size % workers:
+        raise UserError(f"a batch size of {batch_size} cannot be shared equally by {workers} workers")
     if dataset.num_examples < 1:
         raise UserError(f"{dataset.name}: the split is empty")
 
@@ -172,7 +170,7 @@ def _read(
     """A sample, its image uint8 [H,W,3], and boxes [N,4] and classes [N] of the objects to train on."""
     example = dataset.sample(index)
     boxes, classes = transforms.training_objects(
-        example["boxes"], example["classes"], example["ignore"], num_classes or dataset.num_training_classes
+        example["boxes"], example["classes"], example["ignore"], num_classes or len(dataset.learnt_names)
     )
     return example, transforms.decode_image(example["image"]), boxes, classes
 
@@ -205,15 +203,15 @@ def _row(example: Sample, made: NetworkInput, boxes: tf.Tensor, classes: tf.Tens
     }
 
 
-def _batched(stream: tf.data.Dataset, size: int, padding: bool, drop_remainder: bool) -> tf.data.Dataset:
-    """Batches of rows; with ``padding`` of images of different sizes, padded to the largest."""
-    if padding:
-        return stream.padded_batch(size, drop_remainder=drop_remainder)
-    return stream.batch(size, drop_remainder=drop_remainder)
+def _batched(
+    stream: tf.data.Dataset, size: int, padding: bool, drop_remainder: bool, prepare: PrepareBatch | None
+) -> tf.data.Dataset:
+    """Batches of rows, ``prepare`` on each, a batch ahead of the step.
 
-
-def _prepared(batches: tf.data.Dataset, prepare: PrepareBatch | None) -> tf.data.Dataset:
-    """``prepare`` on each batch, the options, a batch ahead of the step."""
+    ``padding``: of images of different sizes, padded to the largest.
+    """
+    batch = stream.padded_batch if padding else stream.batch
+    batches = batch(size, drop_remainder=drop_remainder)
     if prepare is not None:
         prepare = tf.autograph.experimental.do_not_convert(prepare)
         batches = batches.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -13,7 +13,7 @@ import io
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
-from tqdm.auto import tqdm
 
 from fgfi_tf.data.classes import ClassChoice, ClassTable
 from fgfi_tf.errors import UserError, first_line
@@ -131,7 +130,7 @@ class PreparedDataset:
         self._parse = raw.parse
         # a row for labels without any name: nothing indexes it
         self._classes = np.append(classes.indices(raw.vocabulary), 0).astype(np.int32)
-        self._labels = [self._with_classes(frame) for frame in raw.labels]
+        self._labels = [self._with_classes(frame, np.take) for frame in raw.labels]
         self.files = tuple(raw.files)
         self.record_paths = [os.fspath(path) for path in raw.paths]
         if self._records.num_records != self.num_examples:
@@ -140,32 +139,18 @@ class PreparedDataset:
                 f"delete {self._folder} to prepare anew"
             )
 
-    @property
-    def num_training_classes(self) -> int:
-        """How many classes are learnt: indices below it are a detector's classes."""
-        return len(self.learnt_names)
-
-    def _with_classes(self, frame: dict[str, Any]) -> dict[str, Any]:
-        rest = {key: value for key, value in frame.items() if key != "label"}
-        classes = self._classes[frame["label"]]
-        return {
-            **rest,
-            "classes": classes,
-            "ignore": frame["ignore"] | (classes >= self.num_training_classes),
-        }
+    def _with_classes(self, row: dict[str, Any], take: Callable) -> dict[str, Any]:
+        """A row with ``classes`` for its ``label``; objects of classes that are not learnt are ignored."""
+        rest = {key: value for key, value in row.items() if key != "label"}
+        classes = take(self._classes, row["label"])
+        return {**rest, "classes": classes, "ignore": row["ignore"] | (classes >= len(self.learnt_names))}
 
     def sample(self, index: tf.Tensor) -> Sample:
         """The sample at ``index`` (int64 scalar); its ``image`` is still the encoded file.
 
         Made for ``Dataset.map``: the read, like the decoding, runs in the map's threads.
         """
-        sample = dict(self._parse(self._records.read(index)))
-        classes = tf.gather(tf.constant(self._classes), sample.pop("label"))
-        return {
-            **sample,
-            "classes": classes,
-            "ignore": sample["ignore"] | (classes >= self.num_training_classes),
-        }
+        return self._with_classes(self._parse(self._records.read(index)), tf.gather)
 
     def records(self) -> tf.data.Dataset:
         """All samples in the order of the split, images still encoded."""
@@ -185,11 +170,9 @@ class PreparedDataset:
         """The labels of every frame, in order, with the full digits of the label files.
 
         Each is a dict of ``image_id`` (str), ``image_size`` int (H, W) of the upright picture, and columns of
-        N
-        rows: ``boxes`` float64 [N,4] (xmin, ymin, xmax, ymax), inclusive corners counted from 0, in pixels of
-        the image file and as the labels have them, whether or not they reach over its edge; ``classes`` int32
-        into ``class_names``; ``ignore`` bool, no object to train on; and the dataset's own attributes
-        (``difficult``, ``crowd``, ``area``, ``truncation`` ...).
+        N rows: ``boxes`` float64 [N,4] as in samples, but as the labels have them, whether or not they reach
+        over the edge; ``classes`` int32 into ``class_names``; ``ignore`` bool, no object to train on; and the
+        dataset's own attributes (``difficult``, ``crowd``, ``area``, ``truncation`` ...).
         """
         return self._labels
 
@@ -220,7 +203,11 @@ def prepare_records(builder: tfds.core.GeneratorBasedBuilder) -> list[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             with _locked(target.parent / ".lock"):
                 if not is_prepared(builder):
-                    _remove_remains(target)
+                    for folder in target.parent.glob("*incomplete*"):
+                        logging.info("removing what an interrupted preparation left: %s", folder)
+                        shutil.rmtree(folder, ignore_errors=True)
+                    if target.exists():
+                        shutil.rmtree(target)
                     _write(builder)
         except (OSError, RuntimeError) as error:
             failure = error if isinstance(error, OSError) else error.__cause__  # TFDS wraps others
@@ -238,11 +225,6 @@ def prepare_records(builder: tfds.core.GeneratorBasedBuilder) -> list[Path]:
 def is_prepared(builder: tfds.core.GeneratorBasedBuilder) -> bool:
     """Whether the builder's records are complete (the info file is written last)."""
     return (Path(builder.data_dir) / "dataset_info.json").is_file()
-
-
-def progress_bar(items: Iterable, description: str, enabled: bool) -> Iterable:
-    """A progress bar on stderr over ``items``, which have a length."""
-    return tqdm(items, desc=description, unit="image", disable=not enabled)
 
 
 @contextlib.contextmanager
@@ -279,11 +261,3 @@ def _locked(path: Path) -> Iterator[None]:
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _remove_remains(target: Path) -> None:
-    for folder in target.parent.glob("*incomplete*"):
-        logging.info("removing what an interrupted preparation left: %s", folder)
-        shutil.rmtree(folder, ignore_errors=True)
-    if target.exists():
-        shutil.rmtree(target)

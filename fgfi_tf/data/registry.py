@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from absl import logging
+
 from fgfi_tf.data import splits
-from fgfi_tf.data.classes import ClassChoice, ClassTable, listed, parse, resolve
+from fgfi_tf.data.classes import ClassChoice, listed, parse, resolve
 from fgfi_tf.data.dataset import Dataset
 from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.data.readers.coco import Coco
@@ -78,16 +80,7 @@ def open_split(
 
     where = f"{name}/{split}"
     table = resolve(choice, raw.counts(), dataset.class_names, dataset.ignored_names, where)
-    _tell_unknown(table, where)
-    return PreparedDataset(where, raw, table, choice)
-
-
-def _tell_unknown(table: ClassTable, where: str) -> None:
-    from absl import logging
-
     if table.unknown:
-        logging.warning(
-            "%s: objects of classes that are not learnt: %s (--classes names those to learn)",
-            where,
-            listed(table.unknown),
-        )
+        text = "%s: objects of classes that are not learnt: %s (--classes names those to learn)"
+        logging.warning(text, where, listed(table.unknown))
+    return PreparedDataset(where, raw, table, choice)

@@ -38,5 +38,4 @@ The resize policy says whether resizing maps the *edges* of a box, (xmin, xmax +
 
 from __future__ import annotations
 
-SAMPLE_KEYS = ("image", "boxes", "classes", "ignore", "image_id", "image_size", "attributes")
 BATCH_KEYS = ("image", "boxes", "classes", "valid", "content_size", "scale", "image_id", "image_size")

@@ -73,33 +73,36 @@ class Comparison:
     def table(self, models: Mapping[str, Metrics]) -> str:
         """A column for each model and each gain, a line for each metric, in percent."""
         gains = self.gains(models)
-        titles = [*models, *(f"gain of {gain.model}" for gain in gains)]
-        widths = [max(9, len(title) + 2) for title in titles]
-        names = list(next(iter(models.values())))
-        first = max(map(len, ["percent", *names])) + 1
-        lines = [f"{'percent':<{first}}" + "".join(f"{t:>{w}}" for t, w in zip(titles, widths, strict=True))]
-        for name in names:
+        rows = [["percent", *models, *(f"gain of {gain.model}" for gain in gains)]]
+        for name in next(iter(models.values())):
             cells = [f"{100 * metrics[name]:.1f}" for metrics in models.values()]
-            cells += [f"{100 * gain.metrics[name]:+.1f}" for gain in gains]
-            cells = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-            lines.append(f"{name:<{first}}{cells}")
-        return "\n".join(lines)
+            rows.append([name, *cells, *(f"{100 * gain.metrics[name]:+.1f}" for gain in gains)])
+        return text_table(rows, narrowest=9)
 
     def sentences(self, models: Mapping[str, Metrics]) -> list[str]:
         """One sentence for each gain: its size and its share of the gap to the teacher."""
-        return [self._sentence(gain, models) for gain in self.gains(models)]
+        found = []
+        for gain in self.gains(models):
+            name, value = next(iter(gain.metrics.items()))
+            of = {model: f"{100 * metrics[name]:.1f}" for model, metrics in models.items()}
+            text = (
+                f"{gain.model} {'gains' if value >= 0 else 'loses'} {abs(100 * value):.1f} points of {name} "
+                f"over {gain.baseline} ({of[gain.model]} against {of[gain.baseline]})"
+            )
+            if gain.gap_share is not None:
+                text += f": {100 * gain.gap_share:.0f} % of the gap to {self.teacher} ({of[self.teacher]})"
+            found.append(text + ".")
+        return found
 
-    def _sentence(self, gain: Gain, models: Mapping[str, Metrics]) -> str:
-        ranking, value = next(iter(gain.metrics.items()))
-        verb = "gains" if value >= 0 else "loses"
-        text = (
-            f"{gain.model} {verb} {abs(100 * value):.1f} points of {ranking} over {gain.baseline} "
-            f"({100 * models[gain.model][ranking]:.1f} against {100 * models[gain.baseline][ranking]:.1f})"
-        )
-        if gain.gap_share is not None:
-            teacher = f"{self.teacher} ({100 * models[self.teacher][ranking]:.1f})"
-            text += f": {100 * gain.gap_share:.0f} % of the gap to {teacher}"
-        return text + "."
+
+def text_table(rows: Sequence[Sequence[str]], first: int = 0, narrowest: int = 8) -> str:
+    """Rows of texts, the head first, in columns: the first to the left, the others to the right."""
+    first = max(first, *(len(row[0]) for row in rows)) + 1
+    widths = [max(narrowest, len(title) + 2) for title in rows[0][1:]]
+    return "\n".join(
+        f"{label:<{first}}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        for label, *cells in rows
+    )
 
 
 #: Neither baseline nor teacher is named.

@@ -17,6 +17,7 @@ import numpy as np
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import results as result_files
 from fgfi_tf.evaluation.boxes import PIXELS, Boxes, Corners, Frame
+from fgfi_tf.evaluation.comparison import text_table
 
 #: Where a measure's mean stands.
 MEAN = ("", "mean")
@@ -199,18 +200,11 @@ class Protocol(abc.ABC):
         keys = list(dict.fromkeys(key for values in columns.values() for key in values))
         for row in rows:
             columns[f"{row} (published)"] = {key: value / 100 for key, value in self.published[row].items()}
-        lines = [["", *columns]]
-        lines += [
-            [" ".join(filter(None, key)), *(percent(c.get(key)) for c in columns.values())] for key in keys
-        ]
-        first = max(13, *(len(line[0]) for line in lines)) + 1
-        widths = [max(8, len(name) + 2) for name in columns]
-        texts = [
-            f"{label:<{first}}"
-            + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-            for label, *cells in lines
-        ]
-        return "\n".join([self.heading(next(iter(results.values()))), *texts])
+        table = [["", *columns]]
+        for key in keys:
+            cells = [percent(values.get(key)) for values in columns.values()]
+            table.append([" ".join(filter(None, key)), *cells])
+        return f"{self.heading(next(iter(results.values())))}\n{text_table(table, first=13)}"
 
     def facts(self, result: Result, ground_truth: Boxes) -> tuple[tuple[str, str], ...]:
         """(name, value) that the report says first, beside the numbers of images and boxes."""
@@ -231,20 +225,13 @@ class Protocol(abc.ABC):
         ``ignore``; with an IoU of 0.5 or what the user named.
         """
         ignored = ignored_rows(ground_truth)
-        nothing = np.zeros(len(ground_truth), bool)
-        return [
-            Setting(
-                name,
-                "",
-                own := ground_truth.of_class(name),
-                own & ~ignored,
-                detections.of_class(name),
-                self.min_overlap.get(name, 0.5),
-                neighbours=nothing,
-                regions=own & ground_truth.flag("crowd"),
-            )
-            for name in detections.class_names
-        ]
+        crowd, nothing = ground_truth.flag("crowd"), np.zeros(len(ground_truth), bool)
+        found = []
+        for name in detections.class_names:
+            own, looked_at = ground_truth.of_class(name), detections.of_class(name)
+            overlap = self.min_overlap.get(name, 0.5)
+            found.append(Setting(name, "", own, own & ~ignored, looked_at, overlap, nothing, own & crowd))
+        return found
 
     def result_files(self, detections: Boxes, split: str = "") -> dict[str, str]:
         """Name -> text of the result files; ``split`` is the name of the split, or empty."""

@@ -115,7 +115,7 @@ def test_the_same_records_serve_every_choice(tmp_path):
     expected = {plain: [0, 3, 8], merged: [0, 0, 7], two: [1, 0, 2]}
     for data, classes in expected.items():
         sample = data.sample(0)
-        ignore = [index >= data.num_training_classes for index in classes]
+        ignore = [index >= len(data.learnt_names) for index in classes]
         assert sample["classes"].numpy().tolist() == classes and sample["classes"].dtype == "int32"
         assert sample["ignore"].numpy().tolist() == ignore
         frame = data.labels()[0]

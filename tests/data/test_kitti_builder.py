@@ -44,7 +44,7 @@ def make_raw(root, count=4, suffix="png"):
 def test_everything_of_the_raw_layout_comes_back(tmp_path, suffix):
     root = make_raw(tmp_path, suffix=suffix)
     data = registry.open_split("kitti", root, "train", progress=False)
-    assert (data.num_examples, data.max_boxes, data.num_training_classes) == (4, 8, 3)
+    assert (data.num_examples, data.max_boxes, len(data.learnt_names)) == (4, 8, 3)
     assert data.class_names == kitti_text.CLASS_NAMES
     assert data.image_ids == ("f3", "f2", "f1", "f0")
     samples = list(data.records().as_numpy_iterator())

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from fgfi_tf.data import kitti_text
 from fgfi_tf.data.dataset import Frame
 from fgfi_tf.data.readers import kitti
 from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation.kitti import files
 
 LINE = "Car 0.25 1 1.85 387.63 181.54 423.81 203.12 1.67 1.87 3.69 -16.53 2.39 58.49 1.57"
 DONT_CARE = "DontCare -1 -1 -10 503.89 169.71 590.61 190.13 -1 -1 -1 -1000 -1000 -1000 -10"
@@ -48,15 +48,15 @@ def test_classes_of_any_name(path, name):
 
 def test_classes_of_a_list(tmp_path, path):
     path.write_text(f"{LINE.replace('Car', 'HAND')}\n{LINE.replace('Car', 'Foot')}\n{LINE}\n")
-    frame, kind, values = kitti_text.read(tmp_path, ["000042"], 15, class_names=("car", "Hand", "foot"))
-    assert (frame.tolist(), kind.tolist(), values.shape) == ([0, 0, 0], [1, 2, 0], (3, 14))
+    table = files.read_labels(tmp_path, ["000042"], ("car", "Hand", "foot"))
+    assert (table.image.tolist(), table.classes.tolist()) == ([0, 0, 0], [1, 2, 0])
     with pytest.raises(
         UserError,
         match="000042.txt line 2: unknown class 'Foot'; known are hand, Car .--classes names others.$",
     ):
-        kitti_text.read(tmp_path, ["000042"], 15, class_names=("hand", "Car"))
+        files.read_labels(tmp_path, ["000042"], ("hand", "Car"))
     with pytest.raises(UserError, match="line 1: unknown class 'HAND'; KITTI has Car, Pedestrian"):
-        kitti_text.read(tmp_path, ["000042"], 15)
+        files.read_labels(tmp_path, ["000042"])
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def _stock(root, tmp_path_factory):
 
 def test_samples(root):
     dataset = registry.open_split("voc", root, "2012_train", progress=False)
-    assert dataset.num_examples == 4 and dataset.num_training_classes == 20
+    assert dataset.num_examples == 4 and len(dataset.learnt_names) == 20
     samples = list(dataset.records())
     first = samples[0]
     np.testing.assert_array_equal(first["boxes"], [[0, 1, 39, 49], [29, 4, 79, 59]])

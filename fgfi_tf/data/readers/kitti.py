@@ -16,6 +16,7 @@ the line where there is one.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,30 +62,22 @@ class Kitti(Dataset):
 
 
 def read_labels(frames: list[Frame]) -> list[Frame]:
-    """The frames with the objects of their label files, in the order of the lines, with the digits of the
-    text.
+    """The frames with the objects of their label files, in the order of the lines, every digit kept.
 
     Raises:
         UserError: label files that cannot be read or are wrong; see ``kitti_text.read``.
     """
-    labelled = [frame for frame in frames if frame.label_path is not None]
-    if not labelled:
+    if not frames or frames[0].label_path is None:
         nothing = _columns(np.zeros((0, kitti_text.LABEL_FIELDS - 1)))
-        return [Frame(frame.image_id, frame.image_path, attributes=nothing) for frame in frames]
-    ids = [frame.label_path.stem for frame in labelled]
-    frame_of, names, values = kitti_text.read_labels(labelled[0].label_path.parent, ids)
-    bounds = np.searchsorted(frame_of, np.arange(len(ids) + 1))
-    return [
-        Frame(
-            frame.image_id,
-            frame.image_path,
-            frame.label_path,
-            boxes=values[start:end, 3:7],
-            names=names[start:end],
-            attributes=_columns(values[start:end]),
-        )
-        for frame, start, end in zip(frames, bounds[:-1], bounds[1:], strict=True)
-    ]
+        return [dataclasses.replace(frame, attributes=nothing) for frame in frames]
+    ids, folder = [frame.label_path.stem for frame in frames], frames[0].label_path.parent
+    frame_of, names, values = kitti_text.read(folder, ids, kitti_text.LABEL_FIELDS, class_names=None)
+    bounds = np.searchsorted(frame_of, np.arange(len(ids) + 1)).tolist()
+    found = []
+    for frame, start, end in zip(frames, bounds[:-1], bounds[1:], strict=True):
+        rows, files = values[start:end], (frame.image_id, frame.image_path, frame.label_path)
+        found.append(Frame(*files, rows[:, 3:7], names[start:end], attributes=_columns(rows)))
+    return found
 
 
 def _columns(values: np.ndarray) -> dict[str, np.ndarray]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from fgfi_tf.data import kitti_text, text_files
 from fgfi_tf.errors import UserError
@@ -35,13 +38,9 @@ def read_labels(
         UserError: the folder is absent; files that are absent or hold a malformed line or an unknown type
             (the message names up to 20 of them).
     """
-    frame_ids = check_unique(frame_ids)
-    folder = _check_folder(folder)
-    frame, kind, values = kitti_text.read(
-        folder, frame_ids, kitti_text.LABEL_FIELDS, hint=_hint(folder), class_names=class_names
-    )
+    table, values = _read(folder, frame_ids, kitti_text.LABEL_FIELDS, class_names)
     columns = {name: values[:, i].copy() for i, name in enumerate(("truncation", "occlusion", "alpha"))}
-    return Boxes(frame_ids, tuple(class_names), frame, kind, values[:, 3:7].copy(), columns=columns)
+    return dataclasses.replace(table, columns=columns)
 
 
 def read_detections(
@@ -50,25 +49,31 @@ def read_detections(
     allow_missing: bool = False,
     class_names: Sequence[str] = TYPE_NAMES,
 ) -> Boxes:
-    """The result files ``folder/<frame id>.txt`` of these frames.
+    """The result files ``folder/<frame id>.txt`` of these frames; those of others are not looked at.
 
-    Args:
-        folder: where the files lie; files of other frames are not looked at.
-        frame_ids: the frames to read.
-        allow_missing: an absent file counts as a frame without detections.
-        class_names: the known classes, in any letter case.
-
-    Raises:
-        UserError: as :func:`read_labels`.
+    ``allow_missing``: an absent file counts as a frame without detections. Raises UserError as
+    :func:`read_labels`.
     """
-    frame_ids = check_unique(frame_ids)
-    folder = _check_folder(folder)
-    hint = _hint(folder) or " (--allow_missing counts it as a frame without detections)"
-    frame, kind, values = kitti_text.read(
-        folder, frame_ids, kitti_text.RESULT_FIELDS, allow_missing, hint, class_names
-    )
-    boxes, scores, alpha = values[:, 3:7].copy(), values[:, 14].copy(), values[:, 2].copy()
-    return Boxes(frame_ids, tuple(class_names), frame, kind, boxes, scores, {"alpha": alpha})
+    hint = " (--allow_missing counts it as a frame without detections)"
+    table, values = _read(folder, frame_ids, kitti_text.RESULT_FIELDS, class_names, allow_missing, hint)
+    return dataclasses.replace(table, scores=values[:, 14].copy(), columns={"alpha": values[:, 2].copy()})
+
+
+def _read(
+    folder: str | os.PathLike[str],
+    frame_ids: Iterable[str],
+    fields: int,
+    class_names: Sequence[str],
+    allow_missing: bool = False,
+    hint: str = "",
+) -> tuple[Boxes, np.ndarray]:
+    """The boxes of all lines, and the fields after the class [N, fields - 1]."""
+    folder, frame_ids, class_names = _check_folder(folder), check_unique(frame_ids), tuple(class_names)
+    hint = _hint(folder) or hint
+    frame, names, values = kitti_text.read(folder, frame_ids, fields, class_names, allow_missing, hint)
+    index = {name.lower(): place for place, name in enumerate(class_names)}
+    kind = np.array([index[name.lower()] for name in names], np.int64)
+    return Boxes(frame_ids, class_names, frame, kind, values[:, 3:7].copy()), values
 
 
 def _check_folder(folder: str | os.PathLike[str]) -> Path:
