@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -96,17 +97,10 @@ def draw_boxes(
 def overlay_mask(
     image: np.ndarray, mask: np.ndarray, color: Color = (255, 64, 32), alpha: float = 0.5
 ) -> np.ndarray:
-    """Lays a mask over an image as a translucent layer of heat with a bright edge.
+    """Lays a mask over an RGB image [H,W,3] as a translucent layer with a bright edge: uint8 [H,W,3].
 
-    Args:
-        image: RGB [H,W,3], 0..255.
-        mask: [h,w] bool (an imitation mask), or float in 0..1 (stronger where higher). A position
-            covers the rectangle of H/h x W/w image pixels that it stands for.
-        color: RGB of the layer.
-        alpha: its opacity where the mask is 1.
-
-    Returns:
-        uint8 [H,W,3].
+    The mask is [h,w], bool (an imitation mask) or float in 0..1 (stronger where higher). A position covers
+    the rectangle of H/h x W/w image pixels that it stands for. ``alpha``: the opacity where the mask is 1.
     """
     base = _as_uint8(image).astype(np.float32)
     height, width = base.shape[:2]
@@ -130,18 +124,10 @@ def overlay_mask(
 def montage(
     images: Sequence[np.ndarray], captions: Sequence[str] | None = None, columns: int = 2
 ) -> np.ndarray:
-    """A grid of pictures on a light ground, each with its caption below.
+    """A grid of RGB pictures [H,W,3], 0..255, on light ground, each with its caption: uint8 [H',W',3].
 
     Pictures of different sizes are scaled to the width of the widest, keeping their shape; those
     of one row share its height. Captions too long for their column end in an ellipsis.
-
-    Args:
-        images: RGB arrays [H,W,3], 0..255; at least one.
-        captions: one line for each picture.
-        columns: pictures in a row (fewer where there are fewer pictures).
-
-    Returns:
-        uint8 [H',W',3].
     """
     if not len(images):
         raise ValueError("montage: no images")
@@ -151,9 +137,7 @@ def montage(
     pictures = [Image.fromarray(_as_uint8(image)) for image in images]
     width = max(picture.width for picture in pictures)
     pictures = [
-        p
-        if p.width == width
-        else p.resize((width, max(1, round(p.height * width / p.width))), Image.BILINEAR)
+        p.resize((width, max(1, round(p.height * width / p.width))), Image.Resampling.BILINEAR)
         for p in pictures
     ]
     letters = max(10, round(width / 45))
@@ -236,12 +220,10 @@ def _plate(
     tops = [above] if above >= 0 else []
     tops += [max(0, math.floor(box[1])) + line, math.ceil(box[3]) + 1]  # inside and below
     lefts = (math.floor(box[0]), math.ceil(box[2]) + 1 - plate_width)
-    areas = []
-    for left in lefts:
-        for top in tops:
-            left = int(np.clip(left, 0, max(0, width - plate_width)))
-            top = int(np.clip(top, 0, max(0, height - plate_height)))
-            areas.append((left, top, left + plate_width - 1, top + plate_height - 1))
+    lefts = [min(max(left, 0), max(0, width - plate_width)) for left in lefts]
+    tops = [min(max(top, 0), max(0, height - plate_height)) for top in tops]
+    corners = itertools.product(lefts, tops)
+    areas = [(left, top, left + plate_width - 1, top + plate_height - 1) for left, top in corners]
     area = min(areas, key=lambda one: sum(_shared_pixels(one, other) for other in taken))
     return _Plate(area, (area[0] + 2 - x0, area[1] + 2 - y0), text, font, color)
 

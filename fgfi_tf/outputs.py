@@ -24,14 +24,9 @@ class OutputFolder:
         self._begun: set[str] = set()
 
     def check(self, names: Iterable[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
-        """Before the work is done: that files of these names may be written.
+        """Before the work is done: raises UserError where files of these names may not be written.
 
-        Args:
-            names: paths inside the folder.
-            inputs: files that are never replaced, whatever they are called here (links are followed).
-
-        Raises:
-            UserError: a file of these names is an input, or is there and may not be replaced.
+        One is there already, or is one of ``inputs``, which are never replaced (links are followed).
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"--{self._flag}={self.folder} is a file, not a folder")

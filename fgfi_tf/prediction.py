@@ -26,15 +26,10 @@ _WINDOW = 4  # batches in which pictures of one size are looked for
 
 
 def detect_images(detector: Detector, images: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Resizes, preprocesses, runs the network and detects, all in the graph.
+    """Resizes images uint8 [B, H, W, 3], RGB, runs the network and detects, all in the graph.
 
-    Args:
-        detector: images are resized by its policy.
-        images: uint8 [B, H, W, 3], RGB.
-
-    Returns:
-        ``boxes`` float32 [B, K, 4] in pixels of ``images``, ``scores`` float32 [B, K], ``classes``
-        int32 [B, K], ``count`` int32 [B]; see ``Detector.detect``.
+    Gives ``boxes`` float32 [B, K, 4] in pixels of ``images``, ``scores`` float32 [B, K], ``classes`` int32
+    [B, K] and ``count`` int32 [B]; see ``Detector.detect``.
     """
     batch = policies.resize(detector.resize).batch(images, detector.input_size)
     batch = detector.prepare_images(batch)
@@ -64,9 +59,8 @@ class Predictor:
         function = tf.function(
             lambda images: detect_images(detector, images), input_signature=signature, autograph=False
         )
-        return cls(
-            function, detector.class_names, name, detector.metadata.dataset if detector.metadata else ""
-        )
+        dataset = detector.metadata.dataset if detector.metadata else ""
+        return cls(function, detector.class_names, name, dataset)
 
     @classmethod
     def load(cls, path: Path | str, model: str = "") -> Predictor:
@@ -107,13 +101,10 @@ def split_detections(results: dict[str, np.ndarray]) -> list[dict[str, np.ndarra
 
 @dataclasses.dataclass(frozen=True)
 class ImageFile:
-    """A picture to detect in.
+    """A picture to detect in, and its image id in results, unlike every other's.
 
-    Attributes:
-        path: the file.
-        name: its image id in results, unlike every other's: the file's path inside the folder that was given,
-            without its suffix. Where two are called alike, with the suffix; where still so, the path inside
-            the folder that holds all that was given.
+    The id is the file's path inside the folder that was given, without its suffix. Where two are called
+    alike, with the suffix; where still so, the path inside the folder that holds all that was given.
     """
 
     path: Path
@@ -196,9 +187,9 @@ def predict_files(
     """
     read = _readable(files, on_error, max_megapixels)
     for window in _windows(read, 1 if batch_size == 1 else _WINDOW * batch_size):
-        by_size: dict[tuple[int, ...], list[int]] = {}
+        by_size: dict[tuple[int, ...], list[int]] = collections.defaultdict(list)
         for place, (_, image) in enumerate(window):
-            by_size.setdefault(image.shape, []).append(place)
+            by_size[image.shape].append(place)
         found: dict[int, dict[str, np.ndarray]] = {}
         for places in by_size.values():
             for start in range(0, len(places), batch_size):
@@ -214,9 +205,8 @@ def _readable(
     for file in files:
         try:
             if not file.name.isprintable():
-                raise UserError(
-                    f"{ascii(str(file.path))}: result files cannot hold the characters of this name"
-                )
+                path = ascii(str(file.path))
+                raise UserError(f"{path}: result files cannot hold the characters of this name")
             image = read_image(file.path, max_megapixels)
         except UserError as error:
             if on_error is None:

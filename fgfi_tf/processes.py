@@ -6,7 +6,8 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from fgfi_tf.stopping import SIGNALS
+
 #: Exit codes of a command that one of them stopped.
 STOPPED = frozenset(128 + number for number in SIGNALS)
 
@@ -16,12 +17,8 @@ def run_and_wait(command: Sequence[str], on_line: Callable[[str], None] | None =
 
     It stands in a session of its own: Ctrl-C reaches it once, from here, and nothing kills it while it saves.
 
-    Args:
-        command: program and arguments.
-        on_line: called with each line that it prints, on either stream; None: it prints for itself.
-
-    Returns:
-        Its exit code, or 128 + the signal's number where one came.
+    The exit code is 128 + the signal's number where one came. ``on_line`` is called with each line that the
+    command prints, on either stream; None: it prints for itself.
     """
     asked: list[int] = []
     child: subprocess.Popen | None = None

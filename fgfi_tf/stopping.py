@@ -114,23 +114,19 @@ class _Output:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        try:
-            self._stream.write(text)
-        except OSError as error:
-            self._failed(error)
+        self._try(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except OSError as error:
-            self._failed(error)
+        self._try(self._stream.flush)
 
-    def _failed(self, error: OSError) -> None:
-        """A full disk loses lines of the log, nothing else."""
-        if error.errno in _CLOSED:
-            self._request.name = self._request.name or "SIGPIPE"
-            discard_output(self._stream)
+    def _try(self, call: Callable, *arguments: str) -> None:
+        try:
+            call(*arguments)
+        except OSError as error:  # a full disk loses lines of the log, nothing else
+            if error.errno in _CLOSED:
+                self._request.name = self._request.name or "SIGPIPE"
+                discard_output(self._stream)
 
 
 def discard_output(stream) -> None:

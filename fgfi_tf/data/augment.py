@@ -45,15 +45,10 @@ class Augmentation:
     def augment(
         self, image: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, key: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Changes an image and the objects to train on.
+        """Changes an image, uint8 [H,W,3] RGB, and its objects: boxes float32 [N,4], classes int32 [N].
 
-        Args:
-            image: uint8 [H,W,3] RGB.
-            boxes: float32 [N,4], inclusive pixel corners of ``image``; classes: int32 [N].
-            key: int64 [2]; the same key gives the same result.
-
-        Returns:
-            image [H',W',3], 0..255, of any dtype, with its boxes [N',4] and their classes [N'].
+        Gives an image [H',W',3], 0..255, of any dtype, with its boxes [N',4] (inclusive pixel corners) and
+        their classes [N']; the same ``key``, int64 [2], gives the same.
         """
         return image, boxes, classes
 
@@ -167,12 +162,8 @@ def scale_saturation(planes: list[tf.Tensor], factor: tf.Tensor) -> list[tf.Tens
     """S of HSV times ``factor``, at most 1, with H and V as they are.
 
     In HSV a channel is x = V - S * V * f with f from the hue alone, so scaling S by k is
-    x' = V - k * (V - x); S reaches 1 at k = V / (V - min), where the smallest channel is 0. No
-    detour over HSV is needed.
-
-    Args:
-        planes: red, green and blue, float32 [H,W] each, not negative.
-        factor: float32 scalar, not negative.
+    x' = V - k * (V - x); S reaches 1 at k = V / (V - min), where the smallest channel is 0. ``planes`` are
+    red, green and blue, float32 [H,W], not negative; so is the factor.
     """
     red, green, blue = planes
     value = tf.maximum(tf.maximum(red, green), blue)  # H x W

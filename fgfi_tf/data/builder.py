@@ -33,14 +33,7 @@ _SIZES = "image_sizes"  # of the records' metadata
 
 @dataclasses.dataclass
 class SplitConfig(tfds.core.BuilderConfig):
-    """A split; its name carries the fingerprint of the raw files.
-
-    Attributes:
-        frames: its pictures and labels.
-        dataset: what they are of.
-        progress: show a progress bar while writing.
-        max_megapixels: larger pictures are refused.
-    """
+    """A split of a dataset; its name carries the fingerprint of the raw files."""
 
     frames: tuple[Frame, ...] = ()
     dataset: Dataset = dataclasses.field(default_factory=Dataset)
@@ -93,7 +86,6 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self) -> Iterator[tuple[int, dict]]:
         config = self.builder_config
         index = {name: place for place, name in enumerate(vocabulary(config.frames))}
-        attributes = config.dataset.attributes.items()
         sizes: list[list[int]] = []
         title, quiet = f"preparing {config.name}", not config.progress
         problems = Problems()
@@ -104,17 +96,28 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 if cut:
                     self.cut[frame.image_id] = cut
                 sizes.append(list(map(int, size)))
-                objects = {
-                    "boxes": boxes.astype(np.float32),
-                    "label": np.array([index[name] for name in frame.names], np.int64),
-                    "ignore": frame.ignore,
-                    **{name: np.asarray(frame.attributes[name], dtype) for name, (_, dtype) in attributes},
-                }
-                example = {"image": io.BytesIO(image), "image_id": frame.image_id, "objects": objects}
-                yield key, {**example, "image_size": np.array(size, np.int32)}
+                yield key, self._example(frame, image, size, boxes, index)
         problems.raise_any()
         self.info.metadata[_SIZES] = sizes
         self.written = True
+
+    def _example(
+        self, frame: Frame, image: bytes, size: Sequence[int], boxes: np.ndarray, index: dict
+    ) -> dict:
+        attributes = self.builder_config.dataset.attributes
+        return {
+            "image": io.BytesIO(image),
+            "image_id": frame.image_id,
+            "image_size": np.array(size, np.int32),
+            "objects": {
+                "boxes": boxes.astype(np.float32),
+                "label": np.array([index[name] for name in frame.names], np.int64),
+                "ignore": frame.ignore,
+                **{
+                    name: np.asarray(frame.attributes[name], dtype) for name, (_, dtype) in attributes.items()
+                },
+            },
+        }
 
     def summary(self) -> str:
         """What was put right in the labels of the frames that this builder has written, "" where nothing."""
@@ -137,16 +140,9 @@ def prepare(
     progress: bool = True,
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> RawSplit:
-    """The records of a split, written where they are not there yet.
+    """The records of a split's ``frames`` in ``folder``, written where they are not there yet.
 
-    Args:
-        dataset: what is read.
-        frames: its pictures and labels.
-        split: a name for them.
-        folder: where the records go. Those of other labels or another state of the pictures (names, sizes
-            or times) are never used.
-        progress: show progress bars on stderr while writing.
-        max_megapixels: larger pictures are refused, before they are decoded.
+    Those of other labels or another state of the pictures (names, sizes or times) are never used.
 
     Raises:
         UserError: images that cannot be read, boxes outside of them, sizes that are not theirs, up to 20; a

@@ -135,12 +135,11 @@ def _by_id(
 
 def _with_ids(one: dict[str, Any], ids: CocoIds) -> dict[str, Any]:
     image, name = one.get("image_id"), one.get("category_name")
-    changed = {}
     if isinstance(image, str) and image in ids.images:
-        changed["image_id"] = ids.images[image]
+        one = {**one, "image_id": ids.images[image]}
     if isinstance(name, str) and name in ids.categories:
-        changed["category_id"] = ids.categories[name]
-    return {**one, **changed} if changed else one
+        one = {**one, "category_id": ids.categories[name]}
+    return one
 
 
 def _fault(

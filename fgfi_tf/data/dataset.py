@@ -106,10 +106,8 @@ class Dataset:
         """The pictures of a split, in its order.
 
         ``split`` is one of :meth:`splits`, or "" for all there are where it has none; ``options`` those of
-        the class that were given.
-
-        Raises:
-            UserError: whatever is wrong with the files; ``errors.Problems`` collects up to 20.
+        the class that were given. Raises UserError for whatever is wrong with the files; ``errors.Problems``
+        collects up to 20.
         """
         raise NotImplementedError("a subclass defines frames")
 

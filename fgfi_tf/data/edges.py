@@ -17,8 +17,12 @@ BORDER_PIXELS, BORDER_SHARE = 1.0, 0.01
 def boxes_in_image(frame: Frame, image_size: tuple[int, int]) -> tuple[np.ndarray, int]:
     """A frame's boxes, cut to its picture, and how many were cut: see :func:`cut_to_image`.
 
-    Labels that give a size must give the upright picture's own, else UserError: nothing tells whether boxes
-    beside the size before the EXIF orientation were drawn on the picture as it is stored or as it is shown.
+    Labels that give a size must give the upright picture's own. Those that give the size before the EXIF
+    orientation are refused: nothing tells whether their boxes were drawn on the picture as it is stored or as
+    it is shown.
+
+    Raises:
+        UserError: another size, or as :func:`cut_to_image`.
     """
     said = frame.image_size
     if said is not None and tuple(said) != tuple(image_size):
@@ -32,9 +36,17 @@ def boxes_in_image(frame: Frame, image_size: tuple[int, int]) -> tuple[np.ndarra
 
 
 def cut_to_image(boxes: np.ndarray, image_size: tuple[int, int], path: Path | None) -> tuple[np.ndarray, int]:
-    """Boxes [N,4] (inclusive corners, counted from 0) cut to an image (H, W), and how many were changed.
+    """Cuts boxes of a label file to the pixels of the image, and counts those that were cut.
 
-    A box thinner than a pixel is widened to one: it lies on one. ``path``: the label file, for the message.
+    A box thinner than a pixel is widened to one: it lies on one.
+
+    Args:
+        boxes: float64 [N,4], inclusive corners (xmin, ymin, xmax, ymax), 0-based.
+        image_size: (H, W).
+        path: the label file, for the message.
+
+    Returns:
+        boxes with x in [0, W - 1] and y in [0, H - 1], and how many of them were changed.
 
     Raises:
         UserError: a number that is not finite; a box that is upside down, that lies outside, or that reaches

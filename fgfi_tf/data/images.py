@@ -69,11 +69,7 @@ def images_by_stem(folder: str | os.PathLike[str], first: str = ".png") -> dict[
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(H, W) of the upright picture, from the file's header: nothing is decoded.
-
-    Raises:
-        UserError: the file is absent or no picture.
-    """
+    """(H, W) of the upright picture, from the header: nothing is decoded. Raises UserError for none."""
     with _opened(path) as image:
         width, height = image.size
         return (width, height) if _orientation(image) in _SWAPS_SIDES else (height, width)
@@ -97,10 +93,7 @@ def encoded_image(
 
     The file's own bytes where that is so. A picture that is turned by its EXIF, has 16 bits or another format
     than JPEG and PNG is encoded anew, without loss, as PNG. All of it is decoded once, as the graph will:
-    what comes back cannot stop a training.
-
-    Raises:
-        UserError: as :func:`read_image`.
+    what comes back cannot stop a training. Raises UserError as :func:`read_image`.
     """
     with _opened(path, max_megapixels) as image:
         orientation, content = _orientation(image), Path(path).read_bytes()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +132,9 @@ def _parse(
     if any(_name_problem(one, class_names) for one in np.unique(name).tolist()):
         return None
     values = values.reshape(len(name), fields - 1)  # N x (fields - 1)
-    if not _sensible(values, fields):
+    if (np.abs(values[:, :14]) > text_files.LARGEST).any() or any(
+        w.any() for w, _ in _faults(values, fields)
+    ):
         return None
     file_ends = np.cumsum([len(content) + 1 for content in contents])
     return np.searchsorted(file_ends, starts, side="right"), name, values
@@ -151,15 +153,15 @@ def _to_floats(text: bytes, count: int) -> np.ndarray | None:
     return values if len(values) == count and np.isfinite(values).all() else None
 
 
-def _sensible(values: np.ndarray, fields: int) -> bool:
-    """Whether the numbers [N, fields - 1] can be labels or results; ``_range_problem`` says which cannot."""
-    if (values[:, 5:7] < values[:, 3:5]).any() or (np.abs(values[:, :14]) > text_files.LARGEST).any():
-        return False
-    if fields == RESULT_FIELDS:
-        return True
+def _faults(values: np.ndarray, fields: int) -> Iterator[tuple[np.ndarray, str]]:
+    """Of each rule of the numbers [N, fields - 1]: which lines break it, bool [N], and what to say of one."""
     truncation, occlusion = values[:, 0], values[:, 1]
-    known = (truncation == -1) | ((truncation >= 0) & (truncation <= 1))
-    return bool(known.all() and np.isin(occlusion, OCCLUSIONS).all())
+    if fields == LABEL_FIELDS:
+        known = (truncation == -1) | ((truncation >= 0) & (truncation <= 1))
+        yield ~known, "truncation is {1!r}, neither 0 to 1 nor -1 (of DontCare)"
+        yield ~np.isin(occlusion, OCCLUSIONS), "occlusion is {2!r}, none of 0, 1, 2, 3 and -1 (of DontCare)"
+    negative = (values[:, 5:7] < values[:, 3:5]).any(axis=1)
+    yield negative, "negative box: xmin ymin xmax ymax = {4} {5} {6} {7}"
 
 
 def _problems(
@@ -217,7 +219,8 @@ def _line_problem(line: bytes, fields: int, class_names: tuple[str, ...] | None)
         if abs(value) > text_files.LARGEST and position < LABEL_FIELDS:
             return f"{_FIELD_NAMES[position]} (field {position + 1}) is {token!r}, which is too large"
         values.append(value)
-    return _range_problem(values, tokens, fields)
+    faults = _faults(np.array([values]), fields)
+    return next((text.format(*tokens) for wrong, text in faults if wrong[0]), None)
 
 
 def _count_problem(count: int, fields: int) -> str:
@@ -228,15 +231,3 @@ def _count_problem(count: int, fields: int) -> str:
     elif (count, fields) == (LABEL_FIELDS, RESULT_FIELDS):
         hint = "; it may be a label file, which has no score"
     return f"{count} fields instead of the {fields} of a {what} ({' '.join(_FIELD_NAMES[:fields])}){hint}"
-
-
-def _range_problem(values: list[float], tokens: list[str], fields: int) -> str | None:
-    truncation, occlusion, _, xmin, ymin, xmax, ymax = values[:7]
-    if fields == LABEL_FIELDS:
-        if truncation != -1 and not 0 <= truncation <= 1:
-            return f"truncation is {tokens[1]!r}, neither 0 to 1 nor -1 (of DontCare)"
-        if occlusion not in OCCLUSIONS:
-            return f"occlusion is {tokens[2]!r}, none of 0, 1, 2, 3 and -1 (of DontCare)"
-    if xmax < xmin or ymax < ymin:
-        return f"negative box: xmin ymin xmax ymax = {' '.join(tokens[4:8])}"
-    return None

@@ -21,14 +21,9 @@ from fgfi_tf.errors import UserError
 class Order:
     """The entries of every step.
 
-    Args:
-        dataset: what to read.
-        augmentation: says which images count, and whether their mirror images do.
-        batch_size: entries of a step.
-        sizes: (h, w) of every image in the network input, int32 [N, 2], to group them by aspect ratio.
-
-    Raises:
-        UserError: an epoch does not fill a batch where it has to.
+    ``augmentation`` says which images count, and whether their mirror images do; ``sizes`` are (h, w) of
+    every image in the network input, int32 [N, 2], to group them by aspect ratio. Raises UserError where an
+    epoch does not fill a batch and has to.
     """
 
     def __init__(

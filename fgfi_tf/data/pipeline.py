@@ -46,8 +46,7 @@ def training_batches(
 
     Args:
         dataset: what to read.
-        resize: how images become network inputs.
-        input_size: what that makes them of, see ``fgfi_tf.data.resize``.
+        resize, input_size: how images become network inputs, see ``fgfi_tf.data.resize``.
         batch_size: examples of the *global* batch.
         seed: the stream is a function of it alone.
         start_step: batches that a resumed run has already seen.
@@ -112,7 +111,7 @@ def training_batches(
     stream = order.steps(seed, start_step).map(example_plans).unbatch()
     stream = stream.map(load, num_parallel_calls=num_parallel_calls, deterministic=True)
     padding = resize.by_batch and not augmentation.keeps_size
-    return _batched(stream, local, padding, True, prepare)
+    return _prepared(_batched(stream, local, padding, drop_remainder=True), prepare)
 
 
 def evaluation_batches(
@@ -154,7 +153,7 @@ def evaluation_batches(
 
     stream = tf.data.Dataset.from_tensor_slices(tf.constant(indices, tf.int64)).enumerate()
     stream = stream.map(load, num_parallel_calls=num_parallel_calls, deterministic=True)
-    return _batched(stream, batch_size, resize.by_batch, remainder != "keep", prepare)
+    return _prepared(_batched(stream, batch_size, resize.by_batch, remainder != "keep"), prepare)
 
 
 def _check_sizes(dataset: PreparedDataset, batch_size: int, workers: int = 1) -> None:
@@ -203,15 +202,15 @@ def _row(example: Sample, made: NetworkInput, boxes: tf.Tensor, classes: tf.Tens
     }
 
 
-def _batched(
-    stream: tf.data.Dataset, size: int, padding: bool, drop_remainder: bool, prepare: PrepareBatch | None
-) -> tf.data.Dataset:
-    """Batches of rows, ``prepare`` on each, a batch ahead of the step.
+def _batched(stream: tf.data.Dataset, size: int, padding: bool, drop_remainder: bool) -> tf.data.Dataset:
+    """Batches of rows; with ``padding`` of images of different sizes, padded to the largest."""
+    if padding:
+        return stream.padded_batch(size, drop_remainder=drop_remainder)
+    return stream.batch(size, drop_remainder=drop_remainder)
 
-    ``padding``: of images of different sizes, padded to the largest.
-    """
-    batch = stream.padded_batch if padding else stream.batch
-    batches = batch(size, drop_remainder=drop_remainder)
+
+def _prepared(batches: tf.data.Dataset, prepare: PrepareBatch | None) -> tf.data.Dataset:
+    """``prepare`` on each batch, the options, a batch ahead of the step."""
     if prepare is not None:
         prepare = tf.autograph.experimental.do_not_convert(prepare)
         batches = batches.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -109,14 +109,11 @@ class PreparedDataset:
 
     Attributes:
         name: what messages call it, e.g. ``kitti/train``.
-        classes: which names of the labels are learnt and which are ignored.
+        classes: which names of the labels are learnt (``learnt_names``) and which are ignored.
         class_names: what ``classes`` of samples and labels index: the learnt names, then the ignored ones.
-        learnt_names: the classes of a detector that learns this data.
         choice: what opens another split for the same detector.
-        num_examples: images of the split.
-        image_ids: their names, in the order of the split.
-        files: the raw files of each image, (image, labels or None); () where there are only records.
-        record_paths: the TFRecord files.
+        num_examples, image_ids: images of the split, and their names in its order.
+        files, record_paths: the raw files of each image, see ``RawSplit``, and the TFRecord files.
     """
 
     def __init__(self, name: str, raw: RawSplit, classes: ClassTable, choice: ClassChoice):
@@ -192,10 +189,8 @@ def prepare_records(builder: tfds.core.GeneratorBasedBuilder) -> list[Path]:
 
     Nothing is ever fetched from a network. Processes that prepare the same folder at once wait for
     each other. Records are written beside their place and moved there when complete, so a killed
-    preparation leaves nothing that could pass for data; its remains are removed by the next.
-
-    Raises:
-        UserError: the folder cannot be written or the disk is full, or what the builder raises for raw data.
+    preparation leaves nothing that could pass for data; its remains are removed by the next. Raises UserError
+    where the folder cannot be written or the disk is full, or what the builder raises for raw data.
     """
     target = Path(builder.data_dir)
     if not is_prepared(builder):
@@ -203,11 +198,7 @@ def prepare_records(builder: tfds.core.GeneratorBasedBuilder) -> list[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             with _locked(target.parent / ".lock"):
                 if not is_prepared(builder):
-                    for folder in target.parent.glob("*incomplete*"):
-                        logging.info("removing what an interrupted preparation left: %s", folder)
-                        shutil.rmtree(folder, ignore_errors=True)
-                    if target.exists():
-                        shutil.rmtree(target)
+                    _remove_remains(target)
                     _write(builder)
         except (OSError, RuntimeError) as error:
             failure = error if isinstance(error, OSError) else error.__cause__  # TFDS wraps others
@@ -261,3 +252,11 @@ def _locked(path: Path) -> Iterator[None]:
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _remove_remains(target: Path) -> None:
+    for folder in target.parent.glob("*incomplete*"):
+        logging.info("removing what an interrupted preparation left: %s", folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    if target.exists():
+        shutil.rmtree(target)

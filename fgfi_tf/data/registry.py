@@ -55,8 +55,7 @@ def open_split(
         split: see the dataset; ``train``, ``val`` or ``all`` where the folder has no splits of its own.
         prepared_dir: where the records go; ``<data_dir>/tfrecords`` by default.
         max_megapixels: larger pictures are refused when the records are written.
-        classes: what is learnt, merged and ignored, as ``--classes`` gives it (``classes.parse``), or a
-            choice.
+        classes: what is learnt, merged and ignored: a choice, or the text of one (``classes.parse``).
         val_fraction: the share of the pictures that are ``val`` where the folder has no splits.
         options: the dataset's own, by name.
         progress: show progress bars on stderr while writing.

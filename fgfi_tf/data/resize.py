@@ -19,11 +19,10 @@ Size = tuple[int, int] | tf.Tensor
 
 
 class NetworkInput(NamedTuple):
-    """An image as the network is given it, and its boxes.
+    """An image as the network is given it: the picture in the upper left corner, zeros beside it.
 
     Attributes:
-        image: float32 [..., H, W, 3], the picture in its upper left corner, zeros beside it.
-        boxes: float32 [N, 4] in its pixels.
+        image: float32 [..., H, W, 3]; ``boxes``: float32 [N, 4] in its pixels.
         kept: bool [N], the boxes that training goes on with.
         content: (h, w) of the picture, int32 [2].
         scale: network input pixels per image pixel, float32 [2] (y, x).
@@ -95,14 +94,10 @@ class Resize:
         crop_key: tf.Tensor | None = None,
         padded: tf.Tensor | None = None,
     ) -> NetworkInput:
-        """Resizes, crops where there is a key (while training), and pads.
+        """Resizes an image [..., H, W, 3], 0..255, crops where there is a key (while training), and pads.
 
-        Args:
-            image: [..., H, W, 3], 0..255.
-            input_size: see above.
-            boxes: float32 [N, 4] of the image.
-            crop_key: of random numbers, int64 [2].
-            padded: size of the network input, int32 [2]; by default as large as this image needs.
+        ``boxes`` are float32 [N, 4] of the image, ``crop_key`` is int64 [2]. ``padded`` is the size of the
+        network input, int32 [2]; by default as large as this image needs.
         """
         boxes = tf.zeros([0, 4]) if boxes is None else boxes
         content, scale = self.resized(tf.shape(image)[-3:-1], input_size)
@@ -128,9 +123,8 @@ class Resize:
         count, size = tf.shape(images)[0], tf.shape(images)[1:3]
         made = self(tf.cast(images, tf.float32), input_size)
         rows = {"content_size": tf.cast(made.content, tf.float32), "scale": made.scale, "image_size": size}
-        return {"image": made.image} | {
-            name: tf.tile(value[None], [count, 1]) for name, value in rows.items()
-        }  # B x 2 each
+        rows = {name: tf.tile(value[None], [count, 1]) for name, value in rows.items()}  # B x 2 each
+        return {"image": made.image, **rows}
 
 
 class Stretch(Resize):

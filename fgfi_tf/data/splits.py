@@ -62,10 +62,12 @@ def _share(frames: list[Frame], data_dir: Path, split: str, fraction: float) -> 
         raise UserError(f"--val_fraction={fraction}: must be at least 0 and below 1")
     found = [frame for frame in frames if is_validation(frame.image_id, fraction) == (wanted == "val")]
     if not found and frames:
-        left = f"leaves no picture of {len(frames)} to the split {split!r}"
-        raise UserError(f"{data_dir}: --val_fraction={fraction} {left}")
-    text = "%s has no split of its own: %d of %d pictures are %s"
-    logging.info(text, data_dir, len(found), len(frames), wanted)
+        raise UserError(
+            f"{data_dir}: --val_fraction={fraction} leaves no picture of {len(frames)} to the split {split!r}"
+        )
+    logging.info(
+        "%s has no split of its own: %d of %d pictures are %s", data_dir, len(found), len(frames), wanted
+    )
     return found
 
 

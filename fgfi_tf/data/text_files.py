@@ -44,11 +44,7 @@ def is_hidden(path: Path) -> bool:
 
 
 def read_text(path: str | Path) -> str:
-    """A text file in UTF-8, with or without a byte order mark.
-
-    Raises:
-        UserError: the file cannot be read, or is not UTF-8.
-    """
+    """A text file in UTF-8, with or without a byte order mark; UserError where it is none."""
     try:
         return Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -60,13 +56,8 @@ def read_text(path: str | Path) -> str:
 def ids_below(folder: Path, suffix: str) -> tuple[str, ...]:
     """The ids of a folder's files of a suffix, sorted; of its subfolders too, with ``/``. None is hidden."""
     found = (path.relative_to(folder) for path in folder.rglob(f"*{suffix}"))
-    return tuple(
-        sorted(
-            path.as_posix().removesuffix(suffix)
-            for path in found
-            if not any(part.startswith(".") for part in path.parts)
-        )
-    )
+    seen = (path for path in found if not any(part.startswith(".") for part in path.parts))
+    return tuple(sorted(path.as_posix().removesuffix(suffix) for path in seen))
 
 
 def read_ids(path: str | Path, nested: bool = False) -> dict[str, int]:

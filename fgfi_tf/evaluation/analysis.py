@@ -46,12 +46,10 @@ class Analysis:
     """One class in one setting.
 
     Attributes:
-        setting: which.
-        counted: int64 [n_gt], the objects that count, rows of the ground truth.
+        counted: int64 [n_gt], the objects that count, rows of the ground truth; ``missed`` [M] those missed.
         rows: int64 [K], K <= n_gt, the detections of the operating point, best score first, as
             rows of the detections that were analysed.
         kinds: int64 [K], index into ``KINDS``.
-        missed: int64 [M], rows of the ground truth.
     """
 
     setting: Setting
@@ -79,15 +77,13 @@ def analyse(
     detections: Boxes, ground_truth: Boxes, settings: Sequence[Setting], rule: Rule
 ) -> list[Analysis]:
     """The analysis of every setting. Both tables are of the same images in one order, rows by image."""
-    pairs = matching.overlapping_pairs(
-        ground_truth.image,
-        ground_truth.boxes,
-        detections.image,
-        detections.boxes,
-        LOCALISATION_OVERLAP,
-        rule.side,
-    )
+    pairs = _pairs(ground_truth, detections, rule)
     return [_analyse(setting, rule, detections, ground_truth, *pairs) for setting in settings]
+
+
+def _pairs(objects: Boxes, found: Boxes, rule: Rule) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    tables = objects.image, objects.boxes, found.image, found.boxes
+    return matching.overlapping_pairs(*tables, LOCALISATION_OVERLAP, rule.side)
 
 
 def _analyse(
@@ -105,7 +101,7 @@ def _analyse(
     mine = rank_of_row[row] >= 0
     truth, rank, iou = truth[mine], rank_of_row[row[mine]], iou[mine]  # [P]
 
-    near = _suffices(iou, setting.overlap, rule)
+    near = rule.suffices(iou, setting.overlap)
     own, counted, neighbour = setting.own[truth], setting.counted[truth], setting.neighbours[truth]
     region = setting.regions[truth] & ~counted
     other = ~own & ~neighbour & ~region & (ground_truth.classes[truth] >= 0)
@@ -130,10 +126,6 @@ def _analyse(
     hit[taken_truth[np.isin(taken_rank, top)]] = True
     missed = np.flatnonzero(setting.counted & ~hit)
     return Analysis(setting, np.flatnonzero(setting.counted), rows[top], kinds[top], missed)
-
-
-def _suffices(iou: np.ndarray, limit: float, rule: Rule) -> np.ndarray:
-    return iou >= limit if rule.at_least else iou > limit
 
 
 def _by_score(detections: Boxes, wanted: np.ndarray) -> np.ndarray:
@@ -162,7 +154,7 @@ def _inside(
         share[found] = matching.covered_shares(
             detections.image[found], detections.boxes[found], areas.image, areas.boxes, rule.side
         )
-    return _suffices(share[rows], setting.overlap, rule)
+    return rule.suffices(share[rows], setting.overlap)
 
 
 def _assign(rank: np.ndarray, truth: np.ndarray, iou: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -179,14 +171,10 @@ def _assign(rank: np.ndarray, truth: np.ndarray, iou: np.ndarray) -> tuple[np.nd
 
 @dataclasses.dataclass(frozen=True)
 class ObjectRecords:
-    """Every labelled object of one class, countable or not, and whether it was found.
+    """Every labelled object of one class, countable or not, and whether it was found: arrays of N rows.
 
-    Attributes:
-        found: bool [N].
-        height: float64 [N], pixels.
-        occlusion: float64 [N], 0 to 3; 0 where the data does not say.
-        border: float64 [N], distance in pixels to the nearest image border, 0 where it is cut; NaN where
-            the image's size is not known.
+    Heights are in pixels, occlusion is 0 to 3, 0 where the data does not say. ``border`` is the distance in
+    pixels to the nearest image border, 0 where it is cut, NaN where the image's size is not known.
     """
 
     found: np.ndarray
@@ -205,22 +193,14 @@ def object_records(
     """Which objects of a class were found, for recall against what makes them hard.
 
     The detections are the highest-scored ones of the class, as many as it has objects; each, best
-    first, takes the free object of greatest overlap that makes a pair.
-
-    Args:
-        setting: of the class.
-        rule: of the protocol.
-        detections: of the same images as ``ground_truth``, in the same order.
-        ground_truth: the objects.
-        image_sizes: (height, width) of each image [images, 2], NaN where not known.
+    first, takes the free object of greatest overlap that makes a pair. Both tables are of the same images in
+    one order; ``image_sizes`` [images, 2] are (height, width), NaN where not known.
     """
     objects = ground_truth.take(setting.own & ~(setting.regions & ~setting.counted))
     rows = _by_score(detections, detections.of_class(setting.class_name))[: len(objects)]
     found = detections.take(np.sort(rows))
-    truth, row, iou = matching.overlapping_pairs(
-        objects.image, objects.boxes, found.image, found.boxes, LOCALISATION_OVERLAP, rule.side
-    )
-    near = _suffices(iou, setting.overlap, rule)
+    truth, row, iou = _pairs(objects, found, rule)
+    near = rule.suffices(iou, setting.overlap)
     _, taken = _assign(np.argsort(rows)[row[near]], truth[near], iou[near])
     hit = np.zeros(len(objects), bool)
     hit[taken] = True

@@ -71,11 +71,9 @@ class Boxes:
         """From ``PreparedDataset.labels()``, or image id -> the same without ``image_id``.
 
         A frame has ``boxes`` [n,4] in :data:`PIXELS`, ``classes`` [n], indices into ``class_names`` or names
-        in any letter case, perhaps ``image_size``; every other array of n rows becomes a column.
-
-        Raises:
-            UserError: arrays of different length, a number that is not finite, an unknown class, an image
-                named twice; names the image.
+        in any letter case, perhaps ``image_size``; every other array of n rows becomes a column. Raises
+        UserError for arrays of different length, a number that is not finite, an unknown class, or an image
+        named twice.
         """
         return _stack(frames, tuple(class_names), scored=False)
 
@@ -83,8 +81,7 @@ class Boxes:
     def of_detections(cls, frames: Mapping[str, Frame], class_names: Sequence[str]) -> Boxes:
         """From what a detector gives: image id -> ``boxes`` [n,4], ``scores`` [n], ``classes`` [n].
 
-        Raises:
-            UserError: as :meth:`of_ground_truth`.
+        Raises UserError as :meth:`of_ground_truth`.
         """
         return _stack(frames, tuple(class_names), scored=True)
 
@@ -138,9 +135,8 @@ class Boxes:
     def select(self, image_ids: Iterable[str], allow_missing: bool = False) -> Boxes:
         """The boxes of these images, whose order is the new one; rows keep theirs.
 
-        Raises:
-            UserError: an image is named twice, or is not held here (unless ``allow_missing``, which takes it
-                as one without boxes).
+        Raises UserError where an image is named twice, or is not held here; ``allow_missing`` takes it as one
+        without boxes.
         """
         image_ids = check_unique(image_ids)
         if image_ids == self.image_ids:
@@ -206,23 +202,20 @@ def _stack(
         image_ids = tuple(frame["image_id"] for frame in frames)
     image_ids = check_unique(image_ids)
     boxes = [_boxes(name, frame["boxes"]) for name, frame in zip(image_ids, frames, strict=True)]
-    counts = [len(own) for own in boxes]
-    image = np.repeat(np.arange(len(frames)), counts)
+    image = np.repeat(np.arange(len(frames)), [len(own) for own in boxes])
     columns: dict[str, np.ndarray] = {"boxes": np.concatenate([np.zeros((0, 4)), *boxes])}
-    for key in ["scores"] * scored + _column_names(frames):
-        parts = [
-            np.full(count, _DEFAULTS.get(key, 0.0)) if frame.get(key) is None else np.asarray(frame[key])
-            for frame, count in zip(frames, counts, strict=True)
-        ]
-        _check_lengths(image_ids, counts, parts, key)
+    for key in [*["scores"] * scored, *_column_names(frames), "classes"]:
+        parts = []
+        for name, frame, own in zip(image_ids, frames, boxes, strict=True):
+            values = frame.get(key)
+            part = np.full(len(own), _DEFAULTS.get(key, 0.0)) if values is None else np.asarray(values)
+            part = _class_indices(name, frame[key], class_names) if key == "classes" else part
+            if len(part) != len(own):
+                raise UserError(f"image {name}: {len(own)} boxes but {len(part)} {key}")
+            parts.append(part)
         columns[key] = _concatenated(parts)
-    indices = [
-        _class_indices(name, frame["classes"], class_names)
-        for name, frame in zip(image_ids, frames, strict=True)
-    ]
-    _check_lengths(image_ids, counts, indices, "classes")
     for key, values in columns.items():
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
+        if not np.isfinite(values).all():
             row = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0]
             raise UserError(f"image {image_ids[image[row]]}: {key} holds a value that is not finite")
     sizes = [frame.get("image_size") for frame in frames]
@@ -230,7 +223,7 @@ def _stack(
         image_ids,
         class_names,
         image,
-        np.concatenate([np.zeros(0, np.int64), *indices]),
+        columns.pop("classes").astype(np.int64),
         columns.pop("boxes"),
         columns.pop("scores", None),
         columns,
@@ -266,14 +259,6 @@ def _concatenated(parts: Sequence[np.ndarray]) -> np.ndarray:
     flags = flags and all(part.dtype == bool or not part.size for part in parts)
     kind = bool if flags else np.float64
     return np.concatenate([np.zeros(0, kind), *(part.astype(kind).reshape(-1) for part in parts)])
-
-
-def _check_lengths(
-    image_ids: Sequence[str], counts: Sequence[int], parts: Sequence[np.ndarray], key: str
-) -> None:
-    for name, count, part in zip(image_ids, counts, parts, strict=True):
-        if len(part) != count:
-            raise UserError(f"image {name}: {count} boxes but {len(part)} {key}")
 
 
 def _boxes(image_id: str, boxes: np.ndarray) -> np.ndarray:

@@ -24,27 +24,26 @@ from fgfi_tf.options import option
 _FILES, _OUTPUT = "Result files of any detector (no model needed)", "Output"
 
 
-def _of_each(what: Callable[[type[Protocol]], str]) -> str:
-    """A text of each registered protocol that has one; protocols may be registered until it is asked for."""
-    texts = {name: what(registry.protocol_class(name)) for name in registry.names()}
-    return "; ".join(f"{name}: {text}" for name, text in texts.items() if text)
+def _of_each(text: str, what: Callable[[type[Protocol]], str]) -> Callable[[], str]:
+    """A help with a text of each protocol that has one; they may be registered until it is asked for."""
+
+    def help_text() -> str:
+        texts = {name: what(registry.protocol_class(name)) for name in registry.names()}
+        return f"{text} {'; '.join(f'{name}: {of}' for name, of in texts.items() if of)}."
+
+    return help_text
 
 
-def _formats_help() -> str:
-    return f"Format of --labels and results. {_of_each(lambda one: one.files or 'CSV files of boxes')}."
+def _variants(protocol: type[Protocol]) -> str:
+    known = [f"{key} ({text})" for key, text in protocol.variants.items()]
+    return ", ".join(known) if len(known) > 1 else ""
 
 
-def _variants_help() -> str:
-    def variants(one: type[Protocol]) -> str:
-        known = [f"{key} ({text})" for key, text in one.variants.items()]
-        return ", ".join(known) if len(known) > 1 else ""
-
-    return f"Variant of the protocol (empty: its first). {_of_each(variants)}."
-
-
-def _published_help() -> str:
-    rows = _of_each(lambda one: ", ".join(one.published))
-    return f"Row of the published table to show beside it. {rows}."
+_FORMATS_HELP = _of_each("Format of --labels and results.", lambda one: one.files or "CSV files of boxes")
+_VARIANTS_HELP = _of_each("Variant of the protocol (empty: its first).", _variants)
+_PUBLISHED_HELP = _of_each(
+    "Row of the published table to show beside it.", lambda one: ", ".join(one.published)
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +64,7 @@ class FilesConfig:
     teacher: str = option(
         "", _FILES, "The model of --compare that taught others: gains are shown as shares of the gap to it."
     )
-    format: str = option("kitti", _FILES, _formats_help, chooses=registry.CHOICE)
+    format: str = option("kitti", _FILES, _FORMATS_HELP, chooses=registry.CHOICE)
     labels: str = option("", _FILES, "Folder or file of the ground truth, as --format says.")
     classes: str = option(
         "", _FILES, "Classes of KITTI's or VOC's files, helmet,vest (empty: those of the benchmark)."
@@ -80,7 +79,7 @@ class FilesConfig:
         "Protocol that evaluates, of any data (empty: that of --format or of the dataset).",
         chooses=registry.CHOICE,
     )
-    protocol: str = option("", _OUTPUT, _variants_help)
+    protocol: str = option("", _OUTPUT, _VARIANTS_HELP)
     min_overlap: str = option(
         "", _OUTPUT, "Classes and the IoU of a match, of --metric=kitti: Van=0.7,Car=0.5 (others as usual)."
     )
@@ -94,14 +93,13 @@ class FilesConfig:
         0.3, _OUTPUT, "Lowest score drawn where the report of --compare shows the same images of all models."
     )
     name: str = option("model", _OUTPUT, "What the report calls the model of --detections.")
-    published: str = option("", _OUTPUT, _published_help)
+    published: str = option("", _OUTPUT, _PUBLISHED_HELP)
 
 
 def evaluate_files(config: FilesConfig) -> None:
     """Evaluates the results, prints the table(s), writes what is asked for.
 
-    Raises:
-        UserError: for whatever is wrong with flags, folders or files.
+    Raises UserError for whatever is wrong with flags, folders or files.
     """
     found_in, classes = folders(config), _classes(config)
     source = registry.get(config.format, class_names=classes)
@@ -148,8 +146,7 @@ def show_comparison(
 def open_protocol(config: FilesConfig, default: str, class_names: Sequence[str] = ()) -> Protocol:
     """The protocol that the flags name, or the default one; ``class_names`` are those of files.
 
-    Raises:
-        UserError: an unknown name, variant or overlap; a package that the protocol needs is missing.
+    Raises UserError for an unknown name, variant or overlap, or where it needs a package that is missing.
     """
     overlaps = parse_overlaps(config.min_overlap)
     protocol = registry.get(config.metric or default, config.protocol, overlaps, class_names)
@@ -187,11 +184,7 @@ def parse_overlaps(text: str) -> dict[str, float]:
 
 
 def check_outputs(config: FilesConfig, protocol: Protocol) -> None:
-    """Before the work: --output_json and --report_dir replace earlier results alone, unless told.
-
-    Raises:
-        UserError: something else is there.
-    """
+    """Raises UserError where --output_json or --report_dir would replace what is no earlier result."""
     if config.overwrite:
         return
     path = Path(config.output_json)
@@ -250,10 +243,7 @@ def write_report(
     results: Mapping[str, Result],
     split: str = "",
 ) -> None:
-    """Writes the report of one or several models to ``config.report_dir`` and says where it is.
-
-    ``split``: the name of the data set's split, where it is one.
-    """
+    """Writes the report on one or several models of a split to ``config.report_dir`` and says where it is."""
     # plotting takes a second to import
     from fgfi_tf.evaluation.report.build import Run, build
     from fgfi_tf.evaluation.report.write import write

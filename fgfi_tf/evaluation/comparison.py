@@ -15,13 +15,10 @@ Metrics = Mapping[str, float]
 
 @dataclasses.dataclass(frozen=True)
 class Gain:
-    """What a model gains over the baseline.
+    """What a model gains over the baseline: ``metrics``, name -> difference of the fractions.
 
-    Attributes:
-        model, baseline: their names.
-        metrics: name -> difference of the fractions.
-        gap_share: the share of the baseline's gap to the teacher that the first metric's gain closes; None
-            without a teacher, or with one that is not above the baseline.
+    ``gap_share``: the share of the baseline's gap to the teacher that the first metric's gain closes; None
+    without a teacher, or with one that is not above the baseline.
     """
 
     model: str
@@ -34,9 +31,7 @@ class Gain:
 class Comparison:
     """Which model the others are compared with, and which one is their teacher.
 
-    Attributes:
-        baseline: name of the baseline; empty: the first that is not the teacher.
-        teacher: name of the teacher, which is compared with nobody; empty: there is none.
+    Where none is named, the baseline is the first that is not the teacher, which is compared with nobody.
     """
 
     baseline: str = ""

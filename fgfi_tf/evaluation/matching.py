@@ -27,13 +27,8 @@ _CELL_BLOCK = 1 << 22  # pairs x thresholds looked at together
 def frame_pairs(frame_a: np.ndarray, frame_b: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Blocks of all index pairs (a, b) of the same frame, in order of a, then b.
 
-    Args:
-        frame_a: int64 [A].
-        frame_b: int64 [B], never decreasing.
-
-    Yields:
-        Index arrays of equal length, of at most about ``_PAIR_BLOCK`` pairs: memory does not grow
-        with the number of frames.
+    ``frame_a`` is int64 [A], ``frame_b`` [B], never decreasing. A block has at most about ``_PAIR_BLOCK``
+    pairs: memory does not grow with the number of frames.
     """
     start = np.searchsorted(frame_b, frame_a, side="left")
     counts = np.searchsorted(frame_b, frame_a, side="right") - start  # [A]
@@ -69,11 +64,10 @@ def overlapping_pairs(
     above: float,
     side: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs of the same image with an IoU greater than ``above``, in order of a, then b.
+    """Indices into a and b [P] of all pairs of one image with an IoU greater than ``above``, and the IoU [P].
 
-    Returns:
-        Indices into a [P], into b [P] and their IoU [P], computed in the development kit's order
-        of operations, so that an overlap at a limit falls on the same side.
+    In order of a, then b. The IoU is computed in the development kit's order of operations, so that an
+    overlap at a limit falls on the same side.
     """
     area_a, area_b = areas(boxes_a, side), areas(boxes_b, side)
     left_a, right_a = boxes_a[:, 0].copy(), boxes_a[:, 2] + side
@@ -96,12 +90,9 @@ def overlapping_pairs(
 def best_overlaps(
     group: np.ndarray, boxes: np.ndarray, group_of: np.ndarray, of: np.ndarray, side: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What each box [N] overlaps most among the boxes [M] ``of`` its group (first on a tie).
+    """The highest IoU [N] of each box with those ``of`` [M] its group, and the row in ``of``, first on a tie.
 
-    Groups are whole numbers in any order, such as an image, or an image and a class.
-
-    Returns:
-        The highest IoU [N] and its row [N] in ``of``; 0 and -1 where a box overlaps none.
+    0 and -1 where a box overlaps none. Groups are whole numbers in any order, such as an image.
     """
     rows_of = np.argsort(group_of, kind="stable")
     a, b, iou = overlapping_pairs(group, boxes, group_of[rows_of], of[rows_of], 0.0, side)
@@ -116,11 +107,7 @@ def best_overlaps(
 
 
 def covered_shares(
-    frame: np.ndarray,
-    boxes: np.ndarray,
-    frame_area: np.ndarray,
-    area_boxes: np.ndarray,
-    side: float = 0.0,
+    frame: np.ndarray, boxes: np.ndarray, frame_area: np.ndarray, area_boxes: np.ndarray, side: float = 0.0
 ) -> np.ndarray:
     """The greatest share [N] of each box's own area that lies inside one area [M] of its image."""
     share = np.zeros(len(boxes))
@@ -141,8 +128,7 @@ class Candidates:
         truth: int64 [P], index of the ground truth, never decreasing (file order).
         detection: int64 [P], index of the detection, rising within a ground truth (file order).
         overlap: float64 [P], IoU.
-        round: int64 [P], the round of the ground truth (module docstring).
-        isolated: bool [P], neither of the two has another candidate.
+        round: int64 [P], of the ground truth; isolated: bool [P]: see the module.
     """
 
     truth: np.ndarray

@@ -1,8 +1,7 @@
 """The protocol contract (4): each protocol defines its matching and AP over one shared table of boxes.
 
-A protocol has to define ``Protocol.evaluate`` alone. The base class provides the printed table, the metrics
-for TensorBoard and the best checkpoint, the analysis of errors, the report and the result files; a protocol
-can refine each of them. Imports no TensorFlow.
+A protocol has to define ``Protocol.evaluate`` alone; the base class provides the printed table, the metrics,
+the analysis of errors, the report and the result files, each of which it can refine. Imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -25,12 +24,9 @@ MEAN = ("", "mean")
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """One measure of a result as tables show it.
+    """One measure of a result as tables show it; ``published``: the published rows are of it.
 
-    Attributes:
-        title: what it is.
-        values: (class, setting) to a fraction, None where there is nothing to say; either may be "".
-        published: the published rows are of this measure.
+    ``values`` are (class, setting) to a fraction, None where there is nothing to say; either may be "".
     """
 
     title: str
@@ -105,6 +101,10 @@ class Rule:
     at_least: bool = True
     best_only: bool = False
     side: float = 1.0
+
+    def suffices(self, iou: np.ndarray, limit: float) -> np.ndarray:
+        """bool: whether these overlaps make a pair."""
+        return iou >= limit if self.at_least else iou > limit
 
 
 class Protocol(abc.ABC):

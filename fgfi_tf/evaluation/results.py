@@ -23,12 +23,10 @@ _CSV_COLUMNS = ("image", "class", "score", "xmin", "ymin", "xmax", "ymax")
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A format of result files.
+    """A format of result files, and what it is, for ``--help``.
 
-    Attributes:
-        text: what it is, for ``--help``.
-        write: (detections, name of the split or "") to the texts by file name.
-        grows: the texts of a file for different images, one after the other, are its text for all of them.
+    ``write`` takes detections and the name of the split or "", and gives texts by file name. ``grows``: the
+    texts of a file for different images, one after the other, are its text for all of them.
     """
 
     text: str
@@ -157,15 +155,10 @@ def format_of(name: str) -> Format:
 
 
 def read_csv(path: str | Path, split: str = "", scored: bool = False) -> Boxes:
-    """A table from :func:`write_csv` or alike; ground truth needs no column ``score``.
+    """A table from :func:`write_csv` or alike; only detections (``scored``) need a column ``score``.
 
-    Args:
-        path: the file.
-        split: a list of images, which may hold some without a box; empty: the images of the file.
-        scored: of detections.
-
-    Raises:
-        UserError: the file cannot be read, lacks a column, or holds a wrong line; names up to 20 of them.
+    ``split``: a list of images, which may hold some without a box; empty: the images of the file. Raises
+    UserError where the file cannot be read, lacks a column, or holds a wrong line; names up to 20 of them.
     """
     reader = csv.DictReader(io.StringIO(text_files.read_text(path)))
     wanted = [name for name in _CSV_COLUMNS if scored or name != "score"]
@@ -192,7 +185,6 @@ def read_csv(path: str | Path, split: str = "", scored: bool = False) -> Boxes:
 def of_split(table: Boxes, split: str | Path, allow_missing: bool = False) -> Boxes:
     """The boxes of the images that a file lists, an id a line; the whole table where ``split`` is empty.
 
-    Raises:
-        UserError: the list cannot be read, or as ``Boxes.select`` does.
+    Raises UserError where the list cannot be read, or as ``Boxes.select`` does.
     """
     return table.select(text_files.read_ids(split, nested=True), allow_missing) if split else table

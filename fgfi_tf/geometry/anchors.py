@@ -9,16 +9,8 @@ import tensorflow as tf
 
 # ShuffleDet's anchor shapes (w, h), in pixels of a 1248 x 384 input; clustered on KITTI.
 SHUFFLEDET_SHAPES = (
-    (36, 37),
-    (366, 174),
-    (115, 59),
-    (162, 87),
-    (38, 90),
-    (258, 173),
-    (224, 108),
-    (78, 170),
-    (72, 43),
-)
+    (36, 37), (366, 174), (115, 59), (162, 87), (38, 90), (258, 173), (224, 108), (78, 170), (72, 43),
+)  # fmt: skip
 SHUFFLEDET_INPUT = (384, 1248)
 
 
@@ -103,10 +95,7 @@ def rounded_cell(
     """Anchors of the published Faster R-CNN in the cell at the origin, inclusive corners; ratio outer.
 
     Each ratio (height over width) keeps the area of the ``base_size`` square up to rounding of the sides to
-    whole pixels; scales then multiply the sides about the centre of that square.
-
-    Returns:
-        float32 [K, 4].
+    whole pixels; scales then multiply the sides about the centre of that square. float32 [K, 4].
     """
     widths = np.round(np.sqrt(base_size**2 / np.asarray(ratios)))
     heights = np.round(widths * ratios)

@@ -61,16 +61,11 @@ def class_nms(
 def best_boxes(
     boxes: tf.Tensor, scores: tf.Tensor, count: int, iou_threshold: float, kind: str = "combined"
 ) -> dict[str, tf.Tensor]:
-    """The ``count`` best of boxes [B, N, 4] without classes, by descending ``scores`` [B, N].
+    """The ``count`` = K best of boxes [B, N, 4] without classes, by descending ``scores`` [B, N].
 
-    Args:
-        boxes, scores: scores descend, are probabilities, and -inf for what is no box.
-        count: K.
-        iou_threshold: as for :func:`suppress`.
-        kind: ``"combined"`` (one kernel, CPU and GPU) or ``"padded"`` (tensor operations only, for XLA).
-
-    Returns:
-        ``boxes`` [B, K, 4], ``scores`` [B, K] and ``count`` int32 [B], beyond which rows mean nothing.
+    Scores descend, are probabilities, and -inf for what is no box. ``kind`` is ``"combined"`` (one kernel,
+    CPU and GPU) or ``"padded"`` (tensor operations only, for XLA). Gives ``boxes`` [B, K, 4], ``scores``
+    [B, K] and ``count`` int32 [B], beyond which rows mean nothing.
     """
     if kind == "combined":
         return suppress(

@@ -29,16 +29,8 @@ def cluster(shapes: np.ndarray, count: int, seed: int) -> np.ndarray:
     nearest one so far. A centre becomes the mean of its shapes, which need not lower that distance, and much
     depends on the first ones: of all rounds of ten starts that of the best mean IoU counts.
 
-    Args:
-        shapes: (w, h) [N,2] of objects, above 0.
-        count: of centres.
-        seed: of the draw; the same seed gives the same centres.
-
-    Returns:
-        float64 [count,2], small areas first.
-
-    Raises:
-        ValueError: fewer different shapes than ``count``.
+    ``shapes`` are (w, h) [N,2] of objects, above 0. Gives float64 [count,2], small areas first, a function of
+    the seed. Raises ValueError for fewer different shapes than ``count``.
     """
     shapes = np.asarray(shapes, np.float64).reshape(-1, 2)
     different = len(np.unique(shapes, axis=0))

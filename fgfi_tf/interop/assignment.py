@@ -13,13 +13,7 @@ from fgfi_tf.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a layer's weights are in a file.
-
-    Attributes:
-        layer: the Keras layer to fill.
-        kernel: key of the kernel; ``bias`` that of the bias.
-        convert: from the file's layout to ours.
-    """
+    """The keys of a layer's kernel and bias in a file; ``convert``: from the file's layout to ours."""
 
     layer: keras.layers.Layer
     kernel: str
@@ -30,8 +24,7 @@ class Source:
 def assign(sources: Sequence[Source], arrays: Mapping[str, np.ndarray], path: object, what: str) -> None:
     """Fills the layers; nothing is changed unless every array is there, fits and is of finite numbers.
 
-    Raises:
-        UserError: missing keys (all are named), a shape that does not fit, or numbers that are none.
+    Raises UserError for missing keys (all are named), a shape that does not fit, or numbers that are none.
     """
     missing = [key for source in sources for key in (source.kernel, source.bias) if key not in arrays]
     if missing:

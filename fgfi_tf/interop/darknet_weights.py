@@ -66,30 +66,21 @@ def load_weights(
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     seen, start = read_header(data, path)
-    shapes = [shape for conv in convolutions for shape in _shapes(conv)]
-    if predict is not None:
-        shapes += [tuple(predict.bias.shape), _stored(predict.kernel.shape)]
-    sizes = [int(np.prod(shape)) for shape in shapes]
-    if len(data) - start != 4 * sum(sizes):
+    variables = _variables(convolutions, predict)
+    ends = np.cumsum([variable.shape.num_elements() for variable in variables])
+    if len(data) - start != 4 * ends[-1]:
         raise UserError(
-            f"{path}: holds {(len(data) - start) / 4:.10g} values; this network has {sum(sizes)} "
+            f"{path}: holds {(len(data) - start) / 4:.10g} values; this network has {ends[-1]} "
             "(another width, number of classes or anchors?)"
         )
     values = np.frombuffer(data, "<f4", offset=start)
     if not np.isfinite(values).all():
         raise UserError(f"{path}: holds a value that is not finite")
-    arrays = [
-        part.reshape(shape)
-        for part, shape in zip(np.split(values, np.cumsum(sizes)[:-1]), shapes, strict=True)
-    ]
-    for number, conv in enumerate(convolutions):
-        beta, gamma, mean, variance, kernel = arrays[5 * number : 5 * number + 5]
-        for variable, value in zip(_norm_variables(conv), (beta, gamma, mean, variance), strict=True):
-            variable.assign(value)
-        conv.kernel.assign(kernel.transpose(2, 3, 1, 0))
-    if predict is not None:
-        predict.bias.assign(arrays[-2])
-        predict.kernel.assign(arrays[-1].transpose(2, 3, 1, 0))
+    for variable, part in zip(variables, np.split(values, ends[:-1]), strict=True):
+        if len(variable.shape) == 4:
+            rows, columns, channels, filters = variable.shape
+            part = part.reshape(filters, channels, rows, columns).transpose(2, 3, 1, 0)
+        variable.assign(part)
     return seen
 
 
@@ -101,24 +92,16 @@ def save_weights(
 ) -> None:
     """Writes a file of version 0.2, as Darknet itself does."""
     parts = [np.array([0, 2, 0], "<i4").tobytes(), np.array([images_seen], "<i8").tobytes()]
-    for conv in convolutions:
-        parts += [variable.numpy().astype("<f4").tobytes() for variable in _norm_variables(conv)]
-        parts.append(conv.kernel.numpy().transpose(3, 2, 0, 1).astype("<f4").tobytes())
-    if predict is not None:
-        parts.append(predict.bias.numpy().astype("<f4").tobytes())
-        parts.append(predict.kernel.numpy().transpose(3, 2, 0, 1).astype("<f4").tobytes())
+    for variable in _variables(convolutions, predict):
+        value = variable.numpy().astype("<f4")
+        parts.append((value.transpose(3, 2, 0, 1) if value.ndim == 4 else value).tobytes())
     Path(path).write_bytes(b"".join(parts))
 
 
-def _norm_variables(conv: Convolution) -> tuple:
-    return conv.norm.beta, conv.norm.gamma, conv.norm.moving_mean, conv.norm.moving_variance
-
-
-def _shapes(conv: Convolution) -> list[tuple[int, ...]]:
-    return [(conv.filters,)] * 4 + [_stored(conv.kernel.shape)]
-
-
-def _stored(shape: Sequence[int]) -> tuple[int, ...]:
-    """[rows, columns, in, out] as it stands in the file."""
-    rows, columns, channels, filters = shape
-    return filters, channels, rows, columns
+def _variables(convolutions: Sequence[Convolution], predict: keras.layers.Layer | None) -> list[tf.Variable]:
+    """In the order of the file."""
+    found = []
+    for conv in convolutions:
+        norm = conv.norm
+        found += [norm.beta, norm.gamma, norm.moving_mean, norm.moving_variance, conv.kernel]
+    return found if predict is None else [*found, predict.bias, predict.kernel]

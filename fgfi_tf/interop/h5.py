@@ -9,17 +9,6 @@ import numpy as np
 
 from fgfi_tf.errors import UserError, first_line
 
-# what h5py raises for damaged files
-_DAMAGE = (
-    OSError,
-    RuntimeError,
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    ArithmeticError,
-    MemoryError,
-)
 # deflate, which h5 files may use, packs so many bytes into one at most
 _MOST_PACKED = 1032
 
@@ -45,6 +34,6 @@ def read_h5(path: Path) -> dict[str, np.ndarray]:
                     arrays[f"{name.split('/')[0]}/{kind}"] = item[()]
 
             root.visititems(visit)
-    except _DAMAGE as error:
+    except Exception as error:  # h5py raises nearly every kind for damaged files
         raise UserError(f"{path}: damaged or not an h5 file: {first_line(error)}") from error
     return arrays

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import sys
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,29 +27,15 @@ _ZIP_START = b"PK\x03\x04"
 _MAGIC = 0x1950A86A20F9469CFC6C
 # entries of a training checkpoint that hold the state dict
 _ENTRIES = ("model", "state_dict")
-# what a damaged archive or pickle raises, in its many ways
-_DAMAGE = (
-    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, OSError, RuntimeError),
-    *(MemoryError, zipfile.BadZipFile, zlib.error),
-)
 _REASON = 200  # characters
-
-# bytes of a storage, by its reference
-_Reader = Callable[[StorageRef], memoryview]
 
 
 def read_pth(path: str | Path) -> dict[str, np.ndarray]:
     """The tensors of a PyTorch file by name.
 
     A training checkpoint gives those under ``model`` (or ``state_dict``). ``module.`` in front of a name,
-    which ``DataParallel`` puts there, is taken off; what is no tensor is left out.
-
-    Args:
-        path: the file, written by ``torch.save`` in its old or new format.
-
-    Returns:
-        Read-only arrays of the tensors' shapes; tensors that share a storage share memory. The dtype is the
-        tensor's, but float32 for bfloat16 and float8, which numpy does not have.
+    which ``DataParallel`` puts there, is taken off; what is no tensor is left out. Arrays are read-only, and
+    share memory where tensors share a storage. bfloat16 and float8, unknown to numpy, become float32.
 
     Raises:
         UserError: the file is missing, damaged, no PyTorch file, holds more than weights and plain values (a
@@ -69,8 +54,7 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
         ) from error
     except _NoWeights as error:
         raise UserError(f"{path}: holds {error}") from error
-    except _DAMAGE as error:
-        # what was found may quote the file
+    except Exception as error:  # a damaged archive or pickle raises in its many ways, and may be quoted
         reason = first_line(error)[:_REASON]
         raise UserError(f"{path}: damaged or not a PyTorch file: {reason}") from error
 
@@ -109,16 +93,15 @@ def _read_zip(path: Path) -> dict[str, np.ndarray]:
         if len(roots) != 1:
             raise ValueError("an archive without data.pkl")
         root = roots[0].removesuffix("data.pkl")
-        order = "little"
-        if root + "byteorder" in archive.namelist():
-            order = archive.read(root + "byteorder").decode()
+        named = root + "byteorder" in archive.namelist()
+        order = archive.read(root + "byteorder").decode() if named else "little"
         if order not in ("little", "big"):
             raise ValueError(f"byte order {order[:20]!r}")
         value, _ = pth_pickle.load(io.BytesIO(archive.read(roots[0])))
         return _arrays(value, lambda storage: memoryview(archive.read(f"{root}data/{storage.key}")), order)
 
 
-def _arrays(value: Any, read: _Reader, order: str) -> dict[str, np.ndarray]:
+def _arrays(value: Any, read: Callable[[StorageRef], memoryview], order: str) -> dict[str, np.ndarray]:
     """The arrays of a file's content; a storage is read when a tensor needs it."""
     if isinstance(value, dict):
         value = next((value[key] for key in _ENTRIES if isinstance(value.get(key), dict)), value)

@@ -78,113 +78,99 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def step(self, opcode: str, argument: Any) -> None:
-        """One instruction."""
-        if opcode in _LITERALS:
-            self.stack.append(argument)
-        elif opcode in _CONSTANTS:
-            self.stack.append(_CONSTANTS[opcode]())
-        elif opcode in _TUPLES:
-            self._replace(_TUPLES[opcode], lambda *items: items)
-        elif opcode in _CALLS:
-            self._replace(2, self._call)
-        elif opcode in ("BINPUT", "LONG_BINPUT"):
-            self._memo[argument] = self.stack[-1]
-        elif opcode in ("BINGET", "LONG_BINGET"):
-            self.stack.append(self._memo[argument])
-        elif opcode in _METHODS:
-            _METHODS[opcode](self)
-        elif opcode == "GLOBAL":
-            self.stack.append(_name(argument.replace(" ", ".", 1)))
-        elif opcode not in ("PROTO", "FRAME"):
-            raise NotWeights(f"the pickle instruction {opcode}")
+        """One instruction; those that take items from the stack are :meth:`_combine`'s."""
+        stack = self.stack
+        match opcode:
+            case "PROTO" | "FRAME":
+                pass
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode])
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_TUPLE":
+                stack.append(())
+            # a set's items need a hash, which a hostile file makes endless; nothing looks at them
+            case "EMPTY_LIST" | "EMPTY_SET":
+                stack.append([])
+            case "GLOBAL":
+                stack.append(_name(argument.replace(" ", ".", 1)))
+            case "BINPUT" | "LONG_BINPUT":
+                self._memo[argument] = stack[-1]
+            case "MEMOIZE":
+                self._memo[len(self._memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(self._memo[argument])
+            case "MARK":
+                self._marks.append(len(stack))
+            case _ if opcode in _LITERALS:
+                stack.append(argument)
+            case _:
+                self._combine(opcode)
 
-    def _replace(self, count: int, function) -> None:
-        """The last ``count`` values make place for what ``function`` gives of them."""
+    def _combine(self, opcode: str) -> None:
+        stack = self.stack
+        match opcode:
+            case "POP":
+                self._last(1)
+            case "POP_MARK":
+                self._marked()
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(tuple(self._last(int(opcode[-1]))))
+            case "TUPLE":
+                stack.append(tuple(self._marked()))
+            case "LIST" | "FROZENSET":
+                stack.append(self._marked())
+            case "APPEND" | "APPENDS" | "ADDITEMS":
+                items = self._last(1) if opcode == "APPEND" else self._marked()
+                if not isinstance(stack[-1], list):
+                    raise ValueError("items of something that is no list")
+                stack[-1].extend(items)
+            case "SETITEM" | "SETITEMS":
+                items = self._last(2) if opcode == "SETITEM" else self._marked()
+                if not isinstance(stack[-1], dict):
+                    raise NotWeights(f"items of a {type(stack[-1]).__name__}")
+                stack[-1].update(_dictionary(zip(items[::2], items[1::2], strict=True)))
+            case "STACK_GLOBAL":
+                module, name = self._last(2)
+                stack.append(_name(f"{module}.{name}"))
+            case "REDUCE" | "NEWOBJ":
+                function, arguments = self._last(2)
+                if not isinstance(function, _Name) or not isinstance(arguments, tuple):
+                    raise NotWeights("a call of something that is no function")
+                stack.append(_call(function.name, arguments))
+            case "BUILD":  # attributes (_metadata of a state dict, those of a parameter) are skipped
+                self._last(1)
+                if not isinstance(stack[-1], (OrderedDict, TensorRef)):
+                    raise NotWeights(f"attributes of a {type(stack[-1]).__name__}")
+            case "BINPERSID":
+                storage = _storage(*self._last(1))
+                known = self.storages.setdefault(storage.key, storage)
+                if (known.dtype, known.count) != (storage.dtype, storage.count):
+                    raise ValueError(f"storage {storage.key} has two sizes")
+                stack.append(storage)
+            case _:
+                raise NotWeights(f"the pickle instruction {opcode}")
+
+    def _last(self, count: int) -> list[Any]:
+        """Takes the last ``count`` values off the stack."""
         if len(self.stack) < count:
             raise ValueError("a pickle that takes more than it has")
-        items = self.stack[-count:]
-        self.stack[-count:] = [function(*items)]
+        return self._behind(len(self.stack) - count)
 
     def _marked(self) -> list[Any]:
-        start = self._marks.pop()
+        """Takes the values behind the last mark off the stack."""
+        return self._behind(self._marks.pop())
+
+    def _behind(self, start: int) -> list[Any]:
         items = self.stack[start:]
         del self.stack[start:]
         return items
-
-    def _call(self, function: Any, arguments: Any) -> Any:
-        if not isinstance(function, _Name) or not isinstance(arguments, tuple):
-            raise NotWeights("a call of something that is no function")
-        return _call(function.name, arguments)
-
-    def _mark(self) -> None:
-        self._marks.append(len(self.stack))
-
-    def _memoize(self) -> None:
-        self._memo[len(self._memo)] = self.stack[-1]
-
-    def _stack_global(self) -> None:
-        self._replace(2, lambda module, name: _name(f"{module}.{name}"))
-
-    def _append(self) -> None:
-        self._extend([self.stack.pop()])
-
-    def _extend(self, items: list[Any]) -> None:
-        if not isinstance(self.stack[-1], list):
-            raise ValueError("items of something that is no list")
-        self.stack[-1].extend(items)
-
-    def _set_items(self, items: list[Any]) -> None:
-        target = self.stack[-1]
-        if not isinstance(target, dict):
-            raise NotWeights(f"items of a {type(target).__name__}")
-        target.update(_dictionary(list(zip(items[::2], items[1::2], strict=True))))
-
-    def _build(self) -> None:
-        """Attributes (``_metadata`` of a state dict, those of a parameter) are skipped."""
-        self.stack.pop()
-        if not isinstance(self.stack[-1], (OrderedDict, TensorRef)):
-            raise NotWeights(f"attributes of a {type(self.stack[-1]).__name__}")
-
-    def _persistent(self) -> None:
-        storage = _storage(self.stack.pop())
-        known = self.storages.setdefault(storage.key, storage)
-        if (known.dtype, known.count) != (storage.dtype, storage.count):
-            raise ValueError(f"storage {storage.key} has two sizes")
-        self.stack.append(storage)
 
 
 _LITERALS = {
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
-}
-_CONSTANTS = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_SET": list,  # a set's items need a hash, which a hostile file makes endless; nothing looks at them
-}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_CALLS = ("REDUCE", "NEWOBJ")
-_METHODS = {
-    "MARK": _Machine._mark,
-    "POP": lambda machine: machine.stack.pop(),
-    "POP_MARK": _Machine._marked,
-    "MEMOIZE": _Machine._memoize,
-    "TUPLE": lambda machine: machine.stack.append(tuple(machine._marked())),
-    "LIST": lambda machine: machine.stack.append(machine._marked()),
-    "FROZENSET": lambda machine: machine.stack.append(machine._marked()),
-    "APPEND": _Machine._append,
-    "APPENDS": lambda machine: machine._extend(machine._marked()),
-    "ADDITEMS": lambda machine: machine._extend(machine._marked()),
-    "SETITEM": lambda machine: machine._set_items([machine.stack.pop(), machine.stack.pop()][::-1]),
-    "SETITEMS": lambda machine: machine._set_items(machine._marked()),
-    "STACK_GLOBAL": _Machine._stack_global,
-    "BUILD": _Machine._build,
-    "BINPERSID": _Machine._persistent,
 }
 
 

@@ -32,17 +32,10 @@ MAX_REPEATED = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class StorageRef:
-    """A storage of the file.
+    """A storage of the file by its key there, of ``count`` elements of a dtype of :data:`DTYPES`.
 
-    Attributes:
-        key: its name in the file.
-        dtype: of its elements; one of :data:`DTYPES`.
-        count: elements in all of it.
-        start: first element of the part meant (PyTorch's oldest files have storages inside storages).
-        size: elements of that part.
-
-    Raises:
-        ValueError: the numbers are none, or the part is not in it.
+    ``start`` and ``size`` are the part meant (PyTorch's oldest files have storages inside storages). Raises
+    ValueError where the numbers are none, or the part is not in it.
     """
 
     key: str
@@ -61,8 +54,7 @@ class StorageRef:
 class TensorRef:
     """A view of a storage: ``offset``, ``shape`` and ``strides`` count elements of ``dtype``.
 
-    Raises:
-        ValueError: the numbers are none, do not belong together, or say more than the file can hold.
+    Raises ValueError where the numbers are none, do not belong together, or say more than the file can hold.
     """
 
     storage: StorageRef

@@ -14,6 +14,7 @@ its name in all of ``DATA_DIR``.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,10 +73,8 @@ def annotation_files(data_dir: Path) -> dict[str, Path]:
     for path in sorted(data_dir.glob(f"*/{ROBOFLOW}")) if data_dir.is_dir() else []:
         found.setdefault(path.parent.name, path)
     if not found:
-        raise UserError(
-            f"{data_dir}: no annotations in COCO's format; it must hold annotations/{_PREFIX}<split>.json or "
-            f"<split>/{ROBOFLOW}"
-        )
+        places = f"annotations/{_PREFIX}<split>.json or <split>/{ROBOFLOW}"
+        raise UserError(f"{data_dir}: no annotations in COCO's format; it must hold {places}")
     return found
 
 
@@ -140,7 +139,7 @@ class _Pictures:
         places = [path.parent, data_dir, data_dir / "images", data_dir / name, data_dir / "images" / name]
         places += [data_dir / short, data_dir / "images" / short, data_dir / "JPEGImages", path.parent.parent]
         self._places = list(dict.fromkeys(places))
-        self._by_name: dict[str, list[Path]] | None = None
+        self._pictures: dict[str, list[Path]] | None = None  # by stem
 
     def __call__(self, file_name: str) -> Path:
         name = file_name.replace("\\", "/")
@@ -149,20 +148,19 @@ class _Pictures:
                 self._places.remove(place)
                 self._places.insert(0, place)
                 return place / name
-        if self._by_name is None:
-            self._by_name = {}
-            for found in picture_files(self._data_dir):
-                self._by_name.setdefault(found.stem, []).append(found)
-        found = self._by_name.get(Path(name).stem, [])
-        same = [one for one in found if one.as_posix().lower().endswith(f"/{name.lower()}")]
-        found = same or found
-        if len(found) == 1:
-            return found[0]
-        if found:
+        if self._pictures is None:
+            self._pictures = collections.defaultdict(list)
+            for path in picture_files(self._data_dir):
+                self._pictures[path.stem].append(path)
+        found = self._pictures.get(Path(name).stem, [])
+        found = [one for one in found if one.as_posix().lower().endswith(f"/{name.lower()}")] or found
+        if not found:
+            raise UserError(f"{self._path}: there is no picture {file_name} in {self._data_dir}")
+        if len(found) > 1:
             raise UserError(
                 f"{self._path}: {file_name} may be {found[0]} or {found[1]}: give its folder there"
             )
-        raise UserError(f"{self._path}: there is no picture {file_name} in {self._data_dir}")
+        return found[0]
 
 
 def _named_file(data_dir: Path, split: str) -> Path:

@@ -83,7 +83,7 @@ class _Tree:
             elif path.suffix.lower() in self._labels:
                 self._labels[path.suffix.lower()][_key(inside.parent.parts, inside.stem)] = path
         if not self._pictures:
-            problem = "there is no such folder" if not root.is_dir() else "no pictures there"
+            problem = "no pictures there" if root.is_dir() else "there is no such folder"
             raise UserError(
                 f"{root}: {problem}; --dataset=folder reads pictures with XML or YOLO label files"
             )
@@ -109,12 +109,8 @@ class _Tree:
                 f"(.xml or .txt beside it or in Annotations or labels), e.g. {pictures[0]}"
             )
         if without:
-            logging.warning(
-                "%s: pictures without a label file, left out (an empty file means no object): %d, %s",
-                self._root,
-                len(without),
-                first_of(without),
-            )
+            text = "%s: pictures without a label file, left out (an empty file means no object): %d, %s"
+            logging.warning(text, self._root, len(without), first_of(without))
         self._tell_unused(split, labels)
         names = self._names([path for path in labels.values() if path is not None and _is_yolo(path)])
         problems, frames = Problems(), []
@@ -127,8 +123,7 @@ class _Tree:
 
     def _label_of(self, picture: PurePosixPath) -> Path | None:
         keys = list(_label_keys(picture))
-        found = (self._labels[suffix].get(key) for suffix in self._labels for key in keys)
-        return next((path for path in found if path is not None), None)
+        return next((of[key] for of in self._labels.values() for key in keys if key in of), None)
 
     def _names(self, labels: Sequence[Path]) -> tuple[str, ...]:
         if not labels:
@@ -148,17 +143,8 @@ class _Tree:
             return voc.with_annotation(Frame(image_id, path, label))
         boxes, found = yolo.read_objects(label, names, image_size(path))
         empty = (boxes[:, 2:] + 1 <= boxes[:, :2]).any(axis=1)
-        no = np.zeros(len(boxes), bool)
-        return Frame(
-            image_id,
-            path,
-            label,
-            boxes,
-            found,
-            ignore=empty,
-            attributes={"difficult": no, "truncated": no},
-            notes=[NO_AREA] * int(empty.sum()),
-        )
+        flags, notes = dict.fromkeys(Folder.attributes, np.zeros(len(boxes), bool)), [NO_AREA] * empty.sum()
+        return Frame(image_id, path, label, boxes, found, ignore=empty, attributes=flags, notes=notes)
 
     def _tell_unused(self, split: str, labels: dict[PurePosixPath, Path | None]) -> None:
         """Label files of the same folders that no picture has."""
@@ -174,9 +160,8 @@ class _Tree:
             if folders[path.parent, path.suffix.lower()] and path.name not in yolo.NAMES_FILES
         )
         if unused:
-            logging.warning(
-                "%s: label files without a picture: %d, %s", self._root, len(unused), first_of(unused)
-            )
+            text = "%s: label files without a picture: %d, %s"
+            logging.warning(text, self._root, len(unused), first_of(unused))
 
 
 def _is_yolo(label: Path) -> bool:

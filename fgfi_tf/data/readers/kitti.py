@@ -17,7 +17,6 @@ the line where there is one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -103,17 +102,27 @@ def list_frames(data_dir: str | Path, split: str) -> list[Frame]:
     """
     root = check_data_dir(data_dir)
     labelled = split not in TEST_SPLITS
-    images = images_by_stem(root / ("training" if labelled else "testing") / "image_2")
+    part = root / ("training" if labelled else "testing")
+    images = images_by_stem(part / "image_2")
     list_file = root / "ImageSets" / f"{split}.txt"
     if labelled or list_file.is_file():
         names = _read_split(list_file)
     else:
         names = {name: 0 for name in sorted(images)}
         if not names:
-            raise UserError(f"{root / 'testing' / 'image_2'}: no images for the split {split!r}")
-    _refuse_missing(names, images, list_file, root, labelled)
-    label_dir = root / "training" / "label_2"
-    return [Frame(n, images[n], label_dir / f"{n}.txt" if labelled else None) for n in names]
+            raise UserError(f"{part / 'image_2'}: no images for the split {split!r}")
+    kinds = [("image", images, part / "image_2", ".png or .jpg")]
+    if labelled:
+        labels = {p.stem for p in (part / "label_2").glob("*.txt")}
+        kinds.append(("label file", labels, part / "label_2", ".txt"))
+    problems = Problems()
+    for kind, present, folder, suffix in kinds:
+        for name in names:
+            if name not in present:
+                where = f"{list_file} line {names[name]}: frame {name}"
+                problems.add(f"{where} has no {kind}: {folder}/{name}{suffix} is not there")
+    problems.raise_any()
+    return [Frame(n, images[n], part / "label_2" / f"{n}.txt" if labelled else None) for n in names]
 
 
 def check_data_dir(data_dir: str | Path) -> Path:
@@ -121,10 +130,10 @@ def check_data_dir(data_dir: str | Path) -> Path:
     root = user_path(data_dir)
     if (root / "training" / "image_2").is_dir() or (root / "testing" / "image_2").is_dir():
         return root
-    problem = "is not there" if not root.exists() else "does not hold the KITTI object data"
+    problem = "does not hold the KITTI object data" if root.exists() else "is not there"
     raise UserError(
         f"data folder {root} {problem}: it must contain training/image_2/*.png (or .jpg), "
-        f"training/label_2/*.txt and ImageSets/train.txt, ImageSets/val.txt; "
+        "training/label_2/*.txt and ImageSets/train.txt, ImageSets/val.txt; "
         f"images and labels are at {DOWNLOAD_PAGE}"
     )
 
@@ -139,22 +148,3 @@ def _read_split(list_file: Path) -> dict[str, int]:
             f"{list_file} is not there ({have}); a split is a text file with one frame name a line"
         )
     return text_files.read_ids(list_file)
-
-
-def _refuse_missing(
-    names: Mapping[str, int], images: Mapping[str, Path], list_file: Path, root: Path, labelled: bool
-) -> None:
-    part = root / ("training" if labelled else "testing")
-    kinds = [("image", images, part / "image_2", ".png or .jpg")]
-    if labelled:
-        labels = {p.stem for p in (part / "label_2").glob("*.txt")}
-        kinds.append(("label file", labels, part / "label_2", ".txt"))
-    problems = Problems()
-    for kind, present, folder, suffix in kinds:
-        for name in names:
-            if name not in present:
-                problems.add(
-                    f"{list_file} line {names[name]}: frame {name} has no {kind}: "
-                    f"{folder}/{name}{suffix} is not there"
-                )
-    problems.raise_any()

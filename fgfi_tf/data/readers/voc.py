@@ -38,8 +38,7 @@ CLASS_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-#: What ``split`` names may say in front of the list, beside the year of any folder: "0712_trainval",
-#: "07+12_trainval"
+#: What split names may say in front of the list, beside the year of any folder: "0712_trainval".
 YEARS = dict.fromkeys(("0712", "07+12"), ("VOC2007", "VOC2012"))
 _YEAR = re.compile(r"VOC(\d{4})")
 
@@ -107,11 +106,7 @@ def list_frames(data_dir: str | Path, split: str) -> list[Frame]:
 
 
 def read_labels(frames: Sequence[Frame]) -> list[Frame]:
-    """The frames with the objects of their annotations; none where a frame has no annotation.
-
-    Raises:
-        UserError: annotations that cannot be read or are wrong (see ``voc_xml``), up to 20.
-    """
+    """The frames with the objects of their annotations, if any. Raises UserError, see ``voc_xml``."""
     problems, labelled = Problems(), []
     for frame in frames:
         with problems.collect():
@@ -130,11 +125,7 @@ def with_annotation(frame: Frame) -> Frame:
 
 
 def find_devkit(data_dir: str | Path) -> Path:
-    """The VOCdevkit folder that ``data_dir`` is or holds.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The VOCdevkit folder that ``data_dir`` is or holds. Raises UserError for none."""
     root = user_path(data_dir)
     for folder in (root, root / "VOCdevkit"):
         if _is_year_folder(folder) or _years(folder):
@@ -156,8 +147,7 @@ def _is_year_folder(folder: Path) -> bool:
 
 def _years(devkit: Path) -> list[str]:
     """The names of a devkit's folders of years, sorted."""
-    found = devkit.glob("VOC*") if devkit.is_dir() else []
-    return sorted(p.name for p in found if _YEAR.fullmatch(p.name) and _is_year_folder(p))
+    return sorted(p.name for p in devkit.glob("VOC*") if _YEAR.fullmatch(p.name) and _is_year_folder(p))
 
 
 def _year_folders(devkit: Path, split: str) -> tuple[list[Path], str]:
@@ -172,16 +162,12 @@ def _year_folders(devkit: Path, split: str) -> tuple[list[Path], str]:
         if len(folders) > 1:
             both = ["0712"] if set(YEARS["0712"]) <= set(years) else []
             *several, last = [f"{year.removeprefix('VOC')}_{split}" for year in (*years, *both)]
-            raise UserError(
-                f"{devkit} holds {' and '.join(years)}: name the split {', '.join(several)} or {last}"
-            )
-    for folder in folders:
-        if not (folder / "ImageSets" / "Main" / f"{name}.txt").is_file():
-            lists = sorted(p.stem for p in (folder / "ImageSets" / "Main").glob("*.txt") if "_" not in p.stem)
-            raise UserError(
-                f"split {split!r}: {folder}/ImageSets/Main has no {name}.txt; "
-                f"it has {', '.join(lists) or 'no lists'}"
-            )
+            held = " and ".join(years)
+            raise UserError(f"{devkit} holds {held}: name the split {', '.join(several)} or {last}")
+    for lists in (folder / "ImageSets/Main" for folder in folders):
+        if not (lists / f"{name}.txt").is_file():
+            there = ", ".join(sorted(p.stem for p in lists.glob("*.txt") if "_" not in p.stem))
+            raise UserError(f"split {split!r}: {lists} has no {name}.txt; it has {there or 'no lists'}")
     return folders, name
 
 
@@ -190,8 +176,6 @@ def _frame(folder: Path, image_id: str, images: dict[str, Path], where: str, unl
     if image_id not in images:
         expected = folder / "JPEGImages" / f"{image_id}.jpg"
         raise UserError(f"{where}: image {image_id} has no image file {expected} (or .png, .jpeg ...)")
-    if not annotation.is_file():
-        if not unlabelled:
-            raise UserError(f"{where}: image {image_id} has no annotation {annotation}")
-        annotation = None
-    return Frame(image_id, images[image_id], annotation)
+    if not annotation.is_file() and not unlabelled:
+        raise UserError(f"{where}: image {image_id} has no annotation {annotation}")
+    return Frame(image_id, images[image_id], annotation if annotation.is_file() else None)

@@ -24,12 +24,7 @@ def read_objects(
 ) -> tuple[np.ndarray, list[str]]:
     """The objects of a label file: boxes float64 [N,4], inclusive 0-based corners, and their class names.
 
-    A polygon, as segmentation has it, gives the box around it.
-
-    Args:
-        path: the file.
-        class_names: of the class numbers.
-        size: (H, W) of the upright picture.
+    A polygon, as segmentation has it, gives the box around it. ``size``: (H, W) of the upright picture.
 
     Raises:
         UserError: the file cannot be read, or the first line that is no such object.

@@ -23,9 +23,8 @@ _ALL_AREAS, _MOST_DETECTIONS, _IOU_50 = 0, -1, 0  # places on the axes of ``prec
 class ClassResult:
     """One class, over all areas, 100 detections an image; NaN where the class has no object.
 
-    Attributes:
-        ap, ap50, ar: AP over the ten IoU thresholds, at 0.5, and average recall; fractions.
-        precision: float64 [101], at IoU 0.5 and recall 0, 0.01 ... 1.
+    AP over the ten IoU thresholds, at 0.5, and average recall are fractions. ``precision`` is float64 [101],
+    at IoU 0.5 and recall 0, 0.01 ... 1.
     """
 
     ap: float

@@ -51,8 +51,7 @@ def read_ground_truth(path: str | os.PathLike[str]) -> Boxes:
 def read_detections(path: str | os.PathLike[str], ids: CocoIds) -> Boxes:
     """A list of detections; equal scores keep their order within an image.
 
-    Raises:
-        UserError: see ``coco_json.read_detections``.
+    Raises UserError as ``coco_json.read_detections``.
     """
     found = coco_json.read_detections(path, ids)
     scores = np.array([one["score"] for one in found], np.float64)

@@ -47,13 +47,12 @@ def evaluate(
     """Average precision of each class at each difficulty.
 
     Args:
-        detections: must hold every evaluated frame, if only as one without detections; column ``alpha``.
+        detections: of every evaluated frame; column ``alpha``.
         labels: ground truths with their DontCare areas; columns ``truncation``, ``occlusion``, ``alpha``.
         variant: ``official`` or ``reference`` (module docstring).
         frames: ids of the frames to evaluate; by default those of ``labels``.
-        orientation: whether to compute orientation similarity. By default it is computed where
-            every detection has an observation angle, as in the development kit, and not all angles
-            are 0, which is what result files without angles hold.
+        orientation: whether to compute orientation similarity. By default where every detection has an
+            observation angle and not all are 0, which is what result files without angles hold.
         min_overlap: the classes to evaluate, and the IoU that a detection of each has to exceed.
 
     Raises:
@@ -83,10 +82,7 @@ def evaluate(
 def countable(
     labels: Boxes, class_name: str, difficulty: Difficulty, variant: str = "official"
 ) -> np.ndarray:
-    """bool [N]: the ground truths of the class that count at the difficulty.
-
-    Of other data sets the objects that are marked as difficult do not count.
-    """
+    """bool [N]: the ground truths of the class that count at the difficulty, and are not marked difficult."""
     high_enough = np.greater if variant == "official" else np.greater_equal
     return (
         labels.of_class(class_name)
@@ -153,18 +149,11 @@ class _ClassScene:
             lowest = max(difficulty.min_height for difficulty in DIFFICULTIES.values())
             wanted = wanted | (detections.heights < lowest)
         detections = detections.take(wanted)
-        share = matching.covered_shares(detections.image, detections.boxes, regions.image, regions.boxes)
-        pairs = matching.overlapping_pairs(
-            labels.image, labels.boxes, detections.image, detections.boxes, overlap
-        )
-        return cls(
-            labels,
-            class_name,
-            detections,
-            detections.of_class(class_name),
-            share > overlap,
-            matching.Candidates.of(*pairs),
-        )
+        found = detections.image, detections.boxes
+        stuff = matching.covered_shares(*found, regions.image, regions.boxes) > overlap
+        pairs = matching.overlapping_pairs(labels.image, labels.boxes, *found, overlap)
+        of_class = detections.of_class(class_name)
+        return cls(labels, class_name, detections, of_class, stuff, matching.Candidates.of(*pairs))
 
 
 def _evaluate_difficulty(
@@ -208,10 +197,7 @@ def _evaluate_difficulty(
         return result
     similarity = _filtered(sums[3], tp + fp)
     return dataclasses.replace(
-        result,
-        similarity=similarity,
-        aos11=float(similarity[::4].mean()),
-        aos40=float(similarity[1:].mean()),
+        result, similarity=similarity, aos11=float(similarity[::4].mean()), aos40=float(similarity[1:].mean())
     )
 
 

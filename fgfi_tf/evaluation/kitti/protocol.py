@@ -80,18 +80,11 @@ class KittiProtocol(Protocol):
         for name, overlap in self.overlaps(detections).items():
             for key, difficulty in DIFFICULTIES.items():
                 lowest = difficulty.min_height if self.variant == "official" else 0.0
-                found.append(
-                    Setting(
-                        name,
-                        key,
-                        own=ground_truth.of_class(name),
-                        counted=ap.countable(ground_truth, name, difficulty, self.variant),
-                        looked_at=detections.of_class(name) & (detections.heights >= lowest),
-                        overlap=overlap,
-                        neighbours=ap.neighbours(ground_truth, name),
-                        regions=ap.areas(ground_truth),
-                    )
-                )
+                own, neighbours = ground_truth.of_class(name), ap.neighbours(ground_truth, name)
+                counted = ap.countable(ground_truth, name, difficulty, self.variant)
+                looked_at = detections.of_class(name) & (detections.heights >= lowest)
+                regions = ap.areas(ground_truth)
+                found.append(Setting(name, key, own, counted, looked_at, overlap, neighbours, regions))
         return found
 
     def read_ground_truth(self, labels: str, split: str = "") -> Boxes:

@@ -46,14 +46,12 @@ class DifficultyResult:
     Attributes:
         evaluated: False where no detection of the class exists at all; the development kit then
             writes nothing, and the numbers here are 0.
-        ap11: mean of precision at recall 0, 0.1 ... 1.
-        ap40: mean of precision at recall 1/40 ... 1.
+        ap11, ap40: means of precision at recall 0, 0.1 ... 1, and at recall 1/40 ... 1.
         n_gt: ground truths that count.
         precision: float64 [41], after the maximum filter, 0 beyond the last threshold.
         thresholds: float64 [T], T <= 41, scores at which precision was taken, descending.
         tp, fp, fn: int64 [T], counts at each threshold.
-        similarity: float64 [41] or None, orientation similarity like ``precision``.
-        aos11, aos40: its means, or None.
+        similarity, aos11, aos40: orientation similarity [41] like ``precision``, and its means, or None.
     """
 
     evaluated: bool

@@ -12,7 +12,7 @@ import numpy as np
 from fgfi_tf.evaluation import analysis
 from fgfi_tf.evaluation.boxes import Boxes
 from fgfi_tf.evaluation.comparison import ALONE, Comparison
-from fgfi_tf.evaluation.protocol import Protocol, Setting
+from fgfi_tf.evaluation.protocol import Protocol
 from fgfi_tf.evaluation.report import figures, pictures, same_images
 from fgfi_tf.evaluation.report.data import ReportData
 from fgfi_tf.evaluation.report.tables import Run, ap_section
@@ -30,11 +30,11 @@ def build(
 
     Args:
         protocol: that gave the results.
-        runs: several are shown with what they gain over a baseline.
+        runs: the models; several are shown with what they gain, see ``comparison``.
         ground_truth: of the evaluated images.
         images: folder of ``<image id>.png`` or ``.jpg``; without it there are no pictures.
-        comparison: of several, the baseline and the teacher.
-        min_score: of several, the lowest score drawn in the images shown of all.
+        comparison: the baseline and the teacher of several models.
+        min_score: the lowest score drawn in the images that are shown of all of them.
 
     Raises:
         UserError: an unknown published row; the image folder is absent or holds no image of these.
@@ -42,17 +42,16 @@ def build(
     protocol.check_published(*(row for run in runs for row in run.published))
     ground_truth = ground_truth.by_image()
     ids = ground_truth.image_ids
-    runs = [
-        dataclasses.replace(run, detections=run.detections.select(ids, allow_missing=True).by_image())
-        for run in runs
-    ]
+    detections = {run.name: run.detections.select(ids, allow_missing=True).by_image() for run in runs}
+    runs = [dataclasses.replace(run, detections=detections[run.name]) for run in runs]
     folder = pictures.ImageFolder.of(images, ids) if images else None
-    settings = {run.name: protocol.settings(run.detections, ground_truth) for run in runs}
+    settings = {name: protocol.settings(found, ground_truth) for name, found in detections.items()}
     main = {name: figures.main_settings(protocol, own) for name, own in settings.items()}
     analyses = {
-        run.name: analysis.analyse(run.detections, ground_truth, settings[run.name], protocol.rule())
-        for run in runs
+        name: analysis.analyse(found, ground_truth, settings[name], protocol.rule())
+        for name, found in detections.items()
     }
+    shown = np.any([one.own for one in main[runs[0].name]], axis=0)  # labelled objects of evaluated classes
     sizes = ground_truth.image_sizes if folder is None else folder.sizes(ids)
     sections = [
         ap_section(protocol, runs, comparison),
@@ -60,10 +59,8 @@ def build(
         figures.analysis_section(protocol, analyses),
         figures.recall_section(protocol, runs, main, ground_truth, sizes),
     ]
-    detections = {run.name: run.detections for run in runs}
     if folder and len(runs) > 1:
-        labelled = ground_truth.take(_shown_objects(main[runs[0].name]))
-        sections.insert(1, same_images.section(detections, labelled, folder, min_score))
+        sections.insert(1, same_images.section(detections, ground_truth.take(shown), folder, min_score))
     if folder:
         worst = {
             name: [part for part in analyses[name] if any(part.setting is one for one in main[name])]
@@ -75,7 +72,7 @@ def build(
         subtitle="Average precision; what the detections get wrong; what is missed.",
         facts=(
             ("Images", f"{len(ids):,}"),
-            ("Objects", f"{int(_shown_objects(main[runs[0].name]).sum()):,}"),
+            ("Objects", f"{int(shown.sum()):,}"),
             ("Detections", " / ".join(f"{len(found):,}" for found in detections.values())),
             *protocol.facts(runs[0].result, ground_truth),
         ),
@@ -84,20 +81,13 @@ def build(
     )
 
 
-def _shown_objects(main: Sequence[Setting]) -> np.ndarray:
-    """bool [G]: labelled objects of the evaluated classes."""
-    return np.any([setting.own for setting in main], axis=0)
-
-
 def _numbers(
     protocol: Protocol, run: Run, image_ids: Sequence[str], parts: Sequence[analysis.Analysis]
 ) -> dict[str, Any]:
     counts: dict[str, Any] = {}
     for part in parts:
-        if part.setting.name:
-            counts.setdefault(part.setting.class_name, {})[part.setting.name] = part.counts()
-        else:
-            counts[part.setting.class_name] = part.counts()
+        of_class = counts.setdefault(part.setting.class_name, {})
+        of_class.update({part.setting.name: part.counts()} if part.setting.name else part.counts())
     return {
         "protocol": protocol.variant,
         "images": len(image_ids),

@@ -70,15 +70,9 @@ class Curves:
 
 @dataclasses.dataclass(frozen=True)
 class Points:
-    """A panel of single values in columns, those of the same key joined by lines.
+    """A panel of single values in columns (``categories``), those of the same key joined by lines.
 
-    Attributes:
-        title: above the panel.
-        categories: name of each column.
-        values: for each column key (a seed) -> fraction.
-        colors: of each column.
-        intervals: of each column (low, high) around the mean, or None.
-        y_label: what the values are.
+    Of each column: ``values``, key (a seed) -> fraction, its colour, and (low, high) around the mean.
     """
 
     title: str
@@ -149,15 +143,7 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class ReportData:
-    """A whole report.
-
-    Attributes:
-        title: what was evaluated.
-        subtitle: one line below it.
-        facts: (name, value) shown at the top: protocol, frames ...
-        sections: in reading order.
-        numbers: everything measured, for ``report.json``.
-    """
+    """A whole report: ``facts`` are shown at the top, ``numbers`` (all that was measured) in the JSON."""
 
     title: str
     subtitle: str
@@ -174,5 +160,4 @@ def format_value(value: Value, decimals: int, signed: bool = False) -> str:
         return value
     if isinstance(value, int) and not signed:
         return f"{value:d}"
-    text = f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
-    return text.replace("-", "\N{MINUS SIGN}")
+    return format(value, f"{'+' if signed else ''}.{decimals}f").replace("-", "\N{MINUS SIGN}")

@@ -97,7 +97,8 @@ def analysis_section(protocol: Protocol, analyses: Analyses) -> Section:
     parts = {name: [part for part in own if part.n_gt or len(part.rows)] for name, own in analyses.items()}
     first = next(iter(analyses.values()))
     names = list(dict.fromkeys(part.setting.class_name for part in first))
-    main = {id(setting) for own in analyses.values() for setting in _main(protocol, own)}
+    settings = [[part.setting for part in own] for own in analyses.values()]
+    main = {id(setting) for own in settings for setting in main_settings(protocol, own)}
     one, several = len(analyses) == 1, any(part.setting.name for part in first)
     caption = "Bars shorter than 100 %: there are fewer detections than objects."
     panels, tables = [], []
@@ -125,10 +126,6 @@ def analysis_section(protocol: Protocol, analyses: Analyses) -> Section:
     return Section("What the detections are", (figure, *tables), _KINDS_TEXT)
 
 
-def _main(protocol: Protocol, parts: Sequence[analysis.Analysis]) -> list[Setting]:
-    return main_settings(protocol, [part.setting for part in parts])
-
-
 def _bars(title: str, bars: Sequence[tuple[str, analysis.Analysis]]) -> Bars:
     series = tuple(
         (kind, KIND_COLORS[kind], tuple(part.counts()[kind] / max(part.n_gt, 1) for _, part in bars))
@@ -152,12 +149,7 @@ def _range_names(edges: tuple[float, ...]) -> tuple[str, ...]:
 _AXES = {
     "height": ("By object height", "height in pixels", _range_names(_HEIGHTS), _HEIGHTS),
     "occlusion": ("By occlusion", "occlusion", _OCCLUSIONS, (0, 1, 2, 3, 4)),
-    "border": (
-        "By border distance",
-        "pixels to the nearest border",
-        _range_names(_BORDERS),
-        _BORDERS,
-    ),
+    "border": ("By border distance", "pixels to the nearest border", _range_names(_BORDERS), _BORDERS),
 }
 
 
@@ -179,12 +171,8 @@ def recall_section(
 ) -> Section:
     """Recall against height, occlusion and border distance, for each of a few classes or for all together.
 
-    Args:
-        protocol: of the evaluation.
-        runs: the models.
-        main: by model, the settings that stand for all.
-        ground_truth: the objects.
-        sizes: (height, width) of each image, NaN where not known.
+    ``main``: by model, the settings that stand for all. ``sizes``: (height, width) of each image, NaN where
+    not known.
     """
     assumed, caption = protocol.usual_image_size, f"Ranges with fewer than {_FEWEST} objects are left out."
     if sizes is None and assumed:
@@ -192,15 +180,10 @@ def recall_section(
         caption += f" Image sizes are not known without the images: {assumed[1]} x {assumed[0]} is assumed."
     held = {"occlusion": "occlusion" in ground_truth.columns, "border": sizes is not None}
     axes = {key: axis for key, axis in _AXES.items() if held.get(key, True)}
-    records = {
-        run.name: {
-            setting.class_name: analysis.object_records(
-                setting, protocol.rule(), run.detections, ground_truth, sizes
-            )
-            for setting in main[run.name]
-        }
-        for run in runs
-    }
+    records: dict[str, dict[str, analysis.ObjectRecords]] = {}
+    for run in runs:
+        tables = protocol.rule(), run.detections, ground_truth, sizes
+        records[run.name] = {one.class_name: analysis.object_records(one, *tables) for one in main[run.name]}
     names = list(next(iter(records.values())))
     few = len(names) <= _FEW_CLASSES
 
@@ -215,15 +198,13 @@ def recall_section(
     for class_name in names if few and len(runs) > 1 else ("",):
         for key, (title, x_label, ticks, _) in axes.items():
             if few and len(runs) == 1:
-                (own,) = records.values()
-                lines = [line(name, [own[name]], key, _color(i)) for i, name in enumerate(names)]
+                chosen = {name: [one] for own in records.values() for name, one in own.items()}
+            elif class_name:
+                chosen = {model: [own[class_name]] for model, own in records.items()}
+                title = f"{class_name}: {title[0].lower()}{title[1:]}"
             else:
-                chosen = {
-                    m: [own[class_name]] if class_name else list(own.values()) for m, own in records.items()
-                }
-                lines = [line(model, of, key, _color(i)) for i, (model, of) in enumerate(chosen.items())]
-                if class_name:
-                    title = f"{class_name}: {title[0].lower()}{title[1:]}"
+                chosen = {model: list(own.values()) for model, own in records.items()}
+            lines = [line(name, of, key, _color(i)) for i, (name, of) in enumerate(chosen.items())]
             if any(np.isfinite(found.y).any() for found in lines):
                 panels.append(Curves(title, tuple(lines), x_label, "recall", ticks))
     text = (

@@ -110,23 +110,17 @@ def _caption(text: str) -> str:
 
 
 def _table(table: Table) -> str:
-    starts = {0}
-    head = ""
-    if table.groups:
-        cells, column = "", 0
-        for name, span in table.groups:
-            starts.add(column)
-            cells += (
-                f'<th class="group" colspan="{span}" scope="colgroup">{escape(name)}</th>'
-                if name
-                else (f'<td colspan="{span}"></td>')
-            )
-            column += span
-        head += f"<tr><td></td>{cells}</tr>"
-    head += "<tr><th></th>" + "".join(f'<th scope="col">{escape(c)}</th>' for c in table.columns) + "</tr>"
+    starts, cells, column = {0}, "", 0
+    for name, span in table.groups:
+        starts.add(column)
+        column += span
+        head = f'<th class="group" colspan="{span}" scope="colgroup">{escape(name)}</th>'
+        cells += head if name else f'<td colspan="{span}"></td>'
+    groups = f"<tr><td></td>{cells}</tr>" if table.groups else ""
+    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
     body = "\n".join(_row(row, table.decimals, starts) for row in table.rows)
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    content = f"<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>"
+    content = f"<thead>{groups}<tr><th></th>{names}</tr></thead>\n<tbody>\n{body}\n</tbody>"
     return f'<div class="scroll"><table>\n{content}\n</table></div>\n{note}'
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
@@ -42,25 +43,17 @@ class ImageFolder:
         """Ids may name subfolders. Raises UserError where the folder is absent or holds none of them."""
         if not folder.is_dir():
             raise UserError(f"{folder}: no such image folder")
-        held: dict[PurePath, dict[str, Path]] = {}
-        paths = {}
-        for name in image_ids:
-            place = PurePath(name)
-            if place.parent not in held:
-                inner = folder / place.parent
-                held[place.parent] = images.images_by_stem(inner) if inner.is_dir() else {}
-            if place.name in held[place.parent]:
-                paths[name] = held[place.parent][place.name]
+        held = functools.cache(images.images_by_stem)  # by folder
+        found = {name: held(folder / PurePath(name).parent).get(PurePath(name).name) for name in image_ids}
+        paths = {name: path for name, path in found.items() if path is not None}
         if not paths:
             raise UserError(f"{folder}: holds no image of the evaluated ones (<image id>.png or .jpg)")
         return cls(paths)
 
     def sizes(self, image_ids: Sequence[str]) -> np.ndarray:
         """(height, width) of each image, from the files' headers; NaN without a file."""
-        unknown = (np.nan, np.nan)
-        return np.array(
-            [images.image_size(self.paths[name]) if name in self.paths else unknown for name in image_ids]
-        ).reshape(-1, 2)
+        known = {name: images.image_size(path) for name, path in self.paths.items()}
+        return np.array([known.get(name, (np.nan, np.nan)) for name in image_ids]).reshape(-1, 2)
 
     def read(self, image_id: str) -> np.ndarray:
         """RGB uint8 [H, W, 3]."""
@@ -68,18 +61,12 @@ class ImageFolder:
 
 
 def section(
-    detections: Mapping[str, Boxes],
-    analyses: Mapping[str, Parts],
-    ground_truth: Boxes,
-    folder: ImageFolder,
+    detections: Mapping[str, Boxes], analyses: Mapping[str, Parts], ground_truth: Boxes, folder: ImageFolder
 ) -> Section:
     """Worst images (of all models together), then crops of the last model's worst cases.
 
-    Args:
-        detections: by model, of the images of ``ground_truth`` in the same order, rows by image.
-        analyses: by model, of the settings to show.
-        ground_truth: the objects.
-        folder: the images.
+    ``detections`` and ``analyses`` are by model: of the images of ``ground_truth`` in the same order, rows by
+    image; of the settings to show.
     """
     shown = {name: _Shown.of(analyses[name], found, ground_truth) for name, found in detections.items()}
     last = list(detections)[-1]
@@ -144,7 +131,8 @@ def _image_gallery(shown: Mapping[str, _Shown], ground_truth: Boxes, folder: Ima
         wide = wide or image.shape[1] > _WIDE * image.shape[0]
         for place, (model_name, part) in enumerate(shown.items()):
             model = f", {model_name}" if len(shown) > 1 else ""
-            caption = f"Image {image_id}{model}: {_plural(part.errors[number], 'error')}"
+            errors_of = f"{part.errors[number]} error{'' if part.errors[number] == 1 else 's'}"
+            caption = f"Image {image_id}{model}: {errors_of}"
             name = f"image_{image_id.replace('/', '_')}" + (f"_{place}" if len(shown) > 1 else "")
             pictures.append(Picture(name, caption, part.draw(image, int(number))))
     note = "Most wrong detections and missed objects together."
@@ -152,17 +140,8 @@ def _image_gallery(shown: Mapping[str, _Shown], ground_truth: Boxes, folder: Ima
     return Gallery("Worst images", tuple(pictures), note, columns)
 
 
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _crop_galleries(
-    model_name: str,
-    detections: Boxes,
-    shown: _Shown,
-    parts: Parts,
-    ground_truth: Boxes,
-    folder: ImageFolder,
+    model_name: str, detections: Boxes, shown: _Shown, parts: Parts, ground_truth: Boxes, folder: ImageFolder
 ) -> Iterator[Gallery]:
     """The highest-scored detections of each wrong kind, and the tallest missed objects."""
     sources = {kind: (detections, -detections.scores, "highest scores") for kind in analysis.KINDS[1:]}

@@ -23,7 +23,7 @@ def render(figure: Figure) -> bytes:
     """The PNG file of a figure. The legend is shared by its panels."""
     columns = min(figure.columns, len(figure.panels))
     rows = math.ceil(len(figure.panels) / columns)
-    heights = [_panel_height(panel) for panel in figure.panels]
+    heights = [0.9 + 0.32 * len(p.categories) if isinstance(p, Bars) else _PANEL[1] for p in figure.panels]
     height = sum(max(heights[row * columns : (row + 1) * columns]) for row in range(rows)) + _LEGEND
     width = _PANEL[0] * max(columns, 2)
     canvas = Canvas(figsize=(width, height), layout="constrained", facecolor="white")
@@ -42,12 +42,9 @@ def render(figure: Figure) -> bytes:
     return out.getvalue()
 
 
-def _panel_height(panel: Curves | Bars | Points) -> float:
-    return 0.9 + 0.32 * len(panel.categories) if isinstance(panel, Bars) else _PANEL[1]
-
-
-def _style(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=10.5, color=_INK, loc="left", fontweight="bold", pad=8)
+def _style(axes: Axes, panel: Curves | Bars | Points, grid: str = "both") -> None:
+    axes.grid(axis=grid, color=_GRID, linewidth=0.7)
+    axes.set_title(panel.title, fontsize=10.5, color=_INK, loc="left", fontweight="bold", pad=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_GRID)
     axes.tick_params(colors=_SOFT, labelsize=8, length=0)
@@ -58,17 +55,8 @@ def _style(axes: Axes, title: str) -> None:
 
 def _draw_curves(axes: Axes, panel: Curves) -> None:
     for line in panel.lines:
-        axes.plot(
-            line.x,
-            line.y,
-            line.style,
-            color=line.color,
-            marker=line.marker or None,
-            markersize=4,
-            linewidth=1.6,
-            label=line.name,
-            clip_on=False,
-        )
+        look = {"color": line.color, "marker": line.marker or None, "markersize": 4, "linewidth": 1.6}
+        axes.plot(line.x, line.y, line.style, label=line.name, clip_on=False, **look)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     if panel.ticks:
@@ -78,8 +66,7 @@ def _draw_curves(axes: Axes, panel: Curves) -> None:
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
-    axes.grid(color=_GRID, linewidth=0.7)
-    _style(axes, panel.title)
+    _style(axes, panel)
 
 
 def _draw_bars(axes: Axes, panel: Bars) -> None:
@@ -89,9 +76,9 @@ def _draw_bars(axes: Axes, panel: Bars) -> None:
         axes.barh(place, values, left=left, height=0.66, color=color, label=name, linewidth=0)
         for at, start, value in zip(place, left, values, strict=True):
             if value >= 0.07:  # room for the number
-                middle = start + value / 2
+                place_of = {"ha": "center", "va": "center"}
                 axes.text(
-                    middle, at, f"{100 * value:.0f}", ha="center", va="center", color="white", fontsize=7.5
+                    start + value / 2, at, f"{100 * value:.0f}", color="white", fontsize=7.5, **place_of
                 )
         left += values
     axes.set_yticks(place, panel.categories)
@@ -99,13 +86,11 @@ def _draw_bars(axes: Axes, panel: Bars) -> None:
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlabel(panel.x_label)
-    axes.grid(axis="x", color=_GRID, linewidth=0.7)
-    _style(axes, panel.title)
+    _style(axes, panel, "x")
 
 
 def _draw_points(axes: Axes, panel: Points) -> None:
-    keys = sorted({key for values in panel.values for key in values})
-    for key in keys:
+    for key in sorted({key for values in panel.values for key in values}):
         places = [place for place, values in enumerate(panel.values) if key in values]
         heights = [panel.values[place][key] for place in places]
         axes.plot(places, heights, color=_GRID, linewidth=1, zorder=1)
@@ -123,8 +108,7 @@ def _draw_points(axes: Axes, panel: Points) -> None:
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_ylabel(panel.y_label)
-    axes.grid(axis="y", color=_GRID, linewidth=0.7)
-    _style(axes, panel.title)
+    _style(axes, panel, "y")
 
 
 _DRAW = {Curves: _draw_curves, Bars: _draw_bars, Points: _draw_points}
@@ -136,12 +120,6 @@ def _legend(canvas: Canvas, grid: np.ndarray) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if len(entries) > 1:
-        canvas.legend(
-            entries.values(),
-            entries.keys(),
-            loc="lower center",
-            ncols=min(len(entries), 6),
-            frameon=False,
-            fontsize=8.5,
-            labelcolor=_INK,
-        )
+        look = {"frameon": False, "fontsize": 8.5, "labelcolor": _INK}
+        columns = min(len(entries), 6)
+        canvas.legend(entries.values(), entries.keys(), loc="lower center", ncols=columns, **look)

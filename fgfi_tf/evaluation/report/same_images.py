@@ -18,12 +18,9 @@ _FEWEST_OBJECTS = 2
 
 
 def images_to_show(objects: np.ndarray, at_hand: np.ndarray, count: int = N_IMAGES) -> list[int]:
-    """Images spread evenly over those with objects: chosen by their number, not by what was detected.
+    """At most ``count`` images spread evenly over those with ``objects`` [F] that are ``at_hand`` [F].
 
-    Args:
-        objects: int [F], labelled objects of each image.
-        at_hand: bool [F], whether its image is there.
-        count: at most so many.
+    Chosen by their number, not by what was detected.
     """
     candidates = np.flatnonzero(at_hand & (objects >= _FEWEST_OBJECTS))
     if len(candidates) < count:
@@ -37,11 +34,8 @@ def section(
 ) -> Section:
     """A section of one picture: a row for each image, columns ground truth and models.
 
-    Args:
-        models: by name, the detections, of the images of ``ground_truth`` in the same order.
-        ground_truth: the labelled objects to draw.
-        folder: the images.
-        min_score: detections below it are not drawn.
+    ``models``: by name, the detections, of the images of ``ground_truth`` in the same order; those below
+    ``min_score`` are not drawn.
     """
     ids = ground_truth.image_ids
     objects = np.bincount(ground_truth.image, minlength=len(ids))

@@ -27,8 +27,7 @@ _JPEG = {"format": "JPEG", "quality": 88, "subsampling": 0}
 def write(data: ReportData, folder: str | os.PathLike[str]) -> Path:
     """Writes all files and returns the path of the HTML file; other files of the folder stay.
 
-    Raises:
-        UserError: the folder cannot be written.
+    Raises UserError where the folder cannot be written.
     """
     folder = Path(folder)
     files = render_pictures(data)

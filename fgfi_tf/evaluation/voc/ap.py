@@ -83,12 +83,8 @@ class Evaluation(Result):
     @property
     def metrics(self) -> dict[str, float]:
         """The mean over the classes that have objects, at 11 points and of the area, then each class."""
-        classes = {name: one.ap_11point for name, one in self if one.positives}
-        return {
-            "mAP11": self.mean_ap("11point", present_only=True),
-            "mAP_area": self.mean_ap("area", present_only=True),
-            **classes,
-        }
+        means = {"mAP11": self.mean_ap(present_only=True), "mAP_area": self.mean_ap("area", True)}
+        return means | {name: one.ap_11point for name, one in self if one.positives}
 
     def measures(self) -> tuple[Measure, ...]:
         """Both APs; None for a class that has no objects that count."""
@@ -133,25 +129,17 @@ class Evaluation(Result):
             }
             for name, r in self
         }
-        means = {
-            "AP11": self.mean_ap("11point"),
-            "AP11_present": self.mean_ap("11point", present_only=True),
-            "AP_area_present": self.mean_ap("area", present_only=True),
-        }
-        return {**classes, "mean": means}
+        means = {"AP11": self.mean_ap(), "AP11_present": self.mean_ap(present_only=True)}
+        return {**classes, "mean": {**means, "AP_area_present": self.mean_ap("area", present_only=True)}}
 
 
 def evaluate(
     detections: Boxes, ground_truth: Boxes, variant: str = "official", iou_threshold: float = 0.5
 ) -> Evaluation:
-    """Evaluates every class of the detections.
+    """Evaluates every class of the detections, of which equal scores rank by row; corners are inclusive.
 
-    Args:
-        detections: of the images of ``ground_truth``; those of other images are refused. Equal scores rank by
-            row. Corners inclusive.
-        ground_truth: all objects of all images; column ``difficult``. Other classes are left out.
-        variant: ``official`` or ``reference`` (module docstring).
-        iou_threshold: the IoU that two boxes must have, or exceed, to match.
+    ``variant`` is ``official`` or ``reference``, see the module. The ground truth has a column ``difficult``;
+    its other classes are left out.
 
     Raises:
         UserError: an unknown variant, detections of an image that ``ground_truth`` does not name, no class
@@ -161,13 +149,8 @@ def evaluate(
         raise UserError(f"protocol {variant!r} is not one of {', '.join(VARIANTS)}")
     detections, ground_truth = _aligned(detections, ground_truth)
     n_classes = len(ground_truth.class_names)
-    best_iou, best_truth = matching.best_overlaps(
-        detections.image * n_classes + detections.classes,
-        detections.boxes,
-        ground_truth.image * n_classes + ground_truth.classes,
-        ground_truth.boxes,
-        side=1.0,
-    )
+    found, objects = ((one.image * n_classes + one.classes, one.boxes) for one in (detections, ground_truth))
+    best_iou, best_truth = matching.best_overlaps(*found, *objects, side=1.0)
     evaluation = Evaluation({}, len(ground_truth.image_ids), iou_threshold, variant)
     best_truth = np.where(evaluation.suffices(best_iou), best_truth, -1)
     difficult = ignored_rows(ground_truth)
@@ -175,13 +158,7 @@ def evaluate(
         rows = np.flatnonzero(detections.classes == index)
         rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
         own = ground_truth.classes == index
-        evaluation.results[name] = _class_result(
-            rows,
-            best_truth=best_truth[rows],
-            difficult=difficult,
-            positives=int(np.sum(own & ~difficult)),
-            n_difficult=int(np.sum(own & difficult)),
-        )
+        evaluation.results[name] = _class_result(best_truth[rows], own, difficult)
     return evaluation
 
 
@@ -200,18 +177,17 @@ def _aligned(detections: Boxes, ground_truth: Boxes) -> tuple[Boxes, Boxes]:
     return detections.select(ground_truth.image_ids, allow_missing=True), labelled.take(labelled.classes >= 0)
 
 
-def _class_result(
-    rows: np.ndarray, best_truth: np.ndarray, difficult: np.ndarray, positives: int, n_difficult: int
-) -> ClassResult:
-    """``best_truth`` [N]: the ground truth that each detection, by descending score, matches; -1 for none."""
+def _class_result(best_truth: np.ndarray, own: np.ndarray, difficult: np.ndarray) -> ClassResult:
+    """``best_truth`` [N]: the object that each detection, best score first, matches; -1 for none."""
     matched = best_truth >= 0
     on_difficult = matched.copy()
     on_difficult[matched] = difficult[best_truth[matched]]
-    first = np.zeros(len(rows), bool)  # the first detection of its ground truth
+    first = np.zeros(len(best_truth), bool)  # the first detection of its ground truth
     first[np.unique(best_truth, return_index=True)[1]] = True
     true_positives = matched & first & ~on_difficult
     false_positives = ~true_positives & ~on_difficult
     tp, fp = np.cumsum(true_positives, dtype=np.float64), np.cumsum(false_positives, dtype=np.float64)
+    positives = int(np.sum(own & ~difficult))
     with np.errstate(invalid="ignore"):
         recall = tp / np.float64(positives)
     precision = tp / np.maximum(tp + fp, np.finfo(np.float64).eps)
@@ -219,7 +195,7 @@ def _class_result(
         ap_11point=ap_11point(recall, precision),
         ap_area=ap_area(recall, precision),
         positives=positives,
-        difficult=n_difficult,
+        difficult=int(np.sum(own & difficult)),
         true_positives=true_positives,
         false_positives=false_positives,
         recall=recall,

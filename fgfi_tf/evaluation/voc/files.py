@@ -24,10 +24,9 @@ CLASS_NAMES = voc.CLASS_NAMES
 
 
 def image_sets(folder: str | Path, class_names: Sequence[str] = CLASS_NAMES) -> list[tuple[str, str]]:
-    """What a folder holds result files of: each prefix (``comp4``) and image set (``test``).
+    """Each prefix (``comp4``) and image set (``test``) of a folder's result files.
 
-    Raises:
-        UserError: there is no such folder.
+    Raises UserError where there is no such folder.
     """
     if not Path(folder).is_dir():
         raise UserError(f"{folder}: no such folder")
@@ -38,11 +37,7 @@ def image_sets(folder: str | Path, class_names: Sequence[str] = CLASS_NAMES) -> 
 
 
 def list_images(annotations: str | Path) -> tuple[str, ...]:
-    """The images of all ``*.xml`` files of a folder and its subfolders that are not hidden, sorted.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The images of all ``*.xml`` files below a folder that are not hidden, sorted; UserError for none."""
     inner = Path(annotations) / "Annotations"
     images = text_files.ids_below(Path(annotations), ".xml")
     if not images or (inner.is_dir() and all("/" in name for name in images)):
@@ -85,23 +80,16 @@ def read_detections(
     allow_missing: bool = False,
     prefix: str = "comp4",
 ) -> Boxes:
-    """Reads the result files of every class.
+    """Reads the result files ``<prefix>_det_<image_set>_<class>.txt`` of every class.
 
     Boxes that end before they begin are read: published results have some, and every evaluator takes them as
-    false positives. A warning counts them.
-
-    Args:
-        folder: where they are.
-        image_set: the middle part of their names, e.g. ``test``.
-        image_ids: the images of the set.
-        class_names: their last parts.
-        allow_missing: take a class without a file as one without detections.
-        prefix: the first part of their names, e.g. ``comp3``.
+    false positives. A warning counts them. ``allow_missing`` takes a class without a file as one without
+    detections.
 
     Raises:
-        UserError: files that are missing (unless ``allow_missing``) or have a wrong line: not six fields,
-            a field that is no finite ASCII number, a coordinate beyond 1e6, an image that is not of the
-            set. Names up to 20 files and their first wrong line.
+        UserError: files that are missing or have a wrong line: not six fields, a field that is no finite
+            ASCII number, a coordinate beyond 1e6, an image that is not of the set. Names up to 20 files and
+            their first wrong line.
     """
     index = {name: number for number, name in enumerate(image_ids)}
     images, numbers, classes, problems = [], [], [], Problems()
