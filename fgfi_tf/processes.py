@@ -6,7 +6,8 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from fgfi_tf.stopping import SIGNALS
+
 #: Exit codes of a command that one of them stopped.
 STOPPED = frozenset(128 + number for number in SIGNALS)
 
