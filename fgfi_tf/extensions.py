@@ -62,20 +62,8 @@ def load(names: Iterable[str], flag: str = "--extensions") -> None:
         before = Registry.total
         try:
             _import(name)
-        except FileNotFoundError as error:
-            if error.filename != name:
-                raise _failed(flag, name, error) from error
-            raise UserError(
-                f"{flag}={name}: no such file; pass --extensions with the place where it is now"
-            ) from error
-        except ModuleNotFoundError as error:
-            if error.name != name and not name.startswith(f"{error.name}."):
-                raise _failed(flag, name, error) from error
-            raise UserError(f"{flag}={name}: no such module (is its folder in PYTHONPATH?)") from error
-        except UserError as error:
-            raise UserError(f"{flag}={name}: {error}") from error
         except Exception as error:
-            raise _failed(flag, name, error) from error
+            raise UserError(f"{flag}={name}{_told(name, error)}") from error
         if Registry.total == before:
             raise UserError(
                 f"{flag}={name}: registers nothing: it is to call register() of fgfi_tf.models.registry, "
@@ -102,10 +90,16 @@ def _import(name: str) -> None:
         raise
 
 
-def _failed(flag: str, name: str, error: Exception) -> UserError:
+def _told(name: str, error: Exception) -> str:
     """What an error says, its type, and the last line of the file that it went through."""
+    if isinstance(error, FileNotFoundError) and error.filename == name:
+        return ": no such file; pass --extensions with the place where it is now"
+    if isinstance(error, ModuleNotFoundError) and (error.name == name or name.startswith(f"{error.name}.")):
+        return ": no such module (is its folder in PYTHONPATH?)"
+    if isinstance(error, UserError):
+        return f": {error}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
-    where = f", line {lines[-1]}" if lines else ""
     if isinstance(error, SyntaxError) and error.filename == name:
-        where = f", line {error.lineno}"
-    return UserError(f"{flag}={name}{where}: {type(error).__name__}: {first_line(error)}")
+        lines.append(error.lineno)
+    where = f", line {lines[-1]}" if lines else ""
+    return f"{where}: {type(error).__name__}: {first_line(error)}"

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     config = flags.parse(argv, StudyConfig)
     if not config.plan:
         raise UserError("--plan is missing: a file such as configs/studies/drawn_scenes.cfg")
-    from fgfi_tf.studies import results, runner, tables
+    from fgfi_tf.studies import runner, tables
     from fgfi_tf.studies.plan import read_plan
 
     plan = read_plan(config.plan)
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         (f"--extensions={config.extensions}",) if config.extensions else (),
     )
     todo = run.missing()
-    seconds = runner.estimate(plan, todo)
+    seconds = run.estimate(todo)
     left = "how long it takes is known once one is done"
     if seconds is not None:
         left = f"about {runner.duration(seconds)} to go"
@@ -64,10 +64,9 @@ def main(argv: Sequence[str]) -> int:
             print(f"  {arm.name}, seed {seed}: {' '.join(run.flags(arm, seed))}")
         return 0
     code = run.run()
-    there = results.read_results(plan)
-    if there:
-        written = tables.write(plan, there, config.report_dir)
-        print(f"\n{tables.terminal_table(plan, there)}\n\nwritten: {', '.join(map(str, written))}")
+    if run.results:
+        written = tables.write(plan, run.results, config.report_dir)
+        print(f"\n{tables.terminal_table(plan, run.results)}\n\nwritten: {', '.join(map(str, written))}")
     return code
 
 

@@ -120,23 +120,29 @@ def evaluate_files(config: FilesConfig) -> None:
         detections[name] = found.to(protocol.corners)
     truth = truth.to(protocol.corners)
     results = {name: protocol.evaluate(found, truth) for name, found in detections.items()}
-    show_comparison(config, protocol, truth, detections, results)
+    show_results(config, protocol, truth, detections, results)
 
 
-def show_comparison(
+def show_results(
     config: FilesConfig,
     protocol: Protocol,
     truth: Boxes,
     detections: Mapping[str, Boxes],
     results: Mapping[str, Result],
+    title: str = "",
+    split: str = "",
 ) -> None:
-    """Prints the table of one or several models, writes what is asked for, and says what they gain."""
-    print(protocol.table(results if config.compare else {"": results[config.name]}, config.published))
+    """Prints the table of one or several models, writes what is asked for, and says what they gain.
+
+    ``title``: what the table calls a single model; ``split``: the name of the data set's split, of one.
+    """
+    shown = results if config.compare else {title: results[config.name]}
+    print(protocol.table(shown, config.published, split))
     if config.output_json:
         numbers = {name: result.to_json() for name, result in results.items()}
         write_json(config.output_json, numbers if config.compare else numbers[config.name])
     if config.report_dir:
-        write_report(config, protocol, truth, detections, results)
+        write_report(config, protocol, truth, detections, results, split)
     if len(results) > 1:
         comparison = Comparison(config.baseline, config.teacher)
         metrics = {name: result.metrics for name, result in results.items()}

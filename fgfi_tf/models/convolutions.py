@@ -53,11 +53,7 @@ def shuffle_channels(x: tf.Tensor, groups: int) -> tf.Tensor:
     return tf.reshape(tf.linalg.matrix_transpose(members), tf.shape(x))
 
 
-_ACTIVATIONS = {
-    "relu": tf.nn.relu,
-    "relu6": tf.nn.relu6,
-    "leaky": lambda x: tf.nn.leaky_relu(x, 0.1),
-}
+_ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6, "leaky": lambda x: tf.nn.leaky_relu(x, 0.1)}
 
 
 class Conv3x3(keras.layers.Conv2D):
@@ -153,17 +149,14 @@ class ConvBN(keras.layers.Layer):
         if self.folded:
             return self._call_folded(inputs)
         kernel = pad_axes(tf.cast(self.dense_kernel(), inputs.dtype), {2: inputs.shape[-1]})
-        if self.depthwise:
-            outputs = self._depthwise(inputs, kernel)
-        else:
+        if not self.depthwise:
             kernel = pad_axes(kernel, {3: padded_channels(self.filters)})
-            outputs = pointwise(inputs, kernel) if self.kernel_size == 1 else self._convolve(inputs, kernel)
+        outputs = pointwise(inputs, kernel) if self.kernel_size == 1 else self._convolve(inputs, kernel)
         return self._activate(self.norm(outputs, training=training))
 
     def _call_folded(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel = tf.cast(self.kernel, inputs.dtype)
-        convolve = self._depthwise if self.depthwise else self._convolve
-        outputs = tf.nn.bias_add(convolve(inputs, kernel), tf.cast(self.bias, inputs.dtype))
+        outputs = tf.nn.bias_add(self._convolve(inputs, kernel), tf.cast(self.bias, inputs.dtype))
         outputs = self._activate(outputs)
         shuffles = self.splits and self.shuffle_groups > 1
         return shuffle_channels(outputs, self.shuffle_groups) if shuffles else outputs
@@ -172,10 +165,9 @@ class ConvBN(keras.layers.Layer):
         return x if self.activation is None else _ACTIVATIONS[self.activation](x)
 
     def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        if self.depthwise:
+            return depthwise.convolve(inputs, kernel, self.strides)
         return tf.nn.conv2d(inputs, kernel, strides=self.strides, padding="SAME")
-
-    def _depthwise(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        return depthwise.convolve(inputs, kernel, self.strides)
 
     def fold_from(self, source: ConvBN) -> None:
         """Takes over ``source``'s function in inference mode: w * scale and beta - mean * scale."""

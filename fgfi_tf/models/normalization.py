@@ -54,15 +54,8 @@ class BatchNorm(keras.layers.Layer):
 
         gamma, beta = padded(self.gamma), padded(self.beta)
         if not training:
-            return tf.compat.v1.nn.fused_batch_norm(
-                inputs,
-                gamma,
-                beta,
-                padded(self.moving_mean),
-                padded(self.moving_variance),
-                epsilon=self.epsilon,
-                is_training=False,
-            )[0]
+            moving = padded(self.moving_mean), padded(self.moving_variance)
+            return self._normalised(inputs, gamma, beta, *moving)
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync if context else 1
         if replicas > 1:
@@ -76,6 +69,11 @@ class BatchNorm(keras.layers.Layer):
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign_sub((moving - tf.stop_gradient(value[:channels])) * (1.0 - self.momentum))
         return outputs
+
+    def _normalised(self, x, gamma, beta, mean, variance) -> tf.Tensor:
+        return tf.compat.v1.nn.fused_batch_norm(
+            x, gamma, beta, mean, variance, epsilon=self.epsilon, is_training=False
+        )[0]
 
     def _synchronised(self, inputs, gamma, beta, context):
         """Normalised inputs, mean and variance of the global batch: the fused kernels and one exchange.
@@ -98,9 +96,7 @@ class BatchNorm(keras.layers.Layer):
 
         @tf.custom_gradient
         def normalise(x, gamma, beta):
-            outputs = tf.compat.v1.nn.fused_batch_norm(
-                x, gamma, beta, global_mean, global_variance, epsilon=self.epsilon, is_training=False
-            )[0]
+            outputs = self._normalised(x, gamma, beta, global_mean, global_variance)
 
             def gradient(upstream):
                 of_x, of_gamma, of_beta, *_ = tf.raw_ops.FusedBatchNormGradV3(

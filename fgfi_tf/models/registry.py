@@ -71,14 +71,7 @@ def register(
     _DETECTORS.register(name, _Entry(detector, build or detector, declaration), replace=replace)
 
 
-def unregister(name: str) -> None:
-    """Forgets a detector. Raises UserError for an unknown name."""
-    _DETECTORS.unregister(name)
-
-
-def names() -> list[str]:
-    """The names that :func:`build` knows."""
-    return _DETECTORS.names()
+names, unregister = _DETECTORS.names, _DETECTORS.unregister
 
 
 def declaration(name: str) -> Declaration:
@@ -110,7 +103,7 @@ def build(
     """A detector with fresh weights.
 
     Args:
-        name: one of :func:`names`.
+        name: one of ``names()``.
         input_size: see ``Detector.input_size``.
         class_names: what it detects, in the order of the dataset's class indices.
         dataset, classes: the data set it is for and its ``--classes``, for its metadata alone.

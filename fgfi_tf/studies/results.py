@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.paths import replace_text
 from fgfi_tf.studies.plan import Plan, fingerprint
 
 
@@ -72,26 +73,17 @@ def append_result(plan: Plan, result: RunResult) -> None:
     """Adds a line; an interrupted write leaves the lines before it as they are."""
     path = results_file(plan)
     text = path.read_text() if path.is_file() else ""
-    scratch = path.with_suffix(".new")
-    scratch.write_text(text + json.dumps(dataclasses.asdict(result)) + "\n")
-    scratch.replace(path)
+    replace_text(path, text + json.dumps(dataclasses.asdict(result)) + "\n")
 
 
 def commit() -> str:
     """The checkout's commit, with ``+`` where files differ from it; empty outside a checkout."""
-    folder = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else ""
-
+    command = "git describe --always --exclude=* --abbrev=12 --dirty=+".split()
     try:
-        head = git("rev-parse", "--short=12", "HEAD")
-        return f"{head}+" if head and git("status", "--porcelain", "--untracked-files=no") else head
-    except OSError:  # there is no git
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # there is no git
         return ""
+    return done.stdout.strip()
 
 
 def versions() -> dict[str, str]:

@@ -30,6 +30,9 @@ class Runner:
         train: the training script.
         show: called with each line for the user, and whether the next one may replace it.
         more: further flags of every training, which change no result.
+
+    Attributes:
+        results: (arm, seed) -> result, of the runs that are done.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Runner:
     ):
         self.plan, self.runs_dir, self.data_dir = plan, Path(runs_dir), data_dir
         self._train, self._show, self._more = train, show, tuple(more)
+        self.results = results.read_results(plan)
 
     def folder(self, arm: Arm, seed: int) -> Path:
         """The run folder; a run with other flags has another one."""
@@ -76,8 +80,7 @@ class Runner:
 
     def missing(self) -> list[tuple[Arm, int]]:
         """Runs of the plan that have no result yet."""
-        there = results.read_results(self.plan)
-        return [(arm, seed) for arm, seed in self.plan.runs() if (arm.name, seed) not in there]
+        return [(arm, seed) for arm, seed in self.plan.runs() if (arm.name, seed) not in self.results]
 
     def run(self) -> int:
         """Runs all that is missing; a run that was interrupted goes on where it stopped.
@@ -95,7 +98,7 @@ class Runner:
         return 0
 
     def _run_one(self, arm: Arm, seed: int, place: str, later: list[tuple[Arm, int]]) -> int:
-        folder = self.folder(arm, seed)
+        folder, steps = self.folder(arm, seed), config_of(arm).steps
         command = [sys.executable, str(self._train), *self.flags(arm, seed)]
         self._show(f"{place} {arm.name}, seed {seed}: {shlex.join(command)}", False)
         began, before = time.monotonic(), _seconds(folder)
@@ -111,7 +114,12 @@ class Runner:
             kept.flush()
             last = line.strip() or last
             if match := _STEP.search(line):
-                self._progress(place, arm, seed, int(match[1].replace(",", "")), took(), later)
+                step, so_far = int(match[1].replace(",", "")), took()
+                whole = so_far / max(step, 1) * steps
+                left = duration(max(whole - so_far, 0.0) + (self.estimate(later, {arm.name: whole}) or 0.0))
+                self._show(
+                    f"{place} {arm.name}, seed {seed}: step {step} of {steps}; in all about {left} more", True
+                )
 
         with open(log, "a", encoding="utf-8") as kept:
             code = run_and_wait(command, hear)
@@ -122,19 +130,9 @@ class Runner:
             return code
         if code:
             raise UserError(f"{arm.name}, seed {seed} ended with {code}: {last} (all of it: {log})")
-        results.append_result(self.plan, self._result(arm, seed, seconds))
+        self.results[arm.name, seed] = result = self._result(arm, seed, seconds)
+        results.append_result(self.plan, result)
         return 0
-
-    def _progress(
-        self, place: str, arm: Arm, seed: int, step: int, took: float, later: list[tuple[Arm, int]]
-    ) -> None:
-        steps = config_of(arm).steps
-        whole = took / max(step, 1) * steps
-        left = max(whole - took, 0.0) + (estimate(self.plan, later, {arm.name: whole}) or 0.0)
-        self._show(
-            f"{place} {arm.name}, seed {seed}: step {step} of {steps}; in all about {duration(left)} more",
-            True,
-        )
 
     def _result(self, arm: Arm, seed: int, seconds: float) -> results.RunResult:
         folder, steps = self.folder(arm, seed), config_of(arm).steps
@@ -157,23 +155,21 @@ class Runner:
             machine=results.machine(),
         )
 
+    def estimate(
+        self, todo: list[tuple[Arm, int]], running: Mapping[str, float] | None = None
+    ) -> float | None:
+        """Seconds that runs will take, by those of the same arm, or by the steps of others; None: unknown.
 
-def estimate(
-    plan: Plan, todo: list[tuple[Arm, int]], running: Mapping[str, float] | None = None
-) -> float | None:
-    """Seconds that runs will take, by those of the same arm, or by the steps of others; None: unknown.
-
-    ``running``: seconds of a whole run of an arm, as far as one tells that is not done.
-    """
-    known: dict[str, list[float]] = {}
-    for (name, _), result in results.read_results(plan).items():
-        known.setdefault(name, []).append(result.seconds)
-    each = {name: sum(values) / len(values) for name, values in known.items()}
-    each.update({name: value for name, value in (running or {}).items() if name not in each})
-    if not each:
-        return None if todo else 0.0
-    rate = sum(each.values()) / sum(config_of(plan.arm(name)).steps for name in each)
-    return sum(each.get(arm.name, rate * config_of(arm).steps) for arm, _ in todo)
+        ``running``: seconds of a whole run of an arm, as far as one tells that is not done.
+        """
+        known: dict[str, list[float]] = {}
+        for (name, _), result in self.results.items():
+            known.setdefault(name, []).append(result.seconds)
+        each = {**(running or {}), **{name: sum(values) / len(values) for name, values in known.items()}}
+        if not each:
+            return None if todo else 0.0
+        rate = sum(each.values()) / sum(config_of(self.plan.arm(name)).steps for name in each)
+        return sum(each.get(arm.name, rate * config_of(arm).steps) for arm, _ in todo)
 
 
 def duration(seconds: float) -> str:

@@ -94,10 +94,7 @@ def build(plan: Plan, results: Results) -> ReportData:
             ("Commits", ", ".join(sorted({result.commit for result in results.values()} - {""}))),
         ),
         sections=tuple(sections),
-        numbers={
-            "metric": metric,
-            "arms": {one.arm.name: _numbers(one) for one in found},
-        },
+        numbers={"metric": metric, "arms": {one.arm.name: _numbers(one) for one in found}},
     )
 
 
@@ -126,53 +123,34 @@ def terminal_table(plan: Plan, results: Results) -> str:
     rows = [["", *table.columns], *([row.label, *map(_text, row.values)] for row in table.rows)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
+        "  ".join([label.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]) for label, *cells in rows
     ]
     return "\n".join([*lines, "", _sentences(plan, found)]).rstrip()
 
 
 def _table(plan: Plan, found: list[ArmResult]) -> Table:
-    columns = (
-        "seeds",
-        "mean",
-        "deviation",
-        "95 % of the mean",
-        "difference",
-        "95 % of it",
-        "p",
-        "of the gap",
-    )
+    names = ("seeds", "mean", "deviation", "95 % of the mean", "difference", "95 % of it", "p", "of the gap")
     rows = []
     for one in found:
-        pairs = one.pairs
-        difference = None if pairs is None else 100 * pairs.difference.mean
-        rows.append(
-            Row(
-                one.arm.title,
-                (
-                    len(one.values),
-                    100 * one.summary.mean,
-                    None if math.isnan(one.summary.deviation) else 100 * one.summary.deviation,
-                    _interval(one.summary),
-                    None if difference is None else f"{difference:+.1f}",
-                    None if pairs is None else _interval(pairs.difference),
-                    None if pairs is None or pairs.p_value is None else f"{pairs.p_value:.3f}",
-                    None if one.gap_share is None else f"{100 * one.gap_share:.0f} %",
-                ),
-                "total" if one.arm.name == plan.baseline else "",
-            )
+        pairs, deviation = one.pairs, one.summary.deviation
+        values = (
+            len(one.values),
+            100 * one.summary.mean,
+            None if math.isnan(deviation) else 100 * deviation,
+            _interval(one.summary),
+            pairs and f"{100 * pairs.difference.mean:+.1f}",
+            pairs and _interval(pairs.difference),
+            None if pairs is None or pairs.p_value is None else f"{pairs.p_value:.3f}",
+            None if one.gap_share is None else f"{100 * one.gap_share:.0f} %",
         )
-    note = (
-        f"Percent. Intervals: BCa bootstrap, {CONFIDENCE:.0%}. Differences are paired by seed, against "
-        f"{plan.baseline}. p: two-sided sign-flip test, which with n pairs cannot fall below 2 / 2^n."
-        if plan.baseline
-        else f"Percent. Intervals: BCa bootstrap, {CONFIDENCE:.0%}."
-    )
-    return Table("", columns, tuple(rows), note=note)
+        rows.append(Row(one.arm.title, values, "total" if one.arm.name == plan.baseline else ""))
+    note = f"Percent. Intervals: BCa bootstrap, {CONFIDENCE:.0%}."
+    if plan.baseline:
+        note += (
+            f" Differences are paired by seed, against {plan.baseline}. p: two-sided sign-flip test, which "
+            "with n pairs cannot fall below 2 / 2^n."
+        )
+    return Table("", names, tuple(rows), note=note)
 
 
 def _sentences(plan: Plan, found: list[ArmResult]) -> str:
@@ -230,9 +208,8 @@ def _metrics_table(plan: Plan, results: Results) -> Table:
     for arm in plan.arms:
         own = [one.metrics for (name, _), one in results.items() if name == arm.name]
         if own:
-            rows.append(
-                Row(arm.title, tuple(100 * float(np.mean([m[name] for m in own])) for name in metrics))
-            )
+            means = (100 * float(np.mean([one[name] for one in own])) for name in metrics)
+            rows.append(Row(arm.title, tuple(means)))
     return Table("", tuple(metrics), tuple(rows))
 
 
@@ -243,9 +220,9 @@ def _numbers(one: ArmResult) -> dict:
         "mean": one.summary.mean,
         "deviation": None if math.isnan(one.summary.deviation) else one.summary.deviation,
         "interval": one.summary.interval,
-        "difference": None if pairs is None else pairs.difference.mean,
-        "difference_interval": None if pairs is None else pairs.difference.interval,
-        "p_value": None if pairs is None else pairs.p_value,
+        "difference": pairs and pairs.difference.mean,
+        "difference_interval": pairs and pairs.difference.interval,
+        "p_value": pairs and pairs.p_value,
         "gap_share": one.gap_share,
     }
 

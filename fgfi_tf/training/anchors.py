@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,20 +17,15 @@ from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.run_log import RunLog
 
 
-class AtInput(NamedTuple):
-    """A split at the network input, in its pixels, not augmented.
+def at_input(
+    dataset: PreparedDataset, resize: str, input_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A split after a resize policy, in pixels of the network input, not augmented.
 
-    Attributes:
-        shapes: (w, h) of every object to learn, float64 [N,2].
-        pictures: (h, w) of every picture without its padding, float64 [M,2].
+    Returns:
+        (w, h) of every object to learn, float64 [N,2]; (h, w) of every picture without its padding, float64
+        [M,2].
     """
-
-    shapes: np.ndarray
-    pictures: np.ndarray
-
-
-def at_input(dataset: PreparedDataset, resize: str, input_size: tuple[int, int]) -> AtInput:
-    """The objects and pictures of a split after a resize policy."""
     policy = policies.resize(resize)
     sizes = dataset.image_sizes()
     resized, scales = policy.resized(tf.constant(sizes, tf.int32), input_size)  # M x 2 each, or one size
@@ -39,7 +34,7 @@ def at_input(dataset: PreparedDataset, resize: str, input_size: tuple[int, int])
     for frame, (y, x) in zip(dataset.labels(), np.broadcast_to(scales, sizes.shape), strict=True):
         boxes = np.asarray(frame["boxes"], np.float64)[~np.asarray(frame["ignore"], bool)]
         shapes.append((boxes[:, 2:] - boxes[:, :2] + 1.0) * [x, y])
-    return AtInput(np.concatenate(shapes), pictures.astype(np.float64))
+    return np.concatenate(shapes), pictures.astype(np.float64)
 
 
 def fitted_options(
@@ -56,8 +51,8 @@ def fitted_options(
         return {**given, **before.options}
     kind = registry.detector_class(config.model)
     resize = config.resize or registry.declaration(config.model).resize
-    found = at_input(dataset, resize, config.size)
-    options, line = kind.fitted_options(given, found.shapes, config.size, config.seed)
+    shapes, _ = at_input(dataset, resize, config.size)
+    options, line = kind.fitted_options(given, shapes, config.size, config.seed)
     if line:
         log(line)
     return options
@@ -65,5 +60,4 @@ def fitted_options(
 
 def warn_of_misfit(student: Detector, dataset: PreparedDataset, log: RunLog) -> None:
     """A line in the log where the student's anchors do not fit the training objects."""
-    found = at_input(dataset, student.resize, student.input_size)
-    log.warn(student.anchor_misfit(found.shapes, found.pictures))
+    log.warn(student.anchor_misfit(*at_input(dataset, student.resize, student.input_size)))

@@ -16,7 +16,7 @@ from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.imitation.weight import RunningWeight
 from fgfi_tf.models import loading, registry
 from fgfi_tf.models.detector import Batch, Detector
-from fgfi_tf.prediction import split_detections
+from fgfi_tf.prediction import draw_detections, split_detections
 from fgfi_tf.training import batches
 from fgfi_tf.training.checkpoints import CheckpointManager, averaged_weights
 from fgfi_tf.training.config import AUTO, ExperimentConfig
@@ -25,7 +25,6 @@ from fgfi_tf.training.run_folder import RunFolder
 from fgfi_tf.training.strategy import worker_index
 
 PICTURES = 4
-MIN_SCORE = 0.3
 
 
 def build_distiller(
@@ -200,7 +199,9 @@ def picture_drawer(distiller: Distiller, dataset: PreparedDataset) -> Callable[[
 
     def draw() -> dict[str, np.ndarray]:
         found = split_detections({key: value.numpy() for key, value in detect().items()})
-        drawn = [_drawn(image, f, student) for image, f in zip(images, found, strict=True)]
+        drawn = [
+            draw_detections(image, f, student.class_names) for image, f in zip(images, found, strict=True)
+        ]
         pairs = [picture for pair in zip(labelled, drawn, strict=True) for picture in pair]
         captions = [f"{name}: {what}" for name in names for what in ("ground truth", "detections")]
         return {"detections": montage(pairs, captions), **pictures}
@@ -212,9 +213,3 @@ def _with_truth(image: np.ndarray, row: int, batch: Batch, student: Detector) ->
     valid = batch["valid"][row].numpy()
     labels = [student.class_names[int(i)] for i in batch["classes"][row].numpy()[valid]]
     return draw_boxes(image, batch["boxes"][row].numpy()[valid], labels)
-
-
-def _drawn(image: np.ndarray, found: dict[str, np.ndarray], student: Detector) -> np.ndarray:
-    shown = found["scores"] >= MIN_SCORE
-    labels = [student.class_names[int(i)] for i in found["classes"][shown]]
-    return draw_boxes(image, found["boxes"][shown], labels, found["scores"][shown])

@@ -52,12 +52,7 @@ class StepCallback(keras.callbacks.Callback):
 
 
 class StepCounter(StepCallback):
-    """Keeps the checkpointed step counter: it also counts updates that loss scaling skips.
-
-    Args:
-        start: steps done before.
-        counter: int64 variable.
-    """
+    """Keeps the checkpointed step counter (int64): it also counts updates that loss scaling skips."""
 
     def __init__(self, start: int, counter: tf.Variable):
         super().__init__(start)
@@ -79,7 +74,6 @@ class StopOnNonFinite(StepCallback):
     something is written.
 
     Args:
-        start: steps done before.
         folder: of the checkpoints, to name the last good one.
         at_once: (previous step, step) to whether something is written then.
     """
@@ -94,8 +88,7 @@ class StopOnNonFinite(StepCallback):
 
     def on_step(self, previous: int, step: int, logs: dict[str, tf.Tensor]) -> None:
         """Raises UserError naming the terms, the step and the last good checkpoint."""
-        scaled = "loss_scale" in logs
-        counter = tf.identity(self.model.optimizer.dynamic_counter) if scaled else None
+        counter = tf.identity(self.model.optimizer.dynamic_counter) if "loss_scale" in logs else None
         self._check_waiting()
         self._waiting = (previous, step, logs, counter)
         if self._at_once(previous, step):
@@ -106,14 +99,14 @@ class StopOnNonFinite(StepCallback):
         self._check_waiting()
 
     def _check_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            previous, step, logs, counter = waiting
-            self._check(previous, step, {name: float(value) for name, value in logs.items()}, counter)
-
-    def _check(self, previous: int, step: int, logs: dict[str, float], counter: tf.Tensor | None) -> None:
+        if self._waiting is None:
+            return
+        previous, step, tensors, counter = self._waiting
+        self._waiting = None
+        logs = {name: float(value) for name, value in tensors.items()}
         bad = [f"{name} is {value}" for name, value in logs.items() if not math.isfinite(value)]
-        if self._passed_over_at_scale_1(logs, counter):
+        scale_before, self._scale = self._scale, logs.get("loss_scale", math.inf)
+        if scale_before == self._scale == 1.0 and int(counter) == 0:  # where an update was skipped
             bad.append("the gradient is not finite, whatever the loss scale")
         if not bad:
             return
@@ -125,17 +118,11 @@ class StopOnNonFinite(StepCallback):
             + ". A lower --learning_rate, --lr_warmup_steps or --clip_norm may help"
         )
 
-    def _passed_over_at_scale_1(self, logs: dict[str, float], counter: tf.Tensor | None) -> bool:
-        """Whether the scale was 1, is 1, and an update was skipped (that sets the counter to 0)."""
-        before, self._scale = self._scale, logs.get("loss_scale", math.inf)
-        return before == self._scale == 1.0 and int(counter) == 0
-
 
 class SaveCheckpoints(StepCallback):
     """Saves every ``every`` steps and when training ends.
 
     Args:
-        start: steps done before.
         manager: writes the checkpoints.
         every: steps between checkpoints.
         saved: called with the path of each new checkpoint.
@@ -171,7 +158,6 @@ class StopOnSignal(StepCallback):
     """Ends training after the current step when a stop was asked for.
 
     Args:
-        start: steps done before.
         request: what the signal handler sets.
         agree: in a cluster, whether *any* worker was asked; every worker calls it at the same steps.
         every: steps between these agreements.

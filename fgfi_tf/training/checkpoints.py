@@ -19,21 +19,8 @@ import tf_keras as keras
 from absl import logging
 
 from fgfi_tf.errors import UserError, first_line
-from fgfi_tf.models.checkpoint_files import DAMAGE, FOLDER, find_checkpoint, list_checkpoints, step_of
+from fgfi_tf.models.checkpoint_files import DAMAGE, FOLDER, find_checkpoint, list_checkpoints, step_of  # noqa: F401
 from fgfi_tf.models.metadata import MODEL_FILE
-
-__all__ = [
-    "DAMAGE",
-    "FOLDER",
-    "CheckpointManager",
-    "averaged_weights",
-    "copy_checkpoint",
-    "find_checkpoint",
-    "keep_only",
-    "list_checkpoints",
-    "remove_litter",
-    "step_of",
-]
 
 # What the folders of workers that own no files begin with, and a file ends with before it is whole.
 WORKER, SCRATCH = "worker-", ".new"
@@ -115,13 +102,8 @@ class CheckpointManager:
             self.checkpoint.write(str(path))
         except DAMAGE as error:
             _remove(path)
-            kept = list_checkpoints(self.folder)
-            logging.warning(
-                "could not save checkpoint %s: %s; kept: %s",
-                path,
-                first_line(error),
-                ", ".join(p.name for p in kept) or "none",
-            )
+            kept = ", ".join(p.name for p in list_checkpoints(self.folder)) or "none"
+            logging.warning("could not save checkpoint %s: %s; kept: %s", path, first_line(error), kept)
             return None
         if not self.writes:
             shutil.rmtree(folder, ignore_errors=True)

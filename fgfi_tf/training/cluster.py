@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping
 
 from fgfi_tf import stopping
 from fgfi_tf.errors import UserError
+from fgfi_tf.training.flagfiles import shortened
 
 FORM = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
 PORT = 12345
@@ -66,50 +67,40 @@ def read_cluster(environment: Mapping[str, str] = os.environ) -> Cluster | None:
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"TF_CONFIG is malformed: it is not JSON ({error}); expected {FORM}") from error
-    problem = _problem(config)
-    if problem:
-        raise UserError(f"TF_CONFIG is malformed: {problem}; expected {FORM}")
-    cluster = config["cluster"]
-    if _training_tasks(cluster) == 1:
-        return None
-    return Cluster(cluster, config["task"]["type"], int(config["task"]["index"]))
-
-
-def _training_tasks(cluster: dict[str, list[str]]) -> int:
-    return sum(len(cluster.get(kind, ())) for kind in TRAINING)
-
-
-def _problem(config: object) -> str:
+        raise _malformed(f"it is not JSON ({error})") from error
     if not isinstance(config, dict) or not isinstance(config.get("cluster"), dict):
-        return 'it has no "cluster"'
-    cluster, task = config["cluster"], config.get("task")
+        raise _malformed('it has no "cluster"')
+    cluster = config["cluster"]
     for kind, addresses in cluster.items():
         if not isinstance(addresses, list) or not all(map(_is_address, addresses)):
-            return f'"{_short(kind)}" is no list of host:port'
-    if not _training_tasks(cluster):
-        return 'the cluster has no "worker"'
-    addresses = [address for kind in TRAINING for address in cluster.get(kind, ())]
-    if len(set(addresses)) < len(addresses):
-        twice = next(address for address in addresses if addresses.count(address) > 1)
-        return f"{_short(twice)} is the address of two workers"
-    return _task_problem(task, cluster, config)
+            raise _malformed(f'"{shortened(kind)}" is no list of host:port')
+    workers = [address for kind in TRAINING for address in cluster.get(kind, ())]
+    if not workers:
+        raise _malformed('the cluster has no "worker"')
+    if len(set(workers)) < len(workers):
+        twice = next(address for address in workers if workers.count(address) > 1)
+        raise _malformed(f"{shortened(twice)} is the address of two workers")
+    alone = len(workers) == 1
+    if "task" in config or not alone:
+        _check_task(config.get("task"), cluster, alone)
+    return None if alone else Cluster(cluster, config["task"]["type"], int(config["task"]["index"]))
 
 
-def _task_problem(task: object, cluster: dict[str, list[str]], config: dict) -> str:
-    """What is wrong with "task", which a single worker may leave out or half empty."""
-    alone = _training_tasks(cluster) == 1
-    if alone and "task" not in config:
-        return ""
+def _check_task(task: object, cluster: dict[str, list[str]], alone: bool) -> None:
+    """Raises UserError for what is wrong with "task", which a single worker may leave half empty."""
     if not isinstance(task, dict) or not (alone or {"type", "index"} <= task.keys()):
-        return 'it has no "task" with "type" and "index"'
+        raise _malformed('it has no "task" with "type" and "index"')
     kind = task.get("type", next(kind for kind in TRAINING if cluster.get(kind)))
     if kind not in TRAINING or not cluster.get(kind):
-        return f"the task's type is {reprlib.repr(kind)}, the cluster has {' and '.join(sorted(cluster))}"
+        known = " and ".join(sorted(cluster))
+        raise _malformed(f"the task's type is {reprlib.repr(kind)}, the cluster has {known}")
     index, last = task.get("index", 0), len(cluster[kind]) - 1
     if _whole_number(index) is None or int(index) > last:
-        return f"the task's index is {reprlib.repr(index)}, the cluster's go from 0 to {last}"
-    return ""
+        raise _malformed(f"the task's index is {reprlib.repr(index)}, the cluster's go from 0 to {last}")
+
+
+def _malformed(problem: str) -> UserError:
+    return UserError(f"TF_CONFIG is malformed: {problem}; expected {FORM}")
 
 
 def _is_address(address: object) -> bool:
@@ -212,12 +203,8 @@ def slurm_config(environment: Mapping[str, str] = os.environ, port: int = PORT) 
 def _slurm_number(environment: Mapping[str, str], name: str) -> int:
     number = _whole_number(environment[name].strip())
     if number is None:
-        raise UserError(f"{name}={_short(environment[name])}: a whole number is expected")
+        raise UserError(f"{name}={shortened(environment[name])}: a whole number is expected")
     return number
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 _RANGE = r"[0-9]{1,18}(?:-[0-9]{1,18})?"
@@ -233,42 +220,31 @@ def expand_nodes(text: str) -> Iterator[str]:
     text = text.strip()
     if not re.fullmatch(f"{_NODES}(?:,{_NODES})*", text):
         raise UserError(
-            f"SLURM_STEP_NODELIST={_short(text)}: a list of nodes is expected, like gpu[01-03],login"
+            f"SLURM_STEP_NODELIST={shortened(text)}: a list of nodes is expected, like gpu[01-03],login"
         )
-    # Each entry's parts, a text or a number's range in every place: counted before any is written out.
+    # Counted before any is written out.
     entries = [
-        [_choices(part) for part in re.findall(rf"{_RANGES}|[^\[\]]+", entry)]
+        [(part, _numbers(part)) for part in re.findall(rf"{_RANGES}|[^\[\]]+", entry)]
         for entry in re.findall(_NODES, text)
     ]
-    counts = [math.prod(sum(map(len, ranges)) for ranges in entry) for entry in entries]
+    counts = [
+        math.prod(sum(len(span) for span, _ in spans) if spans else 1 for _, spans in e) for e in entries
+    ]
     if 0 in counts:
-        raise UserError(f"SLURM_STEP_NODELIST={_short(text)}: a range ends before it begins")
+        raise UserError(f"SLURM_STEP_NODELIST={shortened(text)}: a range ends before it begins")
     if sum(counts) > MAX_TASKS:
-        raise UserError(f"SLURM_STEP_NODELIST={_short(text)} lists more than {MAX_TASKS} nodes")
+        raise UserError(f"SLURM_STEP_NODELIST={shortened(text)} lists more than {MAX_TASKS} nodes")
     for entry in entries:
-        for parts in itertools.product(*(itertools.chain(*ranges) for ranges in entry)):
-            yield "".join(parts)
+        places = [
+            [f"{n:0{width}d}" for span, width in spans for n in span] or [part] for part, spans in entry
+        ]
+        yield from map("".join, itertools.product(*places))
 
 
-class _Range:
-    """Numbers from ``first`` to ``last``, as long as ``first``; like a sequence, but never written out."""
-
-    def __init__(self, first: str, last: str):
-        self._numbers, self._width = range(int(first), int(last) + 1), len(first)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __iter__(self) -> Iterator[str]:
-        return (f"{number:0{self._width}d}" for number in self._numbers)
-
-
-def _choices(part: str) -> list[_Range | tuple[str]]:
-    """What may stand in a part's place: ``[01-03,07]`` or plain text."""
-    if not part.startswith("["):
-        return [(part,)]
-    ranges = [text.partition("-") for text in part[1:-1].split(",")]
-    return [_Range(first, last or first) for first, _, last in ranges]
+def _numbers(part: str) -> list[tuple[range, int]]:
+    """The numbers of ``[01-03,07]``, and how many digits each has; none of plain text."""
+    ranges = [text.partition("-") for text in part[1:-1].split(",")] if part.startswith("[") else []
+    return [(range(int(first), int(last or first) + 1), len(first)) for first, _, last in ranges]
 
 
 def main(argv: list[str]) -> None:
@@ -278,7 +254,7 @@ def main(argv: list[str]) -> None:
     else:
         port = _whole_number(argv[1]) if len(argv) > 1 else PORT
         if port is None:
-            raise UserError(f"{_short(argv[1])}: a port is expected")
+            raise UserError(f"{shortened(argv[1])}: a port is expected")
         print(slurm_config(port=port))
 
 

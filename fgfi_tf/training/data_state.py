@@ -16,6 +16,7 @@ import tensorflow as tf
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError
 from fgfi_tf.models.metadata import ModelMetadata
+from fgfi_tf.paths import replace_text
 from fgfi_tf.training.checkpoints import FOLDER, list_checkpoints
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.run_log import RunLog
@@ -75,7 +76,7 @@ def check(
             "with what is there now"
         )
     if writes:
-        _write(path, present)
+        replace_text(path, "".join("\t".join((name, *values)) + "\n" for name, values in present.items()))
     log.warn(changed and f"going on with other data than before: {changed}")
 
 
@@ -100,16 +101,6 @@ def read(path: Path) -> Digests:
         return {name: tuple(rest) for name, *rest in lines}
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}; delete it to go on without a comparison") from error
-
-
-def _write(path: Path, present: Digests) -> None:
-    scratch = path.with_suffix(".new")
-    lines = ["\t".join((name, *values)) + "\n" for name, values in present.items()]
-    try:
-        scratch.write_text("".join(lines), encoding="utf-8")
-        scratch.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _listed(what: str, names: Sequence[str]) -> str:

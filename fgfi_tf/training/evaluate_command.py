@@ -45,10 +45,7 @@ class EvaluateConfig(command.FilesConfig):
         "best, write TensorBoard scalars; ends when training has ended.",
     )
     dataset: str = option(
-        "",
-        _MODEL,
-        "Dataset to evaluate on (empty: that of the training, with its options).",
-        chooses=DATASET,
+        "", _MODEL, "Dataset to evaluate on (empty: that of the training, with its options).", chooses=DATASET
     )
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data_dir: str = option("", _MODEL, "Folder of the raw dataset.")
@@ -70,9 +67,7 @@ class EvaluateConfig(command.FilesConfig):
     )
     batch_size: int = option(0, _MODEL, "Images at a time (0: 8, or 1 where they would be padded).")
     results_dir: str = option(
-        "",
-        _MODEL,
-        "Write the detections there, in the format --results (see --overwrite).",
+        "", _MODEL, "Write the detections there, in the format --results (see --overwrite)."
     )
     results: str = option(
         "", _MODEL, "Format of --results_dir (empty: the protocol's own).", chooses=result_formats.CHOICE
@@ -91,7 +86,7 @@ def evaluate(config: EvaluateConfig) -> None:
         UserError: for whatever is wrong with flags, data or checkpoints.
     """
     if config.compare and config.data_dir:
-        _compare_models(config)
+        _evaluate_models(*_models_side_by_side(config))
     elif not config.checkpoint:
         if config.watch:
             raise UserError("--watch needs --checkpoint, the folder of a run")
@@ -106,14 +101,14 @@ def evaluate(config: EvaluateConfig) -> None:
     elif config.watch:
         _watch(config)
     else:
-        _evaluate_model(config)
+        _evaluate_models(config, {config.name: Model.find(config.checkpoint)})
 
 
-def _compare_models(config: EvaluateConfig) -> None:
-    """Models of the same classes side by side on a split, which the first one's run decides.
+def _models_side_by_side(config: EvaluateConfig) -> tuple[EvaluateConfig, dict[str, Model]]:
+    """The models of --compare, and the flags with the checkpoint of the first, whose run decides the split.
 
     Raises:
-        UserError: as for one, or where they detect different classes.
+        UserError: one cannot be found, or they detect different classes.
     """
     if config.checkpoint or config.detections or config.labels or config.watch or config.results_dir:
         raise UserError(
@@ -121,8 +116,7 @@ def _compare_models(config: EvaluateConfig) -> None:
             "and --results_dir"
         )
     folders = command.folders(config)
-    comparison = Comparison(config.baseline, config.teacher)
-    comparison.check(list(folders))
+    Comparison(config.baseline, config.teacher).check(list(folders))
     models = {name: Model.find(path, "compare") for name, path in folders.items()}
     first, *others = models.items()
     for name, model in others:
@@ -131,45 +125,31 @@ def _compare_models(config: EvaluateConfig) -> None:
                 f"--compare: {name} detects {', '.join(model.class_names)}, {first[0]} "
                 f"{', '.join(first[1].class_names)}; evaluate them one by one"
             )
-    of_first = dataclasses.replace(config, checkpoint=folders[first[0]])
-    config = _with_run_settings(of_first, _trained_on(first[1].metadata, config.model))
-    protocol = _protocol(config)
-    command.check_outputs(config, protocol)
-    dataset = _open(config, first[1].metadata)
-    truth = protocol.ground_truth(dataset.labels(), dataset.class_names)
-    found = {
-        name: model.evaluate(dataset, protocol, config.batch_size, config.model)
-        for name, model in models.items()
-    }
-    folder = datasets.entry(config.dataset).image_folder(config.data_dir, config.val_split)
-    config = dataclasses.replace(config, images=config.images or str(folder or ""))
-    results, boxes = ({name: pair[i] for name, pair in found.items()} for i in (0, 1))
-    command.show_comparison(config, protocol, truth, boxes, results)
+    return dataclasses.replace(config, checkpoint=folders[first[0]]), models
 
 
-def _evaluate_model(config: EvaluateConfig) -> None:
-    model = Model.find(config.checkpoint)
-    config = _with_run_settings(config, _trained_on(model.metadata, config.model))
+def _evaluate_models(config: EvaluateConfig, models: Mapping[str, Model]) -> None:
+    """One model, or several of the same classes, on a split."""
+    first = next(iter(models.values()))
+    config = _with_run_settings(config, first.metadata)
     protocol = _protocol(config)
     command.check_outputs(config, protocol)
-    dataset = _open(config, model.metadata)
+    dataset = _open(config, first.metadata)
     truth = protocol.ground_truth(dataset.labels(), dataset.class_names)
     output = OutputFolder(config.results_dir, "results_dir", config.overwrite)
     if config.results_dir:
         output.check(_result_files(config, protocol, _nothing(protocol, dataset)))
-    result, detections = model.evaluate(dataset, protocol, config.batch_size, config.model)
-    print(protocol.table({str(model.path): result}, config.published, config.val_split))
+    results, detections = {}, {}
+    for name, model in models.items():
+        results[name], detections[name] = model.evaluate(dataset, protocol, config.batch_size, config.model)
     if config.results_dir:
-        named = dataclasses.replace(detections, coco_ids=truth.coco_ids)
+        named = dataclasses.replace(detections[config.name], coco_ids=truth.coco_ids)
         output.append_all(_result_files(config, protocol, named))
         print(f"result files: {config.results_dir}")
-    if config.output_json:
-        command.write_json(config.output_json, result.to_json())
-    if config.report_dir:
-        folder = datasets.entry(config.dataset).image_folder(config.data_dir, config.val_split)
-        named = dataclasses.replace(config, images=config.images or str(folder or ""))
-        results = {config.name: result}
-        command.write_report(named, protocol, truth, {config.name: detections}, results, config.val_split)
+    folder = datasets.entry(config.dataset).image_folder(config.data_dir, config.val_split)
+    config = dataclasses.replace(config, images=config.images or str(folder or ""))
+    split = "" if config.compare else config.val_split
+    command.show_results(config, protocol, truth, detections, results, str(first.path), split)
 
 
 def _protocol(config: EvaluateConfig) -> Protocol:
@@ -226,14 +206,7 @@ def _nothing(protocol: Protocol, dataset: PreparedDataset) -> Boxes:
     return protocol.detections(frames, dataset.learnt_names)
 
 
-def _trained_on(metadata: ModelMetadata | None, model: str) -> str:
-    """The dataset that a checkpoint was trained on, "" where nothing says."""
-    if metadata is not None:
-        return metadata.dataset
-    return registry.declaration(model).dataset if model else ""
-
-
-def _with_run_settings(config: EvaluateConfig, trained_on: str) -> EvaluateConfig:
+def _with_run_settings(config: EvaluateConfig, metadata: ModelMetadata | None) -> EvaluateConfig:
     """Fills in the dataset and the split: those of the checkpoint's own run where there is one."""
     from fgfi_tf.training import flags
     from fgfi_tf.training.run_folder import FLAGS_FILE
@@ -250,9 +223,13 @@ def _with_run_settings(config: EvaluateConfig, trained_on: str) -> EvaluateConfi
                 split = split or run.val_split
                 fraction = run.val_fraction if fraction == -1 else fraction
             break
+    if not dataset and metadata is not None:
+        dataset = metadata.dataset
+    elif not dataset and config.model:
+        dataset = registry.declaration(config.model).dataset
     return dataclasses.replace(
         config,
-        dataset=dataset or trained_on or "kitti",
+        dataset=dataset or "kitti",
         options=options,
         val_split=split or "val",
         val_fraction=VAL_FRACTION if fraction == -1 else fraction,
@@ -272,8 +249,9 @@ def _watch(config: EvaluateConfig) -> None:
     # the model says which classes are evaluated; it is there before the first step
     while not (ModelMetadata.read(folder.checkpoints) or folder.finished.is_file()):
         time.sleep(config.poll_seconds)
-    config = _with_run_settings(config, "")
-    protocol, dataset = _protocol(config), _open(config, ModelMetadata.read(folder.checkpoints))
+    metadata = ModelMetadata.read(folder.checkpoints)
+    config = _with_run_settings(config, metadata)
+    protocol, dataset = _protocol(config), _open(config, metadata)
     run = evaluator.CheckpointEvaluator(dataset, protocol, config.batch_size, config.model)
     results, passed = evaluator.ResultLog(folder), set()
     results.recover()
@@ -288,12 +266,9 @@ def _watch(config: EvaluateConfig) -> None:
             passed.add(checkpoints.step_of(path))
             continue
         note = f"  (best so far, kept in {folder.best})" if best else ""
-        print(
-            f"\n{protocol.table({path.name: result}, config.published, config.val_split)}{note}", flush=True
-        )
-    done = results.results()
-    if done:
+        table = protocol.table({path.name: result}, config.published, config.val_split)
+        print(f"\n{table}{note}", flush=True)
+    if done := results.results():
         step = evaluator.best_step(done)
         ranking, value = next(iter(done[step].items()))
-        value *= 100
-        print(f"\ntraining has ended; best: step {step}, {ranking} {value:.2f}, in {folder.best}")
+        print(f"\ntraining has ended; best: step {step}, {ranking} {100 * value:.2f}, in {folder.best}")

@@ -50,15 +50,11 @@ def batched_detector(
                 if stop():
                     raise Abandoned
                 results = {key: value.numpy() for key, value in detect(batch).items()}
-                frames.update(_by_frame(batch["image_id"].numpy(), results))
+                found = zip(batch["image_id"].numpy(), split_detections(results), strict=True)
+                frames.update((name.decode(), frame) for name, frame in found if name)  # padding has no name
         return frames
 
     return run
-
-
-def _by_frame(image_ids: np.ndarray, results: dict[str, np.ndarray]) -> Frames:
-    found = zip(image_ids, split_detections(results), strict=True)
-    return {name.decode(): frame for name, frame in found if name}  # padding has no name
 
 
 def predict_split(predictor: Predictor, dataset: PreparedDataset) -> Frames:
@@ -194,11 +190,8 @@ def new_checkpoints(
     """
     while True:
         finished = folder.finished.exists()  # read before the list, or the last one could be missed
-        waiting = [
-            p
-            for p in checkpoints.list_checkpoints(folder.checkpoints)
-            if checkpoints.step_of(p) not in done()
-        ]
+        known, saved = done(), checkpoints.list_checkpoints(folder.checkpoints)
+        waiting = [path for path in saved if checkpoints.step_of(path) not in known]
         if waiting:
             yield waiting[0]
         elif finished:

@@ -27,6 +27,15 @@ from fgfi_tf.training.config import DATASET, DETECTOR, extensions_option, parse_
 
 _DATA, _INPUT = "Data", "Network input"
 _QUANTILES, _LISTED = (0.05, 0.25, 0.5, 0.75, 0.95), 20
+_EDGES = (0, 8, 16, 32, 64, 128, np.inf)
+_SIZES = (
+    ("under 8", "#b4432f"),
+    ("8 to 16", "#d97a1f"),
+    ("16 to 32", "#8a8f98"),
+    ("32 to 64", "#4d9db8"),
+    ("64 to 128", "#3465a4"),
+    ("128 and more", "#2f8f6b"),
+)
 _SIDE = 640  # pixels of the longer side of a drawn picture
 
 
@@ -75,8 +84,11 @@ def run(config: InspectConfig, progress: bool = True) -> int:
         )
     found = look(config, progress)
     data = report(config, found)
-    shown = dataclasses.replace(data, sections=tuple(map(_printed, data.sections)))
-    print(to_markdown(shown))
+    for_terminal = tuple(
+        dataclasses.replace(section, parts=tuple(part for part in section.parts if isinstance(part, Table)))
+        for section in data.sections
+    )
+    print(to_markdown(dataclasses.replace(data, sections=for_terminal)))
     if config.output_dir:
         print(f"page: {write(data, config.output_dir)}")
     return 1 if found.problems else 0
@@ -88,7 +100,8 @@ def look(config: InspectConfig, progress: bool) -> Found:
     frames: dict[str, list[Frame]] = {}
     unread: dict[str, list[str]] = {}  # what is wrong -> the splits that it is wrong with
     options = options_of(config, "dataset")
-    for split in _split_names(config, dataset, root):
+    own = dataset.splits(root)
+    for split in own if own is not None and len(own) > 1 else [config.train_split, config.val_split]:
         try:
             frames[split] = splits.frames_of(dataset, root, split, config.val_fraction, options)
         except UserError as error:
@@ -107,11 +120,6 @@ def look(config: InspectConfig, progress: bool) -> Found:
     objects = {split: inspection.objects_of(found, table) for split, found in looked.items()}
     problems += [f"{split}: {one.problem}" for split, found in looked.items() for one in found if one.problem]
     return Found(looked, table, objects, problems)
-
-
-def _split_names(config: InspectConfig, dataset, root: Path) -> list[str]:
-    own = dataset.splits(root)
-    return own if own is not None and len(own) > 1 else [config.train_split, config.val_split]
 
 
 def report(config: InspectConfig, found: Found) -> ReportData:
@@ -168,22 +176,19 @@ def report(config: InspectConfig, found: Found) -> ReportData:
 
 def _class_table(found: Found) -> Table:
     """Objects and pictures of each class in each split; ignored classes behind the learnt ones."""
+    every, index = list(found.splits.values()), found.table.index
     rows = []
-    names, index = found.table.names, found.table.index
-    for place, name in enumerate(names):
-        values: list[int] = []
-        for looked in found.splits.values():
-            per_picture = [sum(index[n.lower()] == place for n in one.frame.names) for one in looked]
-            values += [sum(per_picture), sum(map(bool, per_picture))]
+    for place, name in enumerate(found.table.names):
+        held = [
+            [sum(index[n.lower()] == place for n in one.frame.names) for one in looked] for looked in every
+        ]
+        values = tuple(value for counts in held for value in (sum(counts), sum(map(bool, counts))))
         learnt = place < len(found.table.learnt)
         if learnt or any(values):
-            rows.append(
-                Row(name if learnt else f"{name} (ignored)", tuple(values), "" if learnt else "muted")
-            )
-    empty = [(0, sum(not one.frame.names for one in looked)) for looked in found.splits.values()]
-    rows.append(Row("no object", tuple(value for pair in empty for value in pair), "muted"))
-    totals = [(sum(len(o.frame.names) for o in looked), len(looked)) for looked in found.splits.values()]
-    rows.append(Row("all", tuple(value for pair in totals for value in pair), "total"))
+            rows.append(Row(name if learnt else f"{name} (ignored)", values, "" if learnt else "muted"))
+    held = [[len(one.frame.names) for one in looked] for looked in every]
+    rows.append(Row("no object", tuple(v for counts in held for v in (0, counts.count(0))), "muted"))
+    rows.append(Row("all", tuple(v for counts in held for v in (sum(counts), len(counts))), "total"))
     groups = tuple((split, 2) for split in found.splits)
     return Table("Objects by class and split", ("objects", "pictures") * len(groups), tuple(rows), groups)
 
@@ -201,79 +206,64 @@ def _size_section(
         none = (None,) * len(_QUANTILES)
         return Row(name, tuple(map(float, np.quantile(values, _QUANTILES))) if len(values) else none)
 
-    shape = [
-        row("width", sizes[:, 1]),
-        row("height", sizes[:, 0]),
-        row("width / height", sizes[:, 1] / sizes[:, 0]),
-    ]
-    areas = np.sqrt(at_input.prod(axis=1))
-    rows = [row(name, areas[every.classes == place]) for place, name in enumerate(found.table.learnt)]
-    edges = (0, 8, 16, 32, 64, 128, np.inf)
-    names = ("under 8", "8 to 16", "16 to 32", "32 to 64", "64 to 128", "128 and more")
-    colors = ("#b4432f", "#d97a1f", "#8a8f98", "#4d9db8", "#3465a4", "#2f8f6b")
-    per_class = [
-        np.histogram(areas[every.classes == place], edges)[0] for place in range(len(found.table.learnt))
-    ]
+    heights, widths = sizes.T
+    shapes = (row("width", widths), row("height", heights), row("width / height", widths / heights))
+    side = np.sqrt(at_input.prod(axis=1))
+    sides = {name: side[every.classes == place] for place, name in enumerate(found.table.learnt)}
+    counts = [np.histogram(values, _EDGES)[0] for values in sides.values()]
     series = tuple(
-        (name, color, tuple(float(counts[i] / max(1, counts.sum())) for counts in per_class))
-        for i, (name, color) in enumerate(zip(names, colors, strict=True))
+        (name, color, tuple(float(of[i] / max(1, of.sum())) for of in counts))
+        for i, (name, color) in enumerate(_SIZES)
     )
-    categories = tuple(
-        f"{name} ({counts.sum()})" for name, counts in zip(found.table.learnt, per_class, strict=True)
-    )
+    categories = tuple(f"{name} ({len(values)})" for name, values in sides.items())
     bars = Bars(f"square root of the area at {flag}, pixels", categories, series, "share of the objects")
     note = "Quantiles: 5% of the values are below the first column."
+    objects = f"Objects at {flag}: square root of the area in pixels"
     return Section(
         "Sizes",
         (
-            Table("Pictures, in pixels", columns, tuple(shape), note=note),
-            Table(f"Objects at {flag}: square root of the area in pixels", columns, tuple(rows)),
+            Table("Pictures, in pixels", columns, shapes, note=note),
+            Table(objects, columns, tuple(row(*item) for item in sides.items())),
             Figure("object_sizes", "", (bars,), columns=1),
         ),
     )
 
 
 def _problem_section(found: Found, groups: Sequence[Sequence[str]]) -> Section:
-    problems = [Row(problem, ()) for problem in found.problems[:_LISTED]]
-    same = [Row(" = ".join(group[:4]), ()) for group in groups[:_LISTED]]
-    parts = []
-    if problems:
-        parts.append(Table(f"What stops a training: {len(found.problems)}", (), tuple(problems)))
-    if same:
-        parts.append(Table(f"Pictures of the same content: {len(groups)}", (), tuple(same)))
-    notes = [
-        f"{split}: {note} ({len(ids)}: {first_of(ids)})."
-        for split, looked in found.splits.items()
-        for note, ids in _notes(looked).items()
-    ]
-    text = " ".join(notes) or (
-        "" if parts else "None: every picture can be read, every box lies in its picture."
-    )
+    parts, notes = [], {}
+    for heading, lines in (
+        ("What stops a training", found.problems),
+        ("Pictures of the same content", [" = ".join(group[:4]) for group in groups]),
+    ):
+        if lines:
+            parts.append(
+                Table(f"{heading}: {len(lines)}", (), tuple(Row(line, ()) for line in lines[:_LISTED]))
+            )
+    for split, looked in found.splits.items():
+        for one in looked:
+            for note in [*one.frame.notes, *["boxes over the edge, cut"] * one.cut]:
+                notes.setdefault((split, note), []).append(one.frame.image_id)
+    text = " ".join(f"{split}: {note} ({len(ids)}: {first_of(ids)})." for (split, note), ids in notes.items())
+    if not (text or parts):
+        text = "None: every picture can be read, every box lies in its picture."
     return Section("Problems", tuple(parts), text)
 
 
-def _notes(looked: Sequence[Inspected]) -> dict[str, list[str]]:
-    notes: dict[str, list[str]] = {}
-    for one in looked:
-        for note in [*one.frame.notes, *["boxes over the edge, cut"] * one.cut]:
-            notes.setdefault(note, []).append(one.frame.image_id)
-    return notes
-
-
 def _pictures(config: InspectConfig, split: str, looked: Sequence[Inspected], table: ClassTable) -> Section:
+    from PIL import Image
+
     from fgfi_tf.drawing import draw_boxes
 
     readable = [one for one in looked if one.size is not None]
-    chosen = sorted(readable, key=lambda one: (-len(one.frame.names), one.frame.image_id))
-    chosen = [
-        *chosen[: config.pictures // 2],
-        *inspection.spread(chosen[config.pictures // 2 :], config.pictures // 2),
-    ]
+    readable.sort(key=lambda one: (-len(one.frame.names), one.frame.image_id))
+    half = config.pictures // 2
+    chosen = [*readable[:half], *inspection.spread(readable[half:], half)]
     pictures, file_name = [], re.sub(r"\W", "_", split)
     for number, one in enumerate(chosen):
         image = read_for_report(one.frame.image_path)
         scale = _SIDE / max(image.shape[:2])
-        image = _resized(image, scale)
+        height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
         index = table.indices(one.frame.names)
         labels = [
             table.names[i] if i < len(table.learnt) and not ignored else f"{name} (ignored)"
@@ -281,20 +271,8 @@ def _pictures(config: InspectConfig, split: str, looked: Sequence[Inspected], ta
         ]
         boxes = (one.frame.boxes + [0, 0, 1, 1]) * scale - [0, 0, 1, 1]
         caption = f"{one.frame.image_id}, {one.size[1]} x {one.size[0]}, {len(labels)} objects"
-        pictures.append(Picture(f"{file_name}_{number}", caption, draw_boxes(image, boxes, labels)))
+        pictures.append(
+            Picture(f"{file_name}_{number}", caption, draw_boxes(np.asarray(resized), boxes, labels))
+        )
     note = "Those with most objects, then some of the others."
     return Section(f"Pictures of {split}", (Gallery("", tuple(pictures), note, columns=3),))
-
-
-def _resized(image: np.ndarray, scale: float) -> np.ndarray:
-    from PIL import Image
-
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def _printed(section: Section) -> Section:
-    """A section without figures and pictures, for a terminal."""
-    return dataclasses.replace(
-        section, parts=tuple(part for part in section.parts if isinstance(part, Table))
-    )

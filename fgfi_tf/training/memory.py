@@ -7,9 +7,11 @@ ShuffleDet 0.25x and 0.5x (192 x 624, with and without a teacher) and of VGG11 a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import tensorflow as tf
 
 from fgfi_tf.data import policies
@@ -17,6 +19,7 @@ from fgfi_tf.models.detector import Detector
 from fgfi_tf.training.config import ExperimentConfig
 
 GB = 1e9
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 # Outputs of these are no memory of their own.
 _VIEWS = frozenset(
     "Reshape Identity IdentityN Squeeze ExpandDims EnsureShape StopGradient Placeholder Const "
@@ -65,53 +68,30 @@ def _remedy(config: ExperimentConfig, fitting: int, devices: int, sharing: int) 
 def activation_bytes(network: Callable[[tf.Tensor], object], height: int, width: int) -> int:
     """Bytes of all that a network computes for one image, float32 [1, height, width, 3], views left out."""
     traced = tf.function(network, autograph=False).get_concrete_function(tf.TensorSpec([1, height, width, 3]))
-    outputs = [
-        output
+    return sum(
+        output.shape.num_elements() * output.dtype.size
         for operation in traced.graph.get_operations()
         if operation.type not in _VIEWS
         for output in operation.outputs
-    ]
-    sizes = [
-        o.shape.num_elements() * o.dtype.size
-        for o in outputs
-        if o.shape.is_fully_defined() and o.dtype.is_floating
-    ]
-    return sum(sizes)
+        if output.shape.is_fully_defined() and output.dtype.is_floating
+    )
 
 
 def free_bytes(device: str) -> int | None:
     """Free memory of a device, of a CPU the machine's or the container's; None where nothing tells."""
     if "GPU" in device.upper():
         return _free_of_gpu(device)
-    available = _number(Path("/proc/meminfo"), "MemAvailable:")
-    limit = _number(Path("/sys/fs/cgroup/memory.max"))
-    resident = _number(Path("/proc/self/status"), "VmRSS:")
-    if available is None:
-        return None
-    free = available * 1024
-    return free if limit is None else min(free, limit - (resident or 0) * 1024)
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit ("max")
+        free = min(free, int(CONTAINER_LIMIT.read_text()) - psutil.Process().memory_info().rss)
+    return free
 
 
 def _free_of_gpu(device: str) -> int | None:
     from tensorflow.python.client import device_lib  # nothing public tells a GPU's memory
 
     name = "GPU:" + device.rsplit(":", 1)[-1]
-    limits = {
-        found.name.rsplit("device:", 1)[-1]: found.memory_limit for found in device_lib.list_local_devices()
-    }
-    if name not in limits:
-        return None
-    return limits[name] - tf.config.experimental.get_memory_info(name)["current"]
-
-
-def _number(path: Path, key: str = "") -> int | None:
-    """The number in a file, or behind a key in one of its lines; None where there is none."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        words = line.removeprefix(key).split()
-        if line.startswith(key) and words and words[0].isdigit():
-            return int(words[0])
+    for found in device_lib.list_local_devices():
+        if found.name.endswith(f":{name}"):
+            return found.memory_limit - tf.config.experimental.get_memory_info(name)["current"]
     return None

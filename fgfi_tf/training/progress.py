@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -11,16 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-import tf_keras as keras
+from tqdm import tqdm
 
 from fgfi_tf.training.callbacks import StepCallback
 from fgfi_tf.training.config import ExperimentConfig
 
-# Columns of Keras's bar without values, for up to 99,999 steps and 9 hours, and of " - name: 1.2345e-06".
-BAR_WIDTH, VALUE_WIDTH = 60, 15
 BAR_SECONDS = 0.2
-
-
 # Lines of the log come after so many steps too: a newcomer need not wait for the first summary.
 EARLY = (1, 10)
 # Shown as shares of a hundred, behind the imitation loss.
@@ -33,7 +27,6 @@ class Summaries(StepCallback):
     Resets the model's metrics after each summary, so the progress bar shows recent values too.
 
     Args:
-        start: steps done before.
         folder: for the event files; None on the workers that write none.
         every: steps between summaries.
         learning_rate: step to rate.
@@ -41,7 +34,7 @@ class Summaries(StepCallback):
         log: called with one line a summary, and one after the first steps (None: nothing is logged).
         total: steps of the whole run, for the line.
         table: called with the step and the values of each summary.
-        watch: called with (step of the summary before, step, values) at each one; see ``health.Health``.
+        watch: called with (step of the summary before, step, values) at each one; see ``Health``.
     """
 
     def __init__(
@@ -122,12 +115,9 @@ def is_early(start: int, previous: int, step: int) -> bool:
 def written_at(config: ExperimentConfig, start: int) -> Callable[[int, int], bool]:
     """Tells whether a run writes something in (previous, step]: a line, a summary, pictures, a checkpoint."""
     every = (config.summary_every, config.picture_every, config.checkpoint_every)
-
-    def written(previous: int, step: int) -> bool:
-        due = any(StepCallback.due(previous, step, n) for n in every)
-        return due or is_early(start, previous, step)
-
-    return written
+    return lambda previous, step: (
+        any(StepCallback.due(previous, step, n) for n in every) or is_early(start, previous, step)
+    )
 
 
 def duration(seconds: float) -> str:
@@ -136,61 +126,38 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
-class _RunBar(keras.utils.Progbar):
-    """Keras's bar, told that a resumed run did not do its first steps just now."""
-
-    def __init__(self, start: int, total: int):
-        super().__init__(total, unit_name="step", stateful_metrics=None)
-        self._run_start = start
-
-    def _estimate_step_duration(self, current: int | None, now: float) -> float:
-        return super()._estimate_step_duration(current and current - self._run_start, now)
-
-
 class ProgressBar(StepCallback):
-    """Keras's progress bar over the whole run, on a terminal.
+    """A progress bar over the whole run, with the model's metrics, on a terminal.
 
     Args:
-        start: steps done before.
         total: steps of the whole run.
     """
 
     def __init__(self, start: int, total: int):
         super().__init__(start)
-        self._bar = _RunBar(start, total)
-        self._total = total
-        self._shown = -math.inf
+        self._bar = tqdm(
+            initial=start,
+            total=total,
+            unit="step",
+            mininterval=BAR_SECONDS,
+            dynamic_ncols=True,
+            file=sys.stdout,
+        )
 
     def on_step(self, previous: int, step: int, logs: dict[str, tf.Tensor]) -> None:
-        """Moves the bar; the values are those of the model's metrics, as many as the line has room for.
+        """Moves the bar, a few times a second at most, since its values wait for the step."""
+        if self._bar.update(step - previous) or step >= self._bar.total:
+            self._bar.set_postfix({name: float(value) for name, value in logs.items()})
 
-        A bar that is longer than the line cannot be drawn over: each step would leave one. It moves a few
-        times a second at most, since its values wait for the step.
-        """
-        now = time.monotonic()
-        if now - self._shown < BAR_SECONDS and step < self._total:
-            return
-        self._shown = now
-        room, shown = shutil.get_terminal_size().columns - BAR_WIDTH, []
-        for name, value in logs.items():
-            room -= len(name) + VALUE_WIDTH
-            if room < 0:
-                break
-            shown.append((name, float(value)))
-        self._bar.stateful_metrics = set(logs)
-        self._bar.update(step, shown, finalize=step >= self._total)
-
-
-def on_terminal() -> bool:
-    """Whether standard output is a terminal (else lines are printed instead of a bar)."""
-    return sys.stdout.isatty()
+    def on_train_end(self, logs=None) -> None:
+        """Leaves the bar's line."""
+        self._bar.close()
 
 
 class Pictures(StepCallback):
     """Pictures in TensorBoard.
 
     Args:
-        start: steps done before.
         folder: for the event files; None on the workers that write none, but have to draw with
             the others (reading batch norm statistics is a collective operation).
         every: steps between pictures.

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import sys
 import time
 from collections.abc import Iterator
 
@@ -33,7 +34,7 @@ from fgfi_tf.training import (
 from fgfi_tf.training.checkpoints import CheckpointManager, list_checkpoints
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.evaluator import CheckpointEvaluator, ResultLog
-from fgfi_tf.training.health import watcher
+from fgfi_tf.training.health import Health
 from fgfi_tf.training.precision import precision
 from fgfi_tf.training.run_evaluation import RunEvaluation
 from fgfi_tf.training.run_folder import RunFolder, open_run
@@ -195,7 +196,7 @@ def _callbacks(
     """
     chief, workers = is_chief(strategy), worker_index(strategy)[1]
     schedule = build_schedule(config)
-    bar = chief and progress.on_terminal()
+    bar = chief and sys.stdout.isatty()  # else lines are printed
     hooks = [
         callbacks.StepCounter(start, manager.step),
         callbacks.StopOnNonFinite(start, folder.checkpoints, progress.written_at(config, start)),
@@ -208,7 +209,7 @@ def _callbacks(
             log=functools.partial(log, show=not bar) if chief else None,
             total=config.steps,
             table=MetricsTable(folder.root / METRICS_FILE, start).add if chief else None,
-            watch=watcher(config, distiller.student.loss_names, log) if chief else None,
+            watch=Health(config, distiller.student.loss_names, log.warn) if chief else None,
         ),
     ]
     if bar:

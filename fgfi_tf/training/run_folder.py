@@ -20,49 +20,28 @@ FINISHED_FILE = "finished"
 BEST_FOLDER = "best"
 SUMMARY_FOLDER = "tensorboard"
 EVALUATION_FOLDER = "evaluation"
+RESULTS_FILE = "results.json"
 RECORDS = (LOG_FILE, METRICS_FILE, DATA_FILE)
 
 
-@dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run."""
+    """Paths of a run.
 
-    root: Path
+    Attributes:
+        root: its folder.
+        flags: the resolved flags, a flag file.
+        checkpoints, best: folders of the checkpoints, and of the best one so far.
+        summaries: folder of the TensorBoard files.
+        evaluation, results: folder of the evaluations' results, and their metrics by step in it, JSON.
+        finished: a file that exists once training has reached its last step.
+    """
 
-    @property
-    def flags(self) -> Path:
-        """The resolved flags, a flag file."""
-        return self.root / FLAGS_FILE
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of the checkpoints."""
-        return self.root / checkpoints.FOLDER
-
-    @property
-    def best(self) -> Path:
-        """The folder of the best checkpoint so far."""
-        return self.root / BEST_FOLDER
-
-    @property
-    def summaries(self) -> Path:
-        """The folder of the TensorBoard files."""
-        return self.root / SUMMARY_FOLDER
-
-    @property
-    def evaluation(self) -> Path:
-        """The folder of the evaluations' results."""
-        return self.root / EVALUATION_FOLDER
-
-    @property
-    def results(self) -> Path:
-        """The evaluations' metrics by step, JSON."""
-        return self.evaluation / "results.json"
-
-    @property
-    def finished(self) -> Path:
-        """A file that exists once training has reached its last step."""
-        return self.root / FINISHED_FILE
+    def __init__(self, root: Path):
+        self.root = root
+        self.flags, self.finished = root / FLAGS_FILE, root / FINISHED_FILE
+        self.checkpoints, self.best = root / checkpoints.FOLDER, root / BEST_FOLDER
+        self.summaries, self.evaluation = root / SUMMARY_FOLDER, root / EVALUATION_FOLDER
+        self.results = self.evaluation / RESULTS_FILE
 
     def check_there(self) -> None:
         """Raises UserError where the folder is gone, in which a run then must not go on writing."""
@@ -109,18 +88,15 @@ def _is_new(folder: RunFolder, writes: bool) -> bool:
     """Whether the folder holds no run yet. Raises UserError where it holds something else."""
     if folder.root.exists() and not folder.root.is_dir():
         raise UserError(f"--output_dir={folder.root} is a file: choose a folder")
-    if folder.flags.is_file() and _first_line(folder.flags) == flags.HEADER:
-        return False
+    if folder.flags.is_file():
+        with folder.flags.open(errors="replace") as file:
+            if file.readline(len(flags.HEADER) + 1).rstrip("\n") == flags.HEADER:
+                return False
     # A first start may have been killed between writing the flags and giving them their name.
     litter = folder.flags.with_suffix(checkpoints.SCRATCH)
     if writes and folder.root.exists() and any(path != litter for path in folder.root.iterdir()):
         raise UserError(f"--output_dir={folder.root} is not empty and holds no run: choose another folder")
     return True
-
-
-def _first_line(path: Path) -> str:
-    with path.open(errors="replace") as file:
-        return file.readline(len(flags.HEADER) + 1).rstrip("\n")
 
 
 def _check_same(folder: RunFolder, config: ExperimentConfig, writes: bool) -> None:
@@ -166,7 +142,7 @@ _WRITTEN = {
     f"{SUMMARY_FOLDER}/train": _EVENTS,
     f"{SUMMARY_FOLDER}/evaluation": _EVENTS,
     SUMMARY_FOLDER: (),
-    EVALUATION_FOLDER: ("results.json", "results.new"),
+    EVALUATION_FOLDER: (RESULTS_FILE, "results.new"),
     BEST_FOLDER: _CHECKPOINT,
     f"{BEST_FOLDER}.new": _CHECKPOINT,  # by older versions
     checkpoints.FOLDER: (*_CHECKPOINT, "ckpt-*_temp*", f"{checkpoints.WORKER}[0-9]*"),

@@ -16,6 +16,7 @@ from pathlib import Path
 from absl import logging
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.paths import replace_text
 
 LOG_FILE = "train.log"
 METRICS_FILE = "metrics.csv"
@@ -54,12 +55,9 @@ class RunLog:
         if self._path is None or not self._path.is_file():
             return
         lines = self._path.read_text(**_TEXT).splitlines(keepends=True)
-        matches = [_STEP.match(line) for line in lines]
-        kept = [
-            line for line, match in zip(lines, matches, strict=True) if not match or int(match[1]) <= step
-        ]
+        kept = [line for line in lines if not (match := _STEP.match(line)) or int(match[1]) <= step]
         if len(kept) < len(lines):
-            _replace(self._path, "".join(kept))
+            replace_text(self._path, "".join(kept), errors=_TEXT["errors"])
 
     def _append(self, text: str) -> None:
         try:
@@ -120,15 +118,6 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
             return list(reader.fieldnames or ["step"]), rows
     except (csv.Error, ValueError) as error:
         raise UserError(f"{path} is malformed: {error}; move it away") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    scratch = path.with_suffix(".new")
-    try:
-        scratch.write_text(text, **_TEXT)
-        scratch.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _cannot_write(path: Path, error: OSError) -> None:

@@ -56,16 +56,7 @@ def _of_workers(workers: Cluster, timeout: float) -> tf.distribute.Strategy:
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process writes the run's files: the only worker, or the first of several."""
-    resolver = strategy.cluster_resolver
-    return (
-        resolver is None
-        or resolver.task_type in (None, "", "chief")
-        or (
-            resolver.task_type == "worker"
-            and resolver.task_id == 0
-            and "chief" not in resolver.cluster_spec().jobs
-        )
-    )
+    return worker_index(strategy)[0] == 0
 
 
 def worker_index(strategy: tf.distribute.Strategy) -> tuple[int, int]:
@@ -115,14 +106,12 @@ def _chosen_devices(devices: str, virtual_cpus: int) -> list[str]:
         for device in tf.config.list_logical_devices(kind)
     }
     if not names:
-        return sorted((name for name in known if name.startswith("gpu")), key=lambda n: int(n[4:])) or [
-            "cpu:0"
-        ]
+        gpus = sorted((name for name in known if name.startswith("gpu")), key=lambda n: int(n[4:]))
+        return gpus or ["cpu:0"]
     for name in names:
         if name not in known:
-            raise UserError(
-                f"--devices={devices}: no device {name}; this machine has {', '.join(sorted(known))}"
-            )
+            listed = ", ".join(sorted(known))
+            raise UserError(f"--devices={devices}: no device {name}; this machine has {listed}")
     if len(set(names)) != len(names):
         raise UserError(f"--devices={devices}: a device is named twice")
     return names

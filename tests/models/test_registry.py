@@ -12,7 +12,7 @@ from fgfi_tf.models.declaration import Declaration
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.faster_rcnn import roi_align
 from fgfi_tf.models.metadata import ModelMetadata
-from fgfi_tf.models.shuffledet import BackboneShuffleDet, ShuffleDet
+from fgfi_tf.models.shuffledet import BackboneShuffleDet, ShuffleDet, SingleMapDetector
 from fgfi_tf.options import Option
 
 
@@ -107,7 +107,8 @@ def test_words_for_pretrained_weights():
 def test_what_is_declared_is_what_the_code_does():
     """Declarations are read before the code is imported; the two must say the same."""
     for kind in (ShuffleDet, BackboneShuffleDet):
-        arguments = inspect.signature(kind).parameters
+        signatures = map(inspect.signature, (SingleMapDetector, kind))
+        arguments = {name: argument for one in signatures for name, argument in one.parameters.items()}
         for option in kind.declaration.options:
             assert arguments[option.name].default == option.default
         assert arguments["input_size"].default == kind.declaration.input_size

@@ -117,9 +117,9 @@ def test_objects_at_the_input_of_each_policy(config):
         ("letterbox", (128, 96), (1, 1), (64, 96)),
         ("shorter_side", (32, 0), (0.5, 0.5), (32, 48)),
     ):
-        found = anchors.at_input(dataset, resize, size)
-        np.testing.assert_allclose(found.shapes, twice * scale, err_msg=resize)
-        np.testing.assert_array_equal(found.pictures, [content] * 9, err_msg=resize)
+        shapes, pictures = anchors.at_input(dataset, resize, size)
+        np.testing.assert_allclose(shapes, twice * scale, err_msg=resize)
+        np.testing.assert_array_equal(pictures, [content] * 9, err_msg=resize)
 
 
 def test_deltas_and_targets_follow_the_anchors():

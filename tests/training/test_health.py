@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fgfi_tf.training.health import Health, Imitating
+from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.health import Health
 
 FINE = {
     "class": 1.0,
@@ -15,17 +16,21 @@ FINE = {
 }
 
 
-def told(health: Health, *summaries: tuple[int, dict]) -> list[list[str]]:
+def told(config: ExperimentConfig, *summaries: tuple[int, dict]) -> list[list[str]]:
     """The warnings of summaries, each (step, values), one after the other."""
+    warnings: list[str] = []
+    health = Health(config, ["class", "box", "weight_decay"], warnings.append)
     previous, found = 0, []
     for step, changes in summaries:
-        found.append(health(previous, step, {**FINE, **changes}))
+        before = len(warnings)
+        health(previous, step, {**FINE, **changes})
+        found.append(warnings[before:])
         previous = step
     return found
 
 
-def health(**imitating) -> Health:
-    return Health(["class", "box", "weight_decay"], Imitating(**imitating))
+def health(**options) -> ExperimentConfig:
+    return ExperimentConfig(imitation=True, **{f"imitation_{name}": value for name, value in options.items()})
 
 
 def test_nothing_is_said_of_what_is_fine():
@@ -78,7 +83,7 @@ def test_a_dead_adaptation():
         ),
         (
             {"imitation_loss": 60.0},
-            None,
+            "auto",
             "the imitation loss (60) is 20 times larger than the detection losses (3)",
         ),
     ],
@@ -87,15 +92,17 @@ def test_losses_of_another_order(changes, weight, message):
     found = told(health(weight=weight), (50, changes), (99, changes), (150, changes), (200, changes))
     assert [len(warnings) for warnings in found] == [0, 0, 1, 0]
     assert found[2][0].startswith(message)
-    assert ("--imitation_weight" in found[2][0]) == (weight is not None)
+    assert ("--imitation_weight" in found[2][0]) == (weight != "auto")
     assert told(health(weight=weight), (90, changes), (99, {}), (150, changes)) == [[], [], []]
 
 
 def test_steps_without_imitation_are_not_judged():
     bad = {"imitation_loss": 0.001, "imitation_active_share": 0.0}
     # the first summary that holds only steps of imitation is that of 101 to 150; the last one ends at 200
-    found = told(health(first=80, last=200), (50, bad), (100, bad), (150, bad), (200, bad), (300, bad))
+    found = told(
+        health(warmup_steps=79, end_step=200), (50, bad), (100, bad), (150, bad), (200, bad), (300, bad)
+    )
     assert [len(warnings) for warnings in found] == [0, 0, 1, 1, 0]
-    assert told(health(first=80, last=120), (50, bad), (100, bad), (150, bad)) == [[], [], []]
+    assert told(health(warmup_steps=79, end_step=120), (50, bad), (100, bad), (150, bad)) == [[], [], []]
     assert told(health(weight=0.0), (50, bad)) == [[]]
-    assert told(Health(["class", "box"]), (50, bad)) == [[]]
+    assert told(ExperimentConfig(), (50, bad)) == [[]]

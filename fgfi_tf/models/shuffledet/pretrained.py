@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry import anchors as anchor_grids
@@ -22,11 +23,7 @@ class BackboneShuffleDet(SingleMapDetector):
     Args:
         variant: a name in ``VARIANTS``.
         input_size: (height, width) of the network input, multiples of 16, at least 32.
-        class_names: what it detects.
-        weight_decay: of the predicting kernel.
-        dropout: share of the feature dropped in front of it while training.
-        anchors: see :class:`SingleMapDetector`.
-        folded: inference form, batch norm inside the convolutions; see :meth:`inference_copy`.
+        folded, options: see :class:`SingleMapDetector`.
 
     Raises:
         UserError: for an impossible input size or dropout.
@@ -39,28 +36,14 @@ class BackboneShuffleDet(SingleMapDetector):
         variant: str = f"efficientnet_lite0{SUFFIX}",
         *,
         input_size: tuple[int, int] = anchor_grids.SHUFFLEDET_INPUT,
-        class_names: tuple[str, ...] = builtin.KITTI_CLASSES,
-        weight_decay: float = 0.0005,
-        dropout: float = 0.0,
-        anchors: str = builtin.PUBLISHED,
         folded: bool = False,
-        name: str | None = None,
+        **options: Any,
     ):
         self.check_input_size(input_size)
         trunk = backbones.build(VARIANTS[variant], input_size, folded=folded)
-        super().__init__(
-            JoinedMaps(trunk, folded=folded, name="backbone"),
-            trunk.pixels,
-            input_size=input_size,
-            class_names=class_names,
-            weight_decay=weight_decay,
-            dropout=dropout,
-            anchors=anchors,
-            folded=folded,
-            name=name or variant,
-            probe_size=trunk.probe_size,
-        )
-        self.variant = variant
+        backbone = JoinedMaps(trunk, folded=folded, name="backbone")
+        given = {"input_size": input_size, "folded": folded, "probe_size": trunk.probe_size, **options}
+        super().__init__(variant, backbone, trunk.pixels, **given)
 
     @classmethod
     def check_input_size(cls, size: tuple[int, int]) -> None:
@@ -81,14 +64,3 @@ class BackboneShuffleDet(SingleMapDetector):
             return False
         self.backbone.trunk.load_pretrained(path)
         return True
-
-    def folded_form(self) -> BackboneShuffleDet:
-        """A detector like this one with ``folded``, whose weights are yet to be set."""
-        return BackboneShuffleDet(
-            self.variant,
-            input_size=self.input_size,
-            class_names=self.class_names,
-            anchors=self.anchor_option,
-            folded=True,
-            name=self.name,
-        )

@@ -34,9 +34,10 @@ FAR_SHARE = 0.25
 class SingleMapDetector(Detector):
     """A one-stage detector with ShuffleDet's anchors, targets, losses and detections.
 
-    A subclass gives the backbone and builds its inference form.
+    A subclass gives the backbone; ``variant`` is the first argument of its constructor.
 
     Args:
+        variant: which network of a family it is.
         backbone: a layer, preprocessed images [B, H, W, 3] to the map [B, H / 16, W / 16, C] that is
             imitated and that the head predicts from; with ``fold_from(other)`` where ``folded``.
         pixels: what the backbone is given.
@@ -48,34 +49,37 @@ class SingleMapDetector(Detector):
         anchors: ``"published"``, or shapes as ``geometry.shapes.parse`` reads them, widths and heights as
             shares of the input's.
         folded: inference form, not trainable; see :meth:`inference_copy`.
-        name: as in Keras.
+        name: as in Keras; of the variant where it is not given.
         probe_size: (height, width) of an input that the backbone takes, to create the variables with.
 
     Raises:
-        UserError: for an impossible dropout, or anchors that only training objects decide (``"auto"``).
+        UserError: for an impossible size or dropout, or anchors that only training decides (``"auto"``).
     """
 
     loss_names = ("class_loss", "confidence_loss", "box_loss", "weight_decay")
 
     def __init__(
         self,
+        variant: str,
         backbone: keras.layers.Layer,
         pixels: Pixels,
         *,
-        input_size: tuple[int, int],
-        class_names: Sequence[str],
-        weight_decay: float,
-        dropout: float,
-        anchors: str,
-        folded: bool,
-        name: str,
+        input_size: tuple[int, int] = anchor_grids.SHUFFLEDET_INPUT,
+        class_names: Sequence[str] = builtin.KITTI_CLASSES,
+        weight_decay: float = 0.0005,
+        dropout: float = 0.0,
+        anchors: str = builtin.PUBLISHED,
+        folded: bool = False,
+        name: str | None = None,
         probe_size: tuple[int, int] = (STRIDE, STRIDE),
     ):
+        self.check_input_size(input_size)
         if not 0 <= dropout < 1:
             raise UserError(f"dropout must be in [0, 1), not {dropout}")
         if anchors == builtin.AUTO:
             raise UserError("--anchors=auto: only a training can find them; give shapes here")
-        super().__init__(name=name)
+        super().__init__(name=name or variant.replace(".", "_"))
+        self.variant = variant
         self.input_size, self.class_names = tuple(input_size), tuple(class_names)
         self.weight_decay, self.dropout, self.folded = weight_decay, dropout, folded
         self.anchor_option = anchors
@@ -236,16 +240,19 @@ class SingleMapDetector(Detector):
         What the frozen teacher and an exported model run: fewer operations, same outputs. It is
         a copy; later training of this model does not reach it.
         """
-        copy = self.folded_form()
+        copy = type(self)(
+            self.variant,
+            input_size=self.input_size,
+            class_names=self.class_names,
+            anchors=self.anchor_option,
+            folded=True,
+            name=self.name,
+        )
         copy.resize = self.resize
         copy.backbone.fold_from(self.backbone)
         copy.head.set_weights(self.head.get_weights())
         copy.metadata = self.metadata
         return copy
-
-    def folded_form(self) -> SingleMapDetector:
-        """A detector like this one with ``folded``, whose weights are yet to be set."""
-        raise NotImplementedError("a subclass defines folded_form")
 
 
 def make_targets(

@@ -63,7 +63,7 @@ def load_trained(model: ShuffleDet, path: str | Path, *, or_backbone: bool = Fal
     return True
 
 
-def load(model: ShuffleDet, path: str | Path, *, prefix: str = "", backbone_only: bool = False) -> list[str]:
+def load(model: ShuffleDet, path: str | Path, *, prefix: str = "", backbone_only: bool = False) -> None:
     """Assigns a checkpoint's weights to ``model``.
 
     Args:
@@ -72,29 +72,11 @@ def load(model: ShuffleDet, path: str | Path, *, prefix: str = "", backbone_only
         prefix: ``TEACHER_PREFIX`` for the teacher inside a training checkpoint.
         backbone_only: load conv1 and group1-3 and leave the rest as it is.
 
-    Returns:
-        The names read, sorted.
-
     Raises:
         UserError: if the file cannot be read, lacks variables (they are named), or holds
             another model's shapes. The model is then unchanged.
     """
-    values = _assignments(model, backbone_only)
-    arrays = _read(path, [prefix + name for name in values], backbone_hint=not backbone_only)
-    checked = []
-    for name, (variable, shuffle_groups) in values.items():
-        value = arrays[prefix + name]
-        if list(value.shape) != variable.shape.as_list() or value.dtype != np.float32:
-            raise UserError(
-                f"{path} does not hold a {model.variant}: {prefix + name} is {value.dtype} "
-                f"{list(value.shape)}, the model has float32 {variable.shape.as_list()}"
-            )
-        if shuffle_groups > 1:
-            value = value.reshape(shuffle_groups, -1).T.reshape(-1)
-        checked.append((variable, value))
-    for variable, value in checked:
-        variable.assign(value)
-    return sorted(arrays)
+    _assign(path, _assignments(model, backbone_only), prefix, model.variant, backbone_hint=not backbone_only)
 
 
 def load_adaptation(layer: Any, path: str | Path) -> None:
@@ -103,18 +85,30 @@ def load_adaptation(layer: Any, path: str | Path) -> None:
     Raises:
         UserError: if the file cannot be read, lacks it, or its shape differs.
     """
-    names = ("adaptation/conv/kernels", "adaptation/conv/biases")
-    arrays = _read(path, names, backbone_hint=False)
-    targets = (layer.kernels[0], layer.biases[0])
-    for name, variable in zip(names, targets, strict=True):
-        value = arrays[name]
+    table = {"kernels": (layer.kernels[0], 1), "biases": (layer.biases[0], 1)}
+    _assign(path, table, "adaptation/conv/", "model with this adaptation")
+
+
+def _assign(
+    path: str | Path,
+    table: dict[str, tuple[tf.Variable, int]],
+    prefix: str,
+    what: str,
+    *,
+    backbone_hint: bool = False,
+) -> None:
+    """Assigns each variable of a table (see :func:`_assignments`), or none of them."""
+    arrays = _read(path, [prefix + name for name in table], backbone_hint=backbone_hint)
+    values = []
+    for (name, value), (variable, shuffle_groups) in zip(arrays.items(), table.values(), strict=True):
         if list(value.shape) != variable.shape.as_list() or value.dtype != np.float32:
             raise UserError(
-                f"{path}: {name} is {value.dtype} {list(value.shape)}, the adaptation has float32 "
-                f"{variable.shape.as_list()}"
+                f"{path} does not hold a {what}: {name} is {value.dtype} "
+                f"{list(value.shape)}, the model has float32 {variable.shape.as_list()}"
             )
-    for name, variable in zip(names, targets, strict=True):
-        variable.assign(arrays[name])
+        values.append(value.reshape(shuffle_groups, -1).T.reshape(-1) if shuffle_groups > 1 else value)
+    for (variable, _), value in zip(table.values(), values, strict=True):
+        variable.assign(value)
 
 
 def _assignments(model: ShuffleDet, backbone_only: bool) -> dict[str, tuple[tf.Variable, int]]:
