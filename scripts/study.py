@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     plan = read_plan(config.plan)
     run = runner.Runner(
         plan,
-        Path(config.runs_dir) / plan.path.stem,
+        Path(config.runs_dir) / plan.runs_name,
         config.data_dir,
         TRAIN,
         Lines().show,

@@ -36,6 +36,9 @@ class Network(Protocol):
     def imitation_features(self, inputs: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """The maps to imitate alone, in inference mode."""
 
+    def log_probabilities(self, outputs: Outputs) -> tf.Tensor | None:
+        """What soft labels compare: float32 [B,A,K], see ``soft_labels``; None where a detector has none."""
+
     def detection_losses(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
         """Named float32 scalars, this replica's share of each."""
 

@@ -46,12 +46,14 @@ class ImitationCore:
         kernel_size: int,
         activation: str,
         weight_decay: float,
+        comparison: str,
     ) -> None:
         """Checks and keeps the constructor's arguments. Raises ValueError."""
         for name, value, known in (
             ("region", region, masks.REGIONS),
             ("compute", compute, COMPUTE_MODES),
             ("activation", activation, losses.ACTIVATIONS),
+            ("comparison", comparison, losses.COMPARISONS),
         ):
             if value not in known:
                 raise ValueError(f"imitation {name} must be one of {', '.join(known)}; got {value!r}")
@@ -65,10 +67,13 @@ class ImitationCore:
         self.psi, self.normalization = float(psi), float(normalization)
         self.region, self.compute, self.activation = region, compute, activation
         self.kernel_size, self.weight_decay = int(kernel_size), float(weight_decay)
+        self.comparison = comparison
 
     def arguments(self) -> dict:
         """What :meth:`configure` was given."""
-        names = "teacher_channels psi normalization region compute kernel_size activation weight_decay"
+        names = (
+            "teacher_channels psi normalization region compute kernel_size activation weight_decay comparison"
+        )
         return {name: getattr(self, name) for name in names.split()}
 
     def kernel_shapes(self, input_shape) -> list[tuple[int, int, int, int]]:
@@ -94,7 +99,8 @@ class ImitationCore:
         valid_mask: Sequence[tf.Tensor] | None = None,
     ) -> list[tf.Tensor]:
         """The positions imitated: for each level bool [B, h, w]. Arguments as for ``call``."""
-        return masks.imitation_masks(anchors, boxes, valid, valid_mask, region=self.region, psi=self.psi)
+        region = self.region if self.comparison == "squared_error" else "full"
+        return masks.imitation_masks(anchors, boxes, valid, valid_mask, region=region, psi=self.psi)
 
     def measure(
         self,
@@ -131,7 +137,8 @@ class ImitationCore:
         # squared error is 0 (and so is its gradient), whatever it is divided by.
         total = global_sum(counts) if global_positions is None else global_positions
         positions, everywhere = tf.unstack(tf.maximum(total, 1.0))
-        loss = squared_error / (self.normalization * positions)
+        normalization = self.normalization if self.comparison == "squared_error" else 1.0
+        loss = squared_error / (normalization * positions)
         return Measured(loss, counts[0] / everywhere, active / positions)
 
     def count_positions(
@@ -150,13 +157,13 @@ class ImitationCore:
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Of this replica's images: squared error, active positions, positions in mask and maps [2]."""
         region = self.masks(anchors, boxes, valid, valid_mask)
-        squared_error = losses.dense_squared_error if self._dense() else losses.gathered_squared_error
+        distance = self._distance()
         errors, active = [], []
         for student, teacher, mask, kernel, bias in zip(
             student_features, teacher_features, region, self.kernels, self.biases, strict=True
         ):
             teacher = _match_size(tf.stop_gradient(teacher), student)
-            found = squared_error(
+            found = distance(
                 student,
                 teacher,
                 mask,
@@ -170,10 +177,12 @@ class ImitationCore:
 
     _traced_sums = tf.function(sums, reduce_retracing=True, autograph=False)
 
-    def _dense(self) -> bool:
-        if self.compute == "auto":
-            return self.region == "full"
-        return self.compute == "dense"
+    def _distance(self):
+        """The function of ``losses`` that compares the maps."""
+        if self.comparison != "squared_error":
+            return losses.whole_map_distance(self.comparison)
+        dense = self.region == "full" if self.compute == "auto" else self.compute == "dense"
+        return losses.dense_squared_error if dense else losses.gathered_squared_error
 
     def regularization_loss(self) -> tf.Tensor:
         """``weight_decay`` / 2 * the kernels' squared L2 norm (for the whole batch)."""

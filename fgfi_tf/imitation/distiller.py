@@ -10,6 +10,7 @@ from fgfi_tf.imitation.contract import Batch, Network, image_size
 from fgfi_tf.imitation.core import Measured
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.imitation.metrics import GlobalMean
+from fgfi_tf.imitation.soft_labels import soft_label_loss
 from fgfi_tf.imitation.weight import RunningWeight
 from fgfi_tf.replica import accumulating, global_counts, num_replicas, num_shares
 
@@ -37,6 +38,7 @@ class Distiller(keras.Model):
         imitation_weight: lambda of the paper, a number or what sets it anew at every step.
         warmup_steps: steps without imitation at the start.
         end_step: the first step without imitation at the end; 0: never.
+        soft_label_weight: of :func:`soft_label_loss`, divided by the objects of the global batch; 0: without.
         seed: of dropout and sampling, which depend on it and on the step alone.
         clip_norm: largest global L2 norm of the gradients; 0: no limit.
         gradient_accumulation: micro-batches that each replica's batch is computed in, one after the other,
@@ -57,6 +59,7 @@ class Distiller(keras.Model):
         imitation_weight: float | RunningWeight = 1.0,
         warmup_steps: int = 0,
         end_step: int = 0,
+        soft_label_weight: float = 0.0,
         seed: int = 0,
         clip_norm: float = 0.0,
         gradient_accumulation: int = 1,
@@ -71,7 +74,7 @@ class Distiller(keras.Model):
         object.__setattr__(self, "teacher", teacher)
         running = isinstance(imitation_weight, RunningWeight)
         self.imitation_weight = imitation_weight if running else float(imitation_weight)
-        self.clip_norm = float(clip_norm)
+        self.clip_norm, self.soft_label_weight = float(clip_norm), float(soft_label_weight)
         self.gradient_accumulation = int(gradient_accumulation)
         self.warmup_steps, self.end_step, self.seed = int(warmup_steps), int(end_step), int(seed)
         if imitation is not None:
@@ -81,7 +84,7 @@ class Distiller(keras.Model):
         names = ["loss", *student.loss_names]
         if imitation is not None:
             names += ["imitation_loss", *(["adaptation_decay"] if imitation.weight_decay else [])]
-            names += OBSERVED
+            names += [*(["soft_label_loss"] if self.soft_label_weight else []), *OBSERVED]
         self._means = {name: GlobalMean(name=name) for name in names}
 
     def compile(self, optimizer="rmsprop", **kwargs) -> None:
@@ -143,22 +146,36 @@ class Distiller(keras.Model):
         shares = float(num_shares())
         terms.update({name: value / shares for name, value in self.student.regularization_losses().items()})
         if self.imitation is not None:
-            measured, weight = self._measured(inputs, outputs, batch), self._weight(step)
+            taught = self._taught(inputs, batch)
+            measured, weight = self._measured(outputs, taught, batch), self._weight(step)
             # where, not a product: a loss that is not finite must not reach the sum while its weight is 0.
             terms["imitation_loss"] = tf.where(weight > 0.0, weight * measured.loss, 0.0)
             if self.imitation.weight_decay:
                 terms["adaptation_decay"] = self.imitation.regularization_loss() / shares
+            if self.soft_label_weight:
+                pair = (
+                    net.log_probabilities(out)
+                    for net, out in ((self.student, outputs), (self.teacher, taught))
+                )
+                objects = tf.maximum(global_counts(batch)[0], 1.0)
+                terms["soft_label_loss"] = self.soft_label_weight * soft_label_loss(*pair) / objects
             values = (measured.loss, weight / shares, measured.mask_share, measured.active_share)
             values = map(tf.stop_gradient, (*values, tf.add_n(detection)))
             observed = dict(zip((*OBSERVED, DETECTION), values, strict=True))
         return terms, observed
 
-    def _measured(self, inputs, outputs, batch: Batch) -> Measured:
+    def _taught(self, inputs: tf.Tensor, batch: Batch) -> dict:
+        """The teacher's outputs, of which only those in use are computed."""
         if self.teacher.preprocessing != self.student.preprocessing:
             inputs = self.teacher.preprocess(batch["image"])
+        if self.soft_label_weight:
+            return self.teacher(inputs, training=False)
+        return {"features": self.teacher.imitation_features(inputs)}
+
+    def _measured(self, outputs, taught: dict, batch: Batch) -> Measured:
         return self.imitation.measure(
             outputs["features"],
-            self.teacher.imitation_features(inputs),
+            taught["features"],
             *self._mask_arguments(batch),
             global_positions=batch.get("global_positions"),
         )

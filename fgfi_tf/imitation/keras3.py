@@ -45,6 +45,7 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
         kernel_initializer=None,
         bias_initializer="zeros",
         weight_decay: float = 0.0,
+        comparison: str = "squared_error",
         name: str = "imitation",
         **kwargs,
     ):
@@ -58,6 +59,7 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
             kernel_size=kernel_size,
             activation=activation,
             weight_decay=weight_decay,
+            comparison=comparison,
         )
         self.kernel_initializer = keras.initializers.get(
             kernel_initializer or keras.initializers.TruncatedNormal(stddev=KERNEL_STDDEV)

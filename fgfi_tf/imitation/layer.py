@@ -44,10 +44,13 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
         kernel_initializer, bias_initializer: of the adaptation. None: the published one, a truncated
             normal of deviation 1e-4.
         weight_decay: of the adaptation kernels, see :meth:`regularization_loss`.
+        comparison: ``squared_error`` is the paper's; ``cwd`` and ``pkd`` compare whole maps as later papers
+            do (see ``successors``): psi, region, normalization and compute have no effect then, and the value
+            is the mean over images.
 
     Raises:
-        ValueError: for an unknown region, compute mode or activation, psi outside [0, 1], a normalization
-            not above 0, an even kernel size.
+        ValueError: for an unknown region, compute mode, activation or comparison, psi outside [0, 1], a
+            normalization not above 0, an even kernel size.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
         kernel_initializer=None,
         bias_initializer="zeros",
         weight_decay: float = 0.0,
+        comparison: str = "squared_error",
         name: str = "imitation",
         **kwargs,
     ):
@@ -77,6 +81,7 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
             kernel_size=kernel_size,
             activation=activation,
             weight_decay=weight_decay,
+            comparison=comparison,
         )
         self.kernel_initializer = keras.initializers.get(
             kernel_initializer or keras.initializers.TruncatedNormal(stddev=KERNEL_STDDEV)

@@ -9,6 +9,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from fgfi_tf.imitation.successors import DISTANCES
+
+# What is compared: squared errors at mask positions, or what DISTANCES make of whole maps.
+COMPARISONS = ("squared_error", *DISTANCES)
+
 # Of the adaptation. relu is the published one. Under it a channel whose input is negative at every position
 # of the mask gets no gradient, and so is 0 for ever. The student's features are mostly positive and move all
 # inputs of a channel together: Adam at 1e-3 moves them by 0.001 * the sum of 9 * Cs features in its first
@@ -102,6 +107,23 @@ def gathered_squared_error(
     adapted = activate(adapted, activation)
     squared_error = tf.reduce_sum(tf.square(adapted - tf.gather_nd(teacher, positions)))
     return squared_error, _active(adapted)
+
+
+def whole_map_distance(comparison: str):
+    """One of ``DISTANCES`` in the form of :func:`dense_squared_error`, whose mask is then what is no padding.
+
+    Instead of the sum over positions, it gives that of the images' distances, each times its positions:
+    divided by the positions of the batch, as a squared error is, it is the images' weighted mean.
+    """
+    distance = DISTANCES[comparison]
+
+    def summed(student, teacher, mask, kernel, bias, activation="relu"):
+        adapted = adapt(student, kernel, bias, activation)
+        positions = tf.reduce_sum(tf.cast(mask, tf.float32), axis=(1, 2))  # B
+        total = tf.reduce_sum(positions * distance(adapted, teacher, mask))
+        return total, _active(tf.where(mask[..., None], adapted, 0.0))
+
+    return summed
 
 
 def _active(adapted: tf.Tensor) -> tf.Tensor:

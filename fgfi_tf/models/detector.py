@@ -188,6 +188,14 @@ class Detector(keras.Model):
         """``prepare_images`` for training; may add targets, which depend on labels alone."""
         return self.prepare_images(batch)
 
+    def log_probabilities(self, outputs: Outputs) -> tf.Tensor | None:
+        """Logarithms of the probabilities of each class and of no object (the last), float32 [B,A,K].
+
+        They are compared for ``--soft_label_weight``, which asks teacher and student for the same A anchors
+        and K outcomes. None (the default): the detector has no predictions that could be compared so.
+        """
+        return None
+
     def detection_losses(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
         """Named scalar float32 losses of this replica's share of the global batch.
 

@@ -15,7 +15,7 @@ from fgfi_tf.training import flags
 from fgfi_tf.training.config import RESUMABLE, ExperimentConfig
 
 STUDY = "study"
-_KEYS = {"title", "text", "baseline", "teacher", "metric", "seeds", "flags"}
+_KEYS = {"title", "text", "baseline", "teacher", "metric", "seeds", "flags", "runs"}
 _ARM_KEYS = {"title", "seeds", "flags", "alone"}
 #: Places, which differ from machine to machine, and what changes nothing that is computed.
 _WITHOUT_EFFECT = (RESUMABLE - {"steps", "val_split"}) | {"teacher_checkpoint", "init_checkpoint"}
@@ -49,6 +49,7 @@ class Plan:
         baseline: the arm that the others are compared with; empty: none.
         teacher: the arm whose mean is what can be reached; empty: none.
         metric: name of the fraction that counts (``mAP11``); empty: the protocol's first.
+        runs_name: name of the folder of the run folders; plans that share it share runs with the same flags.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Plan:
     baseline: str
     teacher: str
     metric: str
+    runs_name: str
 
     def arm(self, name: str) -> Arm:
         """The arm of a name. Raises UserError where there is none."""
@@ -79,7 +81,7 @@ def read_plan(path: str | Path) -> Plan:
     """Reads a plan.
 
     The file has a section ``[study]`` (``title``, ``text``, ``seeds``, ``flags`` of all arms, ``baseline``,
-    ``teacher``, ``metric``) and one section for each arm (``flags`` behind those of all, ``seeds``
+    ``teacher``, ``metric``, ``runs``) and one section for each arm (``flags`` behind those of all, ``seeds``
     in place of those of all, ``title``, ``alone = yes`` to leave the flags of all out). Seeds are numbers and
     ranges: ``0-5, 9``.
 
@@ -109,6 +111,7 @@ def read_plan(path: str | Path) -> Plan:
         study.get("baseline", ""),
         study.get("teacher", ""),
         study.get("metric", ""),
+        study.get("runs", path.stem),
     )
     for name in (plan.baseline, plan.teacher, *(source for arm in arms for source in sources(arm))):
         if name:

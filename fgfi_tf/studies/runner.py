@@ -17,6 +17,7 @@ from fgfi_tf.studies import results
 from fgfi_tf.studies.plan import Arm, Plan, config_of, fingerprint, source_seed
 
 _TIME_FILE = "study_seconds"  # what earlier starts of the run took
+_COMMIT_FILE = "study_commit"  # of its first start: another study may find the run done
 _STEP = re.compile(r"\bstep ([0-9,]+)")
 
 
@@ -126,6 +127,8 @@ class Runner:
         seconds = took()
         if folder.is_dir():
             (folder / _TIME_FILE).write_text(f"{seconds:.1f}\n")
+            if not (folder / _COMMIT_FILE).exists():
+                (folder / _COMMIT_FILE).write_text(results.commit())
         if code in STOPPED:
             return code
         if code:
@@ -150,7 +153,7 @@ class Runner:
             curve=curve,
             losses=_last_losses(folder / "metrics.csv"),
             seconds=round(seconds, 1),
-            commit=results.commit(),
+            commit=(folder / _COMMIT_FILE).read_text(),
             versions=results.versions(),
             machine=results.machine(),
         )

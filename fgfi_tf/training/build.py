@@ -57,6 +57,8 @@ def build_distiller(
         if note := loading.load_initial_weights(student, config.init_checkpoint, config.init_pixels):
             log(note)
     teacher = _teacher(config, class_names, log) if config.imitation else None
+    if teacher is not None:
+        _check_soft_labels(config, student, teacher)
     distiller = Distiller(
         student,
         teacher,
@@ -64,6 +66,7 @@ def build_distiller(
         imitation_weight=_weight(config),
         warmup_steps=config.imitation_warmup_steps,
         end_step=config.imitation_end_step,
+        soft_label_weight=config.soft_label_weight if teacher is not None else 0.0,
         seed=config.seed,
         clip_norm=config.clip_norm,
         gradient_accumulation=config.gradient_accumulation,
@@ -106,8 +109,27 @@ def _imitation(config: ExperimentConfig, student: Detector, teacher: Detector) -
         region=config.imitation_region,
         compute=config.imitation_compute,
         activation="relu" if config.imitation_adaptation == "published" else "linear",
+        comparison=config.imitation_comparison,
         **student.imitation_options(),
     )
+
+
+def _check_soft_labels(config: ExperimentConfig, student: Detector, teacher: Detector) -> None:
+    """Raises UserError where teacher and student do not predict the same things."""
+    if not config.soft_label_weight:
+        return
+    shapes = []
+    for network, name in ((student, config.model), (teacher, config.teacher_model or "the teacher")):
+        found = network.log_probabilities(network(tf.zeros([1, *config.size, 3]), training=False))
+        if found is None:
+            raise UserError(f"--soft_label_weight: {name} has no predictions that soft labels can compare")
+        shapes.append(tuple(found.shape))
+    if shapes[0] != shapes[1] or student.class_names != teacher.class_names:
+        raise UserError(
+            "--soft_label_weight: teacher and student must predict the same classes at as many anchors; the "
+            f"teacher has {shapes[1][1]} anchors and {', '.join(teacher.class_names)}, the student "
+            f"{shapes[0][1]} and {', '.join(student.class_names)}"
+        )
 
 
 def _weight(config: ExperimentConfig) -> float | RunningWeight:

@@ -169,6 +169,15 @@ class ExperimentConfig:
     imitation_region: str = _imitation(
         "fine_grained", "Where to imitate.", ("fine_grained", "gt_box", "full")
     )
+    imitation_comparison: str = _imitation(
+        "squared_error",
+        "Distance to the teacher's features: the paper's, or of whole maps as in later papers: channel-wise "
+        "distillation (cwd), Pearson correlation (pkd). Those two know no region, psi or normalization.",
+        ("squared_error", "cwd", "pkd"),
+    )
+    soft_label_weight: float = _imitation(
+        0.0, "Weight of a loss that makes the student's predictions follow the teacher's (0: none)."
+    )
     imitation_compute: str = _imitation(
         "auto",
         "Adaptation at mask positions only (gathered), or everywhere (dense).",

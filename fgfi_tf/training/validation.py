@@ -134,6 +134,15 @@ def _validate_imitation(config: ExperimentConfig) -> None:
         raise UserError(f"--imitation_share={share} needs --imitation_weight={AUTO}")
     if not config.imitation_normalization > 0:
         raise UserError(f"--imitation_normalization={config.imitation_normalization}: must be above 0")
+    if not config.soft_label_weight >= 0:
+        raise UserError(f"--soft_label_weight={config.soft_label_weight}: must be at least 0")
+    if config.soft_label_weight and not config.imitation:
+        raise UserError("--soft_label_weight needs --imitation, which has the teacher (its weight may be 0)")
+    if config.imitation_comparison != "squared_error" and config.imitation_region != "fine_grained":
+        raise UserError(
+            f"--imitation_region={config.imitation_region} has no effect with "
+            f"--imitation_comparison={config.imitation_comparison}, which compares whole maps"
+        )
     if config.imitation and not config.teacher_checkpoint:
         raise UserError("--imitation needs --teacher_checkpoint (the run folder of a trained teacher)")
     if config.imitation_end_step and config.imitation_end_step <= config.imitation_warmup_steps:

@@ -11,6 +11,7 @@ import study
 from places import REPOSITORY
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.studies import results
 
 pytest.importorskip("scipy", reason="scipy computes the statistics of studies")
 
@@ -20,6 +21,8 @@ import json, sys
 from pathlib import Path
 flags = dict(flag[2:].split("=", 1) for flag in sys.argv[1:] if "=" in flag)
 folder, seed, steps = Path(flags["output_dir"]), int(flags["seed"]), int(flags["steps"])
+if Path(folder, "finished").exists():  # as the real one: there is nothing left to do
+    sys.exit(0)
 with open("ran.txt", "a") as ran:
     print(folder.parent.name, seed, file=ran)
 if Path("fail").exists():
@@ -77,6 +80,20 @@ def test_all_then_nothing_then_what_is_new(world, capsys):
     assert run(world) == ["plain 3", "imitating 3"]
     (world / "trial.cfg").write_text(PLAN.replace("--imitation ", "--imitation --psi=0.7 "))
     assert run(world) == ["imitating 0", "imitating 1", "imitating 2"]
+
+
+def test_plans_with_the_same_runs_share_them(world, monkeypatch):
+    monkeypatch.setattr(results, "commit", lambda: "first")
+    (world / "trial.cfg").write_text(PLAN.replace("seeds = 0-2", "runs = shared\nseeds = 0-2"))
+    assert run(world) == ALL
+    monkeypatch.setattr(results, "commit", lambda: "second")
+    other = PLAN.replace("seeds = 0-2", "runs = shared\nseeds = 0-1") + "[psi]\nflags = --psi=0.3\n"
+    (world / "other.cfg").write_text(other)
+    assert run(world, "--plan=other.cfg") == ["psi 0", "psi 1"]
+    lines = [json.loads(line) for line in (world / "other.jsonl").read_text().splitlines()]
+    assert {line["arm"]: line["commit"] for line in lines} == {
+        "teacher": "first", "plain": "first", "imitating": "first", "psi": "second",
+    }  # fmt: skip
 
 
 def test_what_is_recorded(world):

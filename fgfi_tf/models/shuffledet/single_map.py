@@ -189,6 +189,13 @@ class SingleMapDetector(Detector):
         """``losses.split_predictions`` of the outputs."""
         return losses.split_predictions(outputs["predictions"], self.anchors.shape[2], self.num_classes)
 
+    def log_probabilities(self, outputs: Outputs) -> tf.Tensor:
+        """At each anchor of a class: its probability times the confidence; of no object: the rest."""
+        split = self.split(outputs)
+        confidence = split["confidence_logits"][..., None]  # B x A x 1
+        classes = tf.nn.log_softmax(split["class_logits"]) + tf.math.log_sigmoid(confidence)
+        return tf.concat([classes, tf.math.log_sigmoid(-confidence)], axis=-1)
+
     def regularization_losses(self) -> dict[str, tf.Tensor]:
         """Half the squared norm of the predicting kernel, times ``weight_decay``."""
         if not self.weight_decay:
