@@ -114,9 +114,11 @@ def parse(argv: Sequence[str], config_class: type = ExperimentConfig):
     """Command line (program name first) to a dataclass of flags, not yet validated.
 
     ``--flagfile=FILE`` reads flags from a file; later flags win, and the options that a file gives to what it
-    chose are dropped where a later flag chose something else. ``--extensions`` are imported, so that what they
-    register has its flags. Raises UserError for an unknown flag or name, a bad value, a missing flag file or
-    extension, or a stray argument. ``--help`` prints and exits 0.
+    chose are dropped where a later flag chose something else. ``--extensions`` are imported, so that what
+    they register has its flags. ``--help`` prints and exits 0.
+
+    Raises:
+        UserError: an unknown flag or name, a bad value, a missing flag file or extension, a stray argument.
     """
     arguments = expand_flagfiles(argv[1:])
     if any("\0" in argument for argument in arguments):
