@@ -22,6 +22,8 @@ class Use(enum.IntEnum):
     TRAINING_STEP = 0  # dropout and samples; the index is the step (or part of one)
     EPOCH = 1  # the order of the examples
     EXAMPLE = 2  # augmentation, crops and choice of boxes; the index is the position in the stream
+    UNLABELLED_EPOCH = 3  # the same two of the pictures without labels, a stream beside the other
+    UNLABELLED_EXAMPLE = 4
 
 
 def key_of(seed: int | tf.Tensor, use: Use, index: int | tf.Tensor) -> tf.Tensor:

@@ -56,15 +56,15 @@ class Order:
         """Whether entries are mirror images, bool."""
         return entries >= self._num_images
 
-    def steps(self, seed: int, start_step: int) -> tf.data.Dataset:
-        """Endless (step, entries [batch_size]), int64, from ``start_step`` on."""
+    def steps(self, seed: int, start_step: int, use: streams.Use = streams.Use.EPOCH) -> tf.data.Dataset:
+        """Endless (step, entries [batch_size]), int64, from ``start_step`` on; ``use`` parts streams."""
         if self._ratios is None:
             first, skipped = divmod(start_step * self._batch_size, self._count)
         else:
             first, skipped = divmod(start_step, self._count // self._batch_size)
 
         def epoch(number: tf.Tensor) -> tf.data.Dataset:
-            key = streams.key_of(seed, streams.Use.EPOCH, number)
+            key = streams.key_of(seed, use, number)
             chosen = streams.permutation(self._count, key) if self._ratios is None else self._grouped(key)
             return tf.data.Dataset.from_tensor_slices(chosen)
 

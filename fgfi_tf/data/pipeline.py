@@ -41,6 +41,7 @@ def training_batches(
     prepare: PrepareBatch | None = None,
     num_parallel_calls: int = tf.data.AUTOTUNE,
     shard: tuple[int, int] = (0, 1),
+    uses: tuple[streams.Use, streams.Use] = (streams.Use.EPOCH, streams.Use.EXAMPLE),
 ) -> tf.data.Dataset:
     """Endless batches (``fgfi_tf.data.sample``) from step ``start_step`` on, always full.
 
@@ -58,6 +59,7 @@ def training_batches(
         num_parallel_calls: of the decoding and augmenting map; its order stays the same.
         shard: (i, n): worker i of n gets examples i*b .. (i+1)*b - 1 of every global batch,
             b = batch_size / n.
+        uses: what its order and its examples draw from, of two streams of one run.
 
     Raises:
         UserError: a dataset without an image to train on, or with too few for a batch of one aspect ratio; a
@@ -91,7 +93,7 @@ def training_batches(
 
     @tf.autograph.experimental.do_not_convert
     def load(plan: dict[str, tf.Tensor]) -> Batch:
-        key = streams.key_of(seed, streams.Use.EXAMPLE, plan["position"])
+        key = streams.key_of(seed, uses[1], plan["position"])
         example, image, boxes, classes = _read(dataset, order.images(plan["entry"]), num_classes)
         if augmentation.mirror_images:
             image, boxes = _mirrored(image, boxes, order.mirrored(plan["entry"]))
@@ -108,10 +110,10 @@ def training_batches(
             boxes, classes = _sampled(boxes, classes, rows, streams.fold(key, BOX_DRAW))
         return _row(example, made, boxes, classes, rows)
 
-    stream = order.steps(seed, start_step).map(example_plans).unbatch()
+    stream = order.steps(seed, start_step, uses[0]).map(example_plans).unbatch()
     stream = stream.map(load, num_parallel_calls=num_parallel_calls, deterministic=True)
     padding = resize.by_batch and not augmentation.keeps_size
-    return _prepared(_batched(stream, local, padding, drop_remainder=True), prepare)
+    return prepared(_batched(stream, local, padding, drop_remainder=True), prepare)
 
 
 def evaluation_batches(
@@ -153,7 +155,7 @@ def evaluation_batches(
 
     stream = tf.data.Dataset.from_tensor_slices(tf.constant(indices, tf.int64)).enumerate()
     stream = stream.map(load, num_parallel_calls=num_parallel_calls, deterministic=True)
-    return _prepared(_batched(stream, batch_size, resize.by_batch, remainder != "keep"), prepare)
+    return prepared(_batched(stream, batch_size, resize.by_batch, remainder != "keep"), prepare)
 
 
 def _check_sizes(dataset: PreparedDataset, batch_size: int, workers: int = 1) -> None:
@@ -209,7 +211,38 @@ def _batched(stream: tf.data.Dataset, size: int, padding: bool, drop_remainder: 
     return stream.batch(size, drop_remainder=drop_remainder)
 
 
-def _prepared(batches: tf.data.Dataset, prepare: PrepareBatch | None) -> tf.data.Dataset:
+def interleaved(first: Batch, second: Batch, shares: int) -> Batch:
+    """Two batches as one of ``shares`` equal parts, each with its part of the first, then of the second.
+
+    Images are padded with zeros to the larger of the two sizes, at the right and below.
+    """
+    sizes = [tf.shape(batch["image"])[1:3] for batch in (first, second)]
+    size = tf.maximum(*sizes)
+    alike = (
+        first["image"].shape[1:].is_fully_defined() and first["image"].shape[1:] == second["image"].shape[1:]
+    )
+
+    def padded(images: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+        missing = size - own
+        return tf.pad(images, [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]])
+
+    def joined(name: str) -> tf.Tensor:
+        parts = [first[name], second[name]]
+        if name == "image" and not alike:
+            parts = [padded(images, own) for images, own in zip(parts, sizes, strict=True)]
+        rows = [int(part.shape[0]) // shares for part in parts]
+        split = [
+            tf.reshape(part, tf.concat([[shares, count], tf.shape(part)[1:]], 0))
+            for part, count in zip(parts, rows, strict=True)
+        ]
+        whole = tf.concat(split, axis=1)  # shares x rows x ...
+        whole = tf.reshape(whole, tf.concat([[-1], tf.shape(whole)[2:]], 0))
+        return tf.ensure_shape(whole, [shares * sum(rows), *parts[0].shape[1:]])
+
+    return {name: joined(name) for name in first}
+
+
+def prepared(batches: tf.data.Dataset, prepare: PrepareBatch | None) -> tf.data.Dataset:
     """``prepare`` on each batch, the options, a batch ahead of the step."""
     if prepare is not None:
         prepare = tf.autograph.experimental.do_not_convert(prepare)

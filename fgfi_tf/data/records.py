@@ -196,7 +196,7 @@ def prepare_records(builder: tfds.core.GeneratorBasedBuilder) -> list[Path]:
     if not is_prepared(builder):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(target.parent / ".lock"):
+            with locked(target.parent / ".lock"):
                 if not is_prepared(builder):
                     _remove_remains(target)
                     _write(builder)
@@ -248,7 +248,8 @@ def _write(builder: tfds.core.GeneratorBasedBuilder) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """While it holds, no other process is inside with the same file, which is made and stays."""
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

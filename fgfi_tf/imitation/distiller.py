@@ -6,13 +6,15 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf import streams
+from fgfi_tf.imitation.accumulation import accumulated
 from fgfi_tf.imitation.contract import Batch, Network, image_size
 from fgfi_tf.imitation.core import Measured
+from fgfi_tf.imitation.labelled import labelled_only, labelled_rows
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.imitation.metrics import GlobalMean
 from fgfi_tf.imitation.soft_labels import soft_label_loss
 from fgfi_tf.imitation.weight import RunningWeight
-from fgfi_tf.replica import accumulating, global_counts, num_replicas, num_shares
+from fgfi_tf.replica import global_counts, num_replicas, num_shares
 
 # What is shown beside the terms of the loss. Shares of replicas and micro-batches add up, like the terms'.
 OBSERVED = ("imitation_loss_unweighted", "imitation_weight", "imitation_mask_share", "imitation_active_share")
@@ -26,14 +28,13 @@ class Distiller(keras.Model):
     times the imitation loss in the steps from ``warmup_steps`` on and before ``end_step``. Only
     the student and the adaptation are trained, tracked and checkpointed; the teacher is not.
 
-    Beside the terms of the loss (``imitation_loss`` is the weighted one) the metrics are
-    ``imitation_loss_unweighted``, ``imitation_weight``, ``imitation_mask_share`` and
-    ``imitation_active_share`` (see ``Measured``; steps without a mask position do not count in the last). The
-    weight is that of the schedule: 0 in the steps without imitation.
+    Beside the terms of the loss (``imitation_loss`` is the weighted one) the metrics are ``OBSERVED``; see
+    ``Measured``. Steps without a mask position do not count in ``imitation_active_share``, and the weight is
+    that of the schedule: 0 in the steps without imitation.
 
     Args:
         student: what is trained.
-        teacher: what is imitated, frozen and in inference mode. None: plain training.
+        teacher: what is imitated, frozen and in inference mode; None: plain training.
         imitation: the layer; needed with a teacher.
         imitation_weight: lambda of the paper, a number or what sets it anew at every step.
         warmup_steps: steps without imitation at the start.
@@ -45,6 +46,9 @@ class Distiller(keras.Model):
             to save memory. Objects, images and mask positions are counted over the whole batch, so the
             update is that of the unsplit batch, but for what each micro-batch has to itself: the statistics
             of batch norm, and counts that only the outputs tell. Needs the detector's ``loss_names``.
+        labelled_share: (k, n): the first k of every n images of a micro-batch have labels. In the others the
+            teacher is imitated near their boxes and nothing else is learnt; the detection losses are divided
+            by what the global batch has of labelled images and their objects.
 
     Raises:
         ValueError: for a teacher without layer or a layer without teacher.
@@ -63,18 +67,19 @@ class Distiller(keras.Model):
         seed: int = 0,
         clip_norm: float = 0.0,
         gradient_accumulation: int = 1,
+        labelled_share: tuple[int, int] = (1, 1),
         name: str = "distiller",
     ):
         super().__init__(name=name)
         if (teacher is None) != (imitation is None):
             raise ValueError("imitation needs both a teacher and an ImitationLoss")
-        self.student = student
-        self.imitation = imitation
+        self.student, self.imitation = student, imitation
         # Past Keras' own __setattr__, which would track the teacher's variables.
         object.__setattr__(self, "teacher", teacher)
         running = isinstance(imitation_weight, RunningWeight)
         self.imitation_weight = imitation_weight if running else float(imitation_weight)
         self.clip_norm, self.soft_label_weight = float(clip_norm), float(soft_label_weight)
+        self.labelled_share = labelled_share
         self.gradient_accumulation = int(gradient_accumulation)
         self.warmup_steps, self.end_step, self.seed = int(warmup_steps), int(end_step), int(seed)
         if imitation is not None:
@@ -90,8 +95,7 @@ class Distiller(keras.Model):
     def compile(self, optimizer="rmsprop", **kwargs) -> None:
         """As Keras's, and creates the optimizer's slots.
 
-        With every variable there before the first step, that is traced once, and a checkpoint is
-        restored at once and not bit by bit.
+        So the first step is traced once, and a checkpoint restored at once and not bit by bit.
         """
         super().compile(optimizer=optimizer, **kwargs)
         create = getattr(self.optimizer, "_create_all_weights", None) or self.optimizer.build
@@ -105,10 +109,8 @@ class Distiller(keras.Model):
     @property
     def trained_variables(self) -> list[tf.Variable]:
         """The student's variables and the adaptation's."""
-        variables = list(self.student.trainable_variables)
-        if self.imitation is not None:
-            variables += self.imitation.trainable_variables
-        return variables
+        adaptation = [] if self.imitation is None else self.imitation.trainable_variables
+        return [*self.student.trainable_variables, *adaptation]
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -140,7 +142,8 @@ class Distiller(keras.Model):
         batch = {**batch, "seed": self.seed_of(step, micro_batch)}
         inputs = self.student.preprocess(batch["image"])
         outputs = self.student(inputs, training=True, seed=batch["seed"])
-        terms, observed = dict(self.student.detection_losses(outputs, batch)), {}
+        labelled = labelled_rows(outputs, batch, self.labelled_share)
+        terms, observed = dict(self.student.detection_losses(*labelled)), {}
         detection = list(terms.values())
         # A penalty is of the whole batch; each replica, and each micro-batch, adds its share.
         shares = float(num_shares())
@@ -157,7 +160,7 @@ class Distiller(keras.Model):
                     net.log_probabilities(out)
                     for net, out in ((self.student, outputs), (self.teacher, taught))
                 )
-                objects = tf.maximum(global_counts(batch)[0], 1.0)
+                objects = tf.maximum(global_counts(labelled[1])[0], 1.0)
                 terms["soft_label_loss"] = self.soft_label_weight * soft_label_loss(*pair) / objects
             values = (measured.loss, weight / shares, measured.mask_share, measured.active_share)
             values = map(tf.stop_gradient, (*values, tf.add_n(detection)))
@@ -231,43 +234,17 @@ class Distiller(keras.Model):
 
     def _accumulated(self, batch: Batch, step: tf.Tensor, variables: list[tf.Variable]):
         """Sums of gradients and terms over the micro-batches, with the activations of one at a time."""
-        count = self.gradient_accumulation
-        rows = batch["image"].shape[0] or tf.shape(batch["image"])[0]
-        size = rows // count
-        counts = {"global_counts": tf.stack(global_counts(batch))}
+        valid = labelled_only(batch["valid"], self.labelled_share, self.gradient_accumulation)
+        counts = {"global_counts": tf.stack(global_counts({"valid": valid}))}
         if self.imitation is not None:
             counts["global_positions"] = self.imitation.count_positions(*self._mask_arguments(batch))
-
-        def add_micro_batch(i, gradients, terms):
-            with tf.control_dependencies(gradients):  # not before the last one is done
-                # Not a slice: XLA needs to know its length.
-                micro_batch = tf.nest.map_structure(lambda x: tf.gather(x, i * size + tf.range(size)), batch)
-            micro_batch["image"] = tf.ensure_shape(
-                micro_batch["image"], [batch["image"].shape[0] and size, *batch["image"].shape[1:]]
-            )
-            with accumulating(count):
-                new, found = self._gradients({**micro_batch, **counts}, step, variables, i)
-            gradients = [g if n is None else g + n for g, n in zip(gradients, new, strict=True)]
-            return i + 1, gradients, {name: value + found.get(name, 0.0) for name, value in terms.items()}
-
-        names = [*self._means, *([DETECTION] if self.imitation is not None else [])]
-        sums = (
-            [tf.zeros_like(variable) for variable in variables],
-            {name: tf.constant(0.0) for name in names},
+        return accumulated(
+            lambda micro_batch, i: self._gradients({**micro_batch, **counts}, step, variables, i),
+            batch,
+            self.gradient_accumulation,
+            variables,
+            [*self._means, *([DETECTION] if self.imitation is not None else [])],
         )
-        if num_replicas() > 1:
-            # Batch norm and counts exchange values between replicas, which a loop of the graph cannot do.
-            for i in range(count):
-                _, *sums = add_micro_batch(i, *sums)
-            return sums
-        _, *sums = tf.while_loop(
-            lambda i, *_: i < count,
-            add_micro_batch,
-            (tf.constant(0), *sums),
-            parallel_iterations=1,
-            maximum_iterations=count,
-        )
-        return sums
 
     @property
     def _scales_loss(self) -> bool:

@@ -167,7 +167,7 @@ class Detector(keras.Model):
 
         Returns a dict with ``features``, a tuple of the maps to imitate [B,h,w,c] (what the
         adaptation layer and the teacher comparison see), and whatever ``detection_losses`` and
-        ``detect`` need.
+        ``detect`` need: tensors of two axes and more have the images first.
         """
         raise NotImplementedError("a subclass defines call")
 

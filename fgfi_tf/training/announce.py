@@ -27,9 +27,10 @@ def start(
     parameters = sum(int(tf.size(v)) for v in distiller.student.trainable_variables)
     devices = f"{strategy.num_replicas_in_sync} device{'s' if strategy.num_replicas_in_sync > 1 else ''}"
     imitating = f", imitating {config.teacher_model}" if config.imitation else ""
+    others = f" + {config.unlabelled_images} unlabelled" if config.unlabelled_dir else ""
     log(
         f"{config.model}, {parameters:,} parameters{imitating}; "
-        f"{dataset.name}, {dataset.num_examples} images; batch {config.batch_size} on {devices}; "
+        f"{dataset.name}, {dataset.num_examples} images; batch {config.batch_size}{others} on {devices}; "
         f"run folder {config.output_dir}"
     )
     if config.imitation:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
+from fgfi_tf import streams
 from fgfi_tf.data import pipeline, policies
 from fgfi_tf.data.augment import Augmentation
 from fgfi_tf.data.records import PreparedDataset
@@ -17,10 +20,14 @@ def training_batches(
     student: Detector,
     start_step: int,
     shard: tuple[int, int] = (0, 1),
+    unlabelled: PreparedDataset | None = None,
+    shares: int = 1,
 ) -> tf.data.Dataset:
     """Endless training batches from a step on, ready for the student's losses.
 
-    ``shard`` (i, n): worker i's part of n of every global batch. Raises UserError as the pipeline does.
+    ``shard`` (i, n): worker i's part of n of every global batch. Where there are ``unlabelled`` pictures,
+    each of the ``shares`` equal parts of a batch, the micro-batches of all replicas, holds its part of the
+    labelled images, then of the others. Raises UserError as the pipeline does.
     """
 
     @tf.autograph.experimental.do_not_convert
@@ -29,19 +36,33 @@ def training_batches(
         del prepared["image_id"]  # no loss needs it, and XLA takes no strings
         return prepared
 
-    return pipeline.training_batches(
-        dataset,
+    stream = functools.partial(
+        pipeline.training_batches,
         resize=policies.resize(student.resize),
         input_size=student.input_size,
-        batch_size=config.batch_size,
         seed=config.seed,
         start_step=start_step,
         num_classes=len(student.class_names),
-        max_boxes=config.max_boxes or None,
         augmentation=augmentation(config, student),
-        prepare=prepare,
         shard=shard,
     )
+    if unlabelled is None:
+        rows = config.max_boxes or None
+        return stream(dataset, batch_size=config.batch_size, max_boxes=rows, prepare=prepare)
+    rows = config.max_boxes or max(dataset.max_boxes, unlabelled.max_boxes)
+    others = stream(
+        unlabelled,
+        batch_size=config.unlabelled_images,
+        max_boxes=rows,
+        uses=(streams.Use.UNLABELLED_EPOCH, streams.Use.UNLABELLED_EXAMPLE),
+    )
+    own = stream(dataset, batch_size=config.batch_size, max_boxes=rows)
+
+    @tf.autograph.experimental.do_not_convert
+    def together(labelled: Batch, other: Batch) -> Batch:
+        return pipeline.interleaved(labelled, other, shares)
+
+    return pipeline.prepared(tf.data.Dataset.zip((own, others)).map(together), prepare)
 
 
 def evaluation_batches(

@@ -56,7 +56,11 @@ def build_distiller(
     if config.init_checkpoint:
         if note := loading.load_initial_weights(student, config.init_checkpoint, config.init_pixels):
             log(note)
-    teacher = _teacher(config, class_names, log) if config.imitation else None
+    teacher = load_teacher(config, class_names) if config.imitation else None
+    if teacher is not None and teacher.class_names != tuple(class_names):
+        log(
+            f"the teacher detects other classes ({', '.join(teacher.class_names)}); its features are imitated"
+        )
     if teacher is not None:
         _check_soft_labels(config, student, teacher)
     distiller = Distiller(
@@ -70,6 +74,7 @@ def build_distiller(
         seed=config.seed,
         clip_norm=config.clip_norm,
         gradient_accumulation=config.gradient_accumulation,
+        labelled_share=config.labelled_share,
     )
     distiller.compile(
         optimizer=build_optimizer(config),
@@ -79,18 +84,15 @@ def build_distiller(
     return distiller
 
 
-def _teacher(config: ExperimentConfig, class_names: Sequence[str], log: Callable[[str], None]) -> Detector:
+def load_teacher(config: ExperimentConfig, class_names: Sequence[str]) -> Detector:
+    """The frozen teacher of an experiment, which may detect other classes: only its features are imitated."""
     teacher = loading.load_detector(
         config.teacher_checkpoint,
         model=config.teacher_model,
         input_size=config.size,
         class_names=class_names,
-        any_classes=True,  # only its features are imitated
+        any_classes=True,
     )
-    if teacher.class_names != tuple(class_names):
-        log(
-            f"the teacher detects other classes ({', '.join(teacher.class_names)}); its features are imitated"
-        )
     teacher.trainable = False
     return teacher.inference_copy()
 
@@ -177,15 +179,18 @@ def build_batches(
     student: Detector,
     strategy: tf.distribute.Strategy,
     start_step: int,
+    unlabelled: PreparedDataset | None = None,
 ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
     """Training batches from a step on, each global batch shared out over workers and replicas."""
     worker, workers = worker_index(strategy)
-    found = batches.training_batches(config, dataset, student, start_step, (worker, workers))
+    replicas = strategy.num_replicas_in_sync // workers
+    shares = replicas * config.gradient_accumulation
+    shard = (worker, workers)
+    found = batches.training_batches(config, dataset, student, start_step, shard, unlabelled, shares)
     if workers == 1:
         return found  # Keras splits each batch over the replicas
     # Each worker reads its own share only: Keras must not divide it by the workers again.
-    replicas = strategy.num_replicas_in_sync // workers
-    local = config.batch_size // workers
+    local = (config.batch_size + config.unlabelled_images) // workers
     sizes = [local // replicas + (i < local % replicas) for i in range(replicas)]
     return strategy.distribute_datasets_from_function(lambda context: found.rebatch(sizes))
 

@@ -184,6 +184,18 @@ class ExperimentConfig:
         ("auto", "gathered", "dense"),
     )
 
+    unlabelled_dir: str = _imitation(
+        "",
+        "Pictures without labels to learn from as well: the teacher is imitated near what it detects there.",
+    )
+    unlabelled_min_score: float = _imitation(0.5, "Lowest score of the teacher's detections that count.")
+    unlabelled_labels: bool = _imitation(
+        False, "They are labels of the detection losses too, those of the classes to learn."
+    )
+    unlabelled_batch_size: int = _imitation(
+        0, "Pictures of --unlabelled_dir per update, beside --batch_size (0: as many)."
+    )
+
     augment: bool = _augmentation(True, "Augment training images.")
     augmentation: str = _augmentation(
         "", "How they are augmented; each policy has options of its own.", chooses=AUGMENTATION
@@ -217,6 +229,18 @@ class ExperimentConfig:
     def size(self) -> tuple[int, int]:
         """(height, width) of the network input."""
         return parse_size("input_size", self.input_size)
+
+    @property
+    def unlabelled_images(self) -> int:
+        """Pictures without labels in each update, beside ``batch_size``."""
+        return (self.unlabelled_batch_size or self.batch_size) if self.unlabelled_dir else 0
+
+    @property
+    def labelled_share(self) -> tuple[int, int]:
+        """(k, n): k of every n images of an update count in the detection losses."""
+        if self.unlabelled_labels or not self.unlabelled_dir:
+            return 1, 1
+        return self.batch_size, self.batch_size + self.unlabelled_images
 
     @classmethod
     def of(cls, **given: Any) -> ExperimentConfig:

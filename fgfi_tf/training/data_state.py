@@ -21,7 +21,7 @@ from fgfi_tf.training.checkpoints import FOLDER, list_checkpoints
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.run_log import RunLog
 
-DATA_FILE = "data.tsv"
+DATA_FILE, UNLABELLED_FILE = "data.tsv", "unlabelled.tsv"
 #: What the digests of an image id are of, in order.
 PARTS = ("image", "label")
 SHOWN = 5
@@ -45,7 +45,13 @@ def digests(dataset: PreparedDataset) -> Digests:
 
 
 def check(
-    config: ExperimentConfig, folder: Path, dataset: PreparedDataset, log: RunLog, *, writes: bool
+    config: ExperimentConfig,
+    folder: Path,
+    dataset: PreparedDataset,
+    log: RunLog,
+    *,
+    writes: bool,
+    file: str = DATA_FILE,
 ) -> None:
     """Compares the data of a run that goes on with what its folder says, and keeps the present state there.
 
@@ -55,6 +61,7 @@ def check(
         dataset: its training split.
         log: of the run.
         writes: False for the workers that own no files.
+        file: where the state is kept.
 
     Raises:
         UserError: the classes to learn are others, or the data is not what the run was trained on, naming
@@ -66,7 +73,7 @@ def check(
             f"the run in {folder} learns {', '.join(metadata.class_names)}, {dataset.name} now gives "
             f"{', '.join(dataset.learnt_names)}: name the former with --classes, or start anew (--overwrite)"
         )
-    present, path = digests(dataset), folder / DATA_FILE
+    present, path = digests(dataset), folder / file
     started = bool(list_checkpoints(folder / FOLDER)) and path.is_file()
     changed = differences(read(path), present) if started else ""
     if changed and not config.allow_changed_data:

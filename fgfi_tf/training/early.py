@@ -29,6 +29,8 @@ def check_start(config: ExperimentConfig) -> None:
 
 def check_files(config: ExperimentConfig) -> None:
     """Raises UserError, naming the flag and what makes the file, for a checkpoint that is not there."""
+    if config.unlabelled_dir and not Path(config.unlabelled_dir).expanduser().is_dir():
+        raise UserError(f"--unlabelled_dir={config.unlabelled_dir}: no such folder; it is to hold pictures")
     if config.imitation:
         check_checkpoint(
             "teacher_checkpoint",

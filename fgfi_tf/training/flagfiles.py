@@ -15,32 +15,44 @@ _MAX_FILES, _MAX_ARGUMENTS = 100, 10_000
 SHOWN, SHOWN_MESSAGE = 60, 300
 
 
-def expand_flagfiles(arguments: Sequence[str]) -> list[str]:
+class Argument(str):
+    """An argument of a command line; ``files`` are those it stands in, the innermost last."""
+
+    files: tuple[Path, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the flag, with the ``no`` of one that is switched off; "" where it is no flag."""
+        return self.lstrip("-").partition("=")[0] if self.startswith("-") else ""
+
+
+def expand_flagfiles(arguments: Sequence[str]) -> list[Argument]:
     """Each ``--flagfile=FILE`` replaced by the lines of that file, which may name further files.
 
     A file named in a file is looked for beside it first (absl's own reading knows the working
     directory alone). ``#`` starts a comment line. Raises UserError for a file that cannot be read
     or that names itself, and for files that amount to more than any run has flags.
     """
-    expanded: list[str] = []
+    expanded: list[Argument] = []
     pending = [(argument, Path(), ()) for argument in reversed(arguments)]
     files = 0
     while pending:
         argument, folder, within = pending.pop()
         match = re.fullmatch(r"--?flagfile=(.*)", argument, re.DOTALL)
         if not match:
-            expanded.append(argument)
+            expanded.append(Argument(argument))
+            expanded[-1].files = within
             continue
         path, lines = _read_lines(match.group(1).strip(), folder)
         files += 1
-        if path.resolve() in within:
+        if path.resolve() in [file.resolve() for file in within]:
             raise UserError(f"--flagfile={path} names itself")
         if files > _MAX_FILES or len(lines) + len(pending) + len(expanded) > _MAX_ARGUMENTS:
             raise UserError(
                 f"--flagfile={(*within, path)[0]} amounts to more than {_MAX_FILES} files or "
                 f"{_MAX_ARGUMENTS} flags: is it a flagfile?"
             )
-        inside = (*within, path.resolve())
+        inside = (*within, path)
         pending += [(line, path.parent, inside) for line in reversed(lines)]
     return expanded
 

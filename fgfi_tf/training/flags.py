@@ -10,6 +10,7 @@ cannot collide with ours and ``--help`` shows ours alone.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import sys
 import textwrap
@@ -21,10 +22,10 @@ from absl import flags as absl_flags
 
 from fgfi_tf import extensions
 from fgfi_tf.errors import UserError
-from fgfi_tf.options import Chooses, Chosen, did_you_mean, flag_fields
+from fgfi_tf.options import Chooses, Chosen, Option, did_you_mean, flag_fields
 from fgfi_tf.paths import user_path
 from fgfi_tf.training.config import ExperimentConfig
-from fgfi_tf.training.flagfiles import SHOWN_MESSAGE, expand_flagfiles, shortened
+from fgfi_tf.training.flagfiles import SHOWN_MESSAGE, Argument, expand_flagfiles, shortened
 from fgfi_tf.training.validation import check_finite
 
 # The first line of a run's flags.cfg; no other file has it.
@@ -112,9 +113,12 @@ def _define(known: Sequence[_Flag]) -> absl_flags.FlagValues:
 def parse(argv: Sequence[str], config_class: type = ExperimentConfig):
     """Command line (program name first) to a dataclass of flags, not yet validated.
 
-    ``--flagfile=FILE`` reads flags from a file; later flags win. ``--extensions`` are imported, so that what
-    they register has its flags. Raises UserError for an unknown flag or name, a bad value, a missing flag
-    file or extension, or a stray argument. ``--help`` prints and exits 0.
+    ``--flagfile=FILE`` reads flags from a file; later flags win, and the options that a file gives to what it
+    chose are dropped where a later flag chose something else. ``--extensions`` are imported, so that what
+    they register has its flags. ``--help`` prints and exits 0.
+
+    Raises:
+        UserError: an unknown flag or name, a bad value, a missing flag file or extension, a stray argument.
     """
     arguments = expand_flagfiles(argv[1:])
     if any("\0" in argument for argument in arguments):
@@ -128,6 +132,7 @@ def parse(argv: Sequence[str], config_class: type = ExperimentConfig):
     if fault := chosen.unknown_name([flag for flag, value in given.items() if value]):
         raise UserError(shortened(fault, SHOWN_MESSAGE))
     known = _flags(config_class, chosen)
+    arguments = _still_chosen(arguments, {flag.name for flag in known}, config_class)
     try:
         values = _define(known)
         # known_only: absl's own hint for an unknown name takes seconds for 100 characters and recurses.
@@ -138,7 +143,9 @@ def parse(argv: Sequence[str], config_class: type = ExperimentConfig):
         print(_help(argv[0], known))
         sys.exit(0)
     if rest and rest != ["--"]:
-        raise _unexpected(rest[0], known, chosen)
+        files = next((argument.files for argument in arguments if argument == rest[0]), ())
+        where = f" (in {shortened(str(files[-1]), SHOWN_MESSAGE)})" if files else ""
+        raise UserError(_unexpected(rest[0], known, chosen) + where)
     config = config_class(
         **{field.name: _value(field.name, values[field.name].value) for field in flag_fields(config_class)},
         **({"options": _given_options(chosen, values)} if chosen.options else {}),
@@ -157,6 +164,21 @@ def _last(arguments: Sequence[str], name: str) -> str | None:
         if flag in (f"--{name}", f"-{name}"):
             found = value if equals else "".join(arguments[position + 1 : position + 2])
     return found
+
+
+def _still_chosen(arguments: list[Argument], known: set[str], config_class: type) -> list[Argument]:
+    """A command line without the options of what a flagfile chose and a later flag did not."""
+
+    @functools.cache
+    def options_in(file: Path) -> dict[str, Option]:
+        inside = [argument for argument in arguments if file in argument.files]
+        return Chosen(config_class, lambda flag: _last(inside, flag)).options
+
+    def superseded(argument: Argument) -> bool:
+        names = {argument.name, argument.name.removeprefix("no")}
+        return not names & known and any(names & options_in(file).keys() for file in argument.files)
+
+    return [argument for argument in arguments if not superseded(argument)]
 
 
 def _given_options(chosen: Chosen, values: absl_flags.FlagValues) -> dict[str, Any]:
@@ -195,18 +217,18 @@ def _same(value: str, other: str) -> bool:
         return value == other
 
 
-def _unexpected(argument: str, known: Sequence[_Flag], chosen: Chosen) -> UserError:
-    """The error for an argument that is no flag, or none that is known."""
+def _unexpected(argument: str, known: Sequence[_Flag], chosen: Chosen) -> str:
+    """What is wrong with an argument that is no flag, or none that is known."""
     match = re.fullmatch(r"--?([^-=][^=]*)(=.*)?", argument, re.DOTALL)
     if not match:
-        return UserError(f"unexpected argument {shortened(argument)!r}: flags look like --name=value")
+        return f"unexpected argument {shortened(argument)!r}: flags look like --name=value"
     name = match.group(1)
     names = [name, name[2:]] if name.startswith("no") else [name]
     if fault := next(filter(None, map(chosen.misplaced, names)), ""):
-        return UserError(shortened(fault, SHOWN_MESSAGE))
+        return shortened(fault, SHOWN_MESSAGE)
     hint = did_you_mean(name, [flag.name for flag in known])
     hint = hint if hint.startswith("did") else "see --help"
-    return UserError(f"unknown flag --{shortened(name)}; {hint}")
+    return f"unknown flag --{shortened(name)}; {hint}"
 
 
 def _value(name: str, value: object) -> object:

@@ -41,7 +41,10 @@ def warning(config: ExperimentConfig, student: Detector, strategy: tf.distribute
     # replicas on parts of one CPU share its memory
     sharing = len(devices) if "CPU" in devices[0].upper() else 1
     height, width = policies.resize(student.resize).largest_input(student.input_size)
-    images = -(-config.batch_size // (len(devices) * config.gradient_accumulation)) * sharing
+    images = (
+        -(-(config.batch_size + config.unlabelled_images) // (len(devices) * config.gradient_accumulation))
+        * sharing
+    )
     if images * height * width * 3 * 4 * _AT_MOST < free:
         return ""
     each = activation_bytes(lambda inputs: student(inputs, training=False), height, width)

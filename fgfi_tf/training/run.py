@@ -30,6 +30,7 @@ from fgfi_tf.training import (
     early,
     progress,
     teacher,
+    unlabelled,
 )
 from fgfi_tf.training.checkpoints import CheckpointManager, list_checkpoints
 from fgfi_tf.training.config import ExperimentConfig
@@ -99,12 +100,15 @@ def train(config: ExperimentConfig) -> Result:
         config = dataclasses.replace(config, overwrite=_overwrites(config, strategy))
     folder = open_run(config, writes=chief)
     dataset = _open(config, config.train_split, config.classes)
-    keras.utils.set_random_seed(config.seed)
     log = RunLog(folder.root / LOG_FILE if chief else None)
     announce.check_objects(dataset)
     log(announce.data_line(config.train_split, dataset))
     data_state.check(config, folder.root, dataset, log, writes=chief)
+    others = unlabelled.open_pictures(config, dataset, log)
+    if others is not None:
+        data_state.check(config, folder.root, others, log, writes=chief, file=data_state.UNLABELLED_FILE)
     options = anchors.fitted_options(config, folder.checkpoints, dataset, log)
+    keras.utils.set_random_seed(config.seed)  # last, so that initial weights depend on the seed alone
     with precision(config.mixed_precision), strategy.scope():
         distiller = build.build_distiller(config, dataset.learnt_names, dataset.choice.merges, log, options)
         manager = build.build_manager(config, distiller, folder, writes=chief)
@@ -125,21 +129,13 @@ def train(config: ExperimentConfig) -> Result:
             evaluation.make_up(list_checkpoints(folder.checkpoints))
         # A cluster's workers agree on stopping in training alone.
         if start < config.steps and not (request.name and worker_index(strategy)[1] == 1):
+            pictured = validation or dataset
             hooks = _callbacks(
-                config,
-                strategy,
-                distiller,
-                manager,
-                folder,
-                start,
-                request,
-                validation or dataset,
-                evaluation,
-                log,
+                config, strategy, distiller, manager, folder, start, request, pictured, evaluation, log
             )
             with precision(config.mixed_precision), _worker_loss(strategy), dataset.reading():
                 distiller.fit(
-                    build.build_batches(config, dataset, distiller.student, strategy, start),
+                    build.build_batches(config, dataset, distiller.student, strategy, start, others),
                     steps_per_epoch=config.steps - start,
                     verbose=0,
                     callbacks=hooks,
@@ -162,7 +158,7 @@ def _worker_loss(strategy: tf.distribute.Strategy) -> Iterator[None]:
 
 def _check_batch(config: ExperimentConfig, strategy: tf.distribute.Strategy) -> None:
     replicas, workers = strategy.num_replicas_in_sync, worker_index(strategy)[1]
-    parts = config.gradient_accumulation
+    micro_batches = config.gradient_accumulation
     if config.batch_size < replicas:
         raise UserError(f"--batch_size={config.batch_size}: {replicas} devices need at least an image each")
     if config.batch_size % workers:
@@ -171,11 +167,12 @@ def _check_batch(config: ExperimentConfig, strategy: tf.distribute.Strategy) -> 
         raise UserError(
             f"--jit_compile: XLA cannot exchange statistics between {replicas} devices; use one device"
         )
-    if parts > 1 and config.batch_size % (replicas * parts):
+    if micro_batches > 1 and config.batch_size % (replicas * micro_batches):
         raise UserError(
-            f"--gradient_accumulation={parts}: --batch_size={config.batch_size} cannot be cut into {parts} "
-            f"equal parts on each of {replicas} devices"
+            f"--gradient_accumulation={micro_batches}: --batch_size={config.batch_size} cannot be cut into "
+            f"{micro_batches} equal parts on each of {replicas} devices"
         )
+    unlabelled.check_batch(config, replicas)
 
 
 def _callbacks(
@@ -205,7 +202,7 @@ def _callbacks(
             folder.summaries / "train" if chief else None,
             config.summary_every,
             lambda step: float(schedule(tf.constant(step))),
-            config.batch_size,
+            config.batch_size + config.unlabelled_images,
             log=functools.partial(log, show=not bar) if chief else None,
             total=config.steps,
             table=MetricsTable(folder.root / METRICS_FILE, start).add if chief else None,

@@ -11,7 +11,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.models.metadata import MODEL_FILE
 from fgfi_tf.training import checkpoints, flags
 from fgfi_tf.training.config import RESUMABLE, ExperimentConfig
-from fgfi_tf.training.data_state import DATA_FILE
+from fgfi_tf.training.data_state import DATA_FILE, UNLABELLED_FILE
 from fgfi_tf.training.run_log import LOG_FILE, METRICS_FILE
 from fgfi_tf.training.schedules import check_schedule
 
@@ -21,7 +21,7 @@ BEST_FOLDER = "best"
 SUMMARY_FOLDER = "tensorboard"
 EVALUATION_FOLDER = "evaluation"
 RESULTS_FILE = "results.json"
-RECORDS = (LOG_FILE, METRICS_FILE, DATA_FILE)
+RECORDS = (LOG_FILE, METRICS_FILE, DATA_FILE, UNLABELLED_FILE)
 
 
 class RunFolder:

@@ -19,7 +19,7 @@ _AT_LEAST = {
     "steps_per_execution",
     0: "max_boxes decay_rate schedule_steps final_learning_rate lr_warmup_steps momentum weight_decay "
     "clip_norm seed imitation_warmup_steps imitation_end_step picture_every evaluate_every "
-    "virtual_cpus worker_timeout ema",
+    "virtual_cpus worker_timeout ema unlabelled_batch_size",
 }
 
 
@@ -145,5 +145,23 @@ def _validate_imitation(config: ExperimentConfig) -> None:
         )
     if config.imitation and not config.teacher_checkpoint:
         raise UserError("--imitation needs --teacher_checkpoint (the run folder of a trained teacher)")
+    _validate_unlabelled(config)
     if config.imitation_end_step and config.imitation_end_step <= config.imitation_warmup_steps:
         raise UserError("--imitation_end_step must be 0 or above --imitation_warmup_steps")
+
+
+def _validate_unlabelled(config: ExperimentConfig) -> None:
+    if not 0 < config.unlabelled_min_score < 1:
+        raise UserError(f"--unlabelled_min_score={config.unlabelled_min_score}: must lie between 0 and 1")
+    if config.unlabelled_dir and not config.imitation:
+        raise UserError(
+            "--unlabelled_dir needs --imitation: without labels there is only a teacher to learn of"
+        )
+    for name in ("unlabelled_min_score", "unlabelled_labels", "unlabelled_batch_size"):
+        if not config.unlabelled_dir and getattr(config, name) != getattr(ExperimentConfig, name):
+            raise UserError(f"--{name} needs --unlabelled_dir")
+    if config.unlabelled_images % config.gradient_accumulation:
+        raise UserError(
+            f"--gradient_accumulation={config.gradient_accumulation} does not divide "
+            f"--unlabelled_batch_size={config.unlabelled_images}"
+        )

@@ -1,13 +1,15 @@
 """Ten steps of a training on some virtual CPUs, in a process of its own.
 
 usage: distribution_program.py OUTPUT.npz model=NAME [teacher=NAME] [replicas=N] [images=N] [parts=N]
-           [precision=NAME] [batch_norm=inference] [order=DIGITS] [share=NUMBER]
+           [precision=NAME] [batch_norm=inference] [order=DIGITS] [share=NUMBER] [labelled=K/N]
 
 Virtual devices can only be made before TensorFlow starts, and one process serves one size of a
 group of replicas, so this is no part of the test process.
 The batches: 8 images each, and what IMAGES leaves in the last; images without objects stand first,
 so that the first replica often has none; the batch of step 4 has no object at all. ORDER: that of the images
 of each batch, for example 01452367. SHARE: that of the imitation loss, whose weight follows it then.
+LABELLED: the first K of every N images of a replica's part have labels; of the others the teacher alone is
+learnt.
 """
 
 from __future__ import annotations
@@ -91,6 +93,7 @@ def train(
     batch_norm: str = "training",
     order: str = "01234567",
     share: str = "",
+    labelled: str = "1/1",
 ) -> dict[str, np.ndarray]:
     over = build_strategy(virtual_cpus=int(replicas))
     keras.utils.set_random_seed(3)
@@ -119,7 +122,12 @@ def train(
         rate, weight = (0.01, 1.0) if model.startswith("tiny") else (1e-5, 1e-3)
         weight = RunningWeight(float(share), decay=0.5) if share else weight
         distiller = Distiller(
-            student, guide, imitation, imitation_weight=weight, gradient_accumulation=int(parts)
+            student,
+            guide,
+            imitation,
+            imitation_weight=weight,
+            gradient_accumulation=int(parts),
+            labelled_share=tuple(map(int, labelled.split("/"))),
         )
         optimizer = MomentumSGD(rate, 0.9)
         if precision == "float16":

@@ -51,6 +51,33 @@ def test_flag_files_name_each_other_by_their_own_folder(tmp_path):
     assert (config.steps, config.seed, config.augment) == (8, 5, False)
 
 
+def test_what_a_later_flag_chooses_drops_the_options_of_what_a_file_chose(tmp_path):
+    (tmp_path / "base.cfg").write_text("--model=shuffledet_0.25x\n--drift=60x40\n--dropout=0.3\n")
+    (tmp_path / "child.cfg").write_text("--flagfile=base.cfg\n--noaugment\n")
+    file = f"--flagfile={tmp_path}/child.cfg"
+    config = parse(file)
+    assert config.options == {"drift": "60x40", "dropout": 0.3}
+    assert parse(file, "--augmentation=none").options == {"dropout": 0.3}
+    # Faster R-CNN brings an augmentation without a drift, and has a dropout of its own.
+    assert parse(file, "--model=faster_rcnn_vgg11").options == {"dropout": 0.3}
+    (tmp_path / "grandchild.cfg").write_text("--flagfile=child.cfg\n--augmentation=none\n")
+    assert parse(f"--flagfile={tmp_path}/grandchild.cfg").options == {"dropout": 0.3}
+    # A run's flags.cfg names all: another model takes what it knows.
+    (tmp_path / "flags.cfg").write_text(flags.to_flagfile(config))
+    assert parse(f"--flagfile={tmp_path}/flags.cfg", "--augmentation=none").options == {"dropout": 0.3}
+    # What nobody chose is a mistake, on the command line and in a file, which is named.
+    with pytest.raises(
+        UserError, match=r"--drift: the augmentation policy none has no such option \(it has none\)$"
+    ):
+        parse(file, "--augmentation=none", "--drift=60x40")
+    (tmp_path / "bad.cfg").write_text("--augmentation=none\n--drift=60x40\n")
+    with pytest.raises(UserError, match=r"--drift: .*has none\) \(in .*bad.cfg\)$"):
+        parse(f"--flagfile={tmp_path}/bad.cfg")
+    (tmp_path / "bad.cfg").write_text("--flagfile=base.cfg\n--stepps=60\n")
+    with pytest.raises(UserError, match=r"unknown flag --stepps; did you mean steps\? \(in .*bad.cfg\)$"):
+        parse(f"--flagfile={tmp_path}/bad.cfg")
+
+
 def test_flag_file_with_a_byte_order_mark(tmp_path):
     (tmp_path / "bom.cfg").write_bytes(b"\xef\xbb\xbf--model=shuffledet_0.25x\r\n--steps=7\r\n")
     config = parse(f"--flagfile={tmp_path}/bom.cfg")

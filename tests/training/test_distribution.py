@@ -93,6 +93,15 @@ def test_parts_on_2_devices_are_the_parts_on_one(tmp_path, names):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("split", [("replicas=2",), ("parts=2", "batch_norm=inference")])
+def test_images_without_labels_on_2_devices_and_in_2_parts(tmp_path, split):
+    # Images 0 to 3 of a batch have labels; each of two devices or parts has two of them, and two others.
+    arguments = (*TINY, "images=80", "labelled=1/2", *split[1:])
+    alone = trained(tmp_path, *arguments)
+    assert_same_training(alone, trained(tmp_path, *arguments, "order=01452367", split[0]))
+
+
+@pytest.mark.slow
 def test_float16_on_2_devices(tmp_path):
     # Whether a scale near the limit overflows depends on how the batch is split: no weights are compared.
     result = trained(tmp_path, *TINY, "precision=float16", "replicas=2")
