@@ -24,7 +24,7 @@ def resolve(text: str) -> tuple[str, ...]:
     """What ``--extensions`` names, separated by commas: files as absolute paths, modules as they are.
 
     Raises:
-        UserError: a file that is not there.
+        UserError: a file that is not there, or what cannot be a module's name.
     """
     found = []
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -36,6 +36,10 @@ def resolve(text: str) -> tuple[str, ...]:
                     "extensions were: pass --extensions with where they are now"
                 )
             part = str(path)
+        elif not all(part.split(".")):
+            raise UserError(
+                f"--extensions={part}: is neither a file that ends in {_SUFFIX} nor a module's name"
+            )
         found.append(part)
     return tuple(found)
 

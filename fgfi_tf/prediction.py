@@ -116,7 +116,7 @@ def find_images(
 ) -> list[ImageFile]:
     """Files as they are and the pictures of folders and their subfolders, sorted, each file once.
 
-    Hidden files and folders are passed over, and the folder ``leave_out``, which is for results. Files that
+    Hidden files and folders are skipped, and the folder ``leave_out``, which is for results. Files that
     are not called like pictures are appended to ``others``.
 
     Raises:
@@ -181,7 +181,7 @@ def predict_files(
 ) -> Iterator[tuple[ImageFile, np.ndarray, dict[str, np.ndarray]]]:
     """(file, image, detections) of each file, in their order, as they are asked for.
 
-    A file that cannot be read goes to ``on_error`` and is passed over; without it, it is raised. Of the next
+    A file that cannot be read goes to ``on_error`` and is skipped; without it, it is raised. Of the next
     few pictures those of one size, which is one size of the network input, are detected together: up to
     ``batch_size``, fewer where they are large. Their detections are those of single pictures.
     """

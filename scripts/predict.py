@@ -27,7 +27,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.evaluation import results as formats
 from fgfi_tf.evaluation.boxes import Boxes
-from fgfi_tf.options import option
+from fgfi_tf.options import did_you_mean, option
 from fgfi_tf.outputs import OutputFolder
 from fgfi_tf.training import flags
 from fgfi_tf.training.config import extensions_option
@@ -59,7 +59,7 @@ class PredictConfig:
     )
     min_score: float = option(0.3, "Prediction", "Lowest score drawn; the result files hold every detection.")
     pictures: bool = option(True, "Prediction", "Write the pictures with their boxes, as PNG.")
-    max_megapixels: float = option(MAX_MEGAPIXELS, "Prediction", "Larger images are passed over.")
+    max_megapixels: float = option(MAX_MEGAPIXELS, "Prediction", "Larger images are skipped.")
     batch_size: int = option(8, "Prediction", "Most images of one size that are detected together.")
     results: str = option("", "Prediction", _results_help)
     format: str = option(
@@ -146,6 +146,10 @@ def _formats(config: PredictConfig, predictor: Predictor) -> list[formats.Format
     if not names:
         protocol = config.format or datasets.entry(predictor.dataset).protocol
         names = [protocols.protocol_class(protocol).results]
+    for name in names:
+        if name not in formats.FORMATS:
+            hint = did_you_mean(name, formats.FORMATS)
+            raise UserError(f"--results={name}: no such format of result files; {hint}")
     forms = [formats.format_of(name) for name in dict.fromkeys(names)]
     try:
         for form in forms:
@@ -203,7 +207,7 @@ def _png(picture: np.ndarray) -> bytes:
 
 def _list_skipped(failed: Sequence[UserError], others: Sequence[Path]) -> None:
     if failed:
-        print(f"passed over, {len(failed)}:", file=sys.stderr)
+        print(f"skipped, {len(failed)}:", file=sys.stderr)
     for error in failed[:_LISTED]:
         print(f"  {error}", file=sys.stderr)
     if len(failed) > _LISTED:
@@ -211,7 +215,7 @@ def _list_skipped(failed: Sequence[UserError], others: Sequence[Path]) -> None:
     if others:
         kinds = collections.Counter(path.suffix.lower() or "no suffix" for path in others)
         listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        print(f"passed over, as they are not called like pictures: {listed}", file=sys.stderr)
+        print(f"skipped, as they are not called like pictures: {listed}", file=sys.stderr)
 
 
 if __name__ == "__main__":

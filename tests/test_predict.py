@@ -105,7 +105,7 @@ def test_unreadable_pictures_are_passed_over_and_listed(run, tmp_path, capsys):
     assert [line.removeprefix("predict.py: error: ") for line in lines] == [
         line.strip() for line in (bomb, cut, name)
     ]
-    assert heading == "passed over, 3:"
+    assert heading == "skipped, 3:"
     assert "bomb.png: 100000 x 100000 pixels are more than 100 megapixels (--max_megapixels" in bomb
     assert "cut.jpg: the image is unreadable or truncated" in cut
     assert "new\\nline.png': result files cannot hold the characters of this name" in name
@@ -115,7 +115,7 @@ def test_a_long_list_of_failures_is_cut(run, tmp_path, capsys):
     for number in range(25):
         (tmp_path / f"in/{number}.png").write_bytes(b"")
     assert run() == 1
-    assert capsys.readouterr().err.splitlines()[-22:][::21] == ["passed over, 25:", "  and 5 more"]
+    assert capsys.readouterr().err.splitlines()[-22:][::21] == ["skipped, 25:", "  and 5 more"]
 
 
 def test_the_size_limit_is_a_flag(run, tmp_path, capsys):
@@ -222,7 +222,12 @@ def test_results_inside_the_input_are_no_input(run, tmp_path):
         ({"classes": ("hot dog",)}, [], "MODEL does not fit the format of the results: .*class 'hot dog'"),
         ({"dataset": "mine"}, [], "unknown dataset 'mine'"),
         ({}, ["--format=yolo"], "--format=yolo: no such protocol; known are coco, kitti"),
-        ({}, ["--results=kitti,yolo"], "unknown format of result files 'yolo'; known are kitti, comp4"),
+        (
+            {},
+            ["--results=kitti,yolo"],
+            "--results=yolo: no such format of result files; known are coco, comp4",
+        ),
+        ({}, ["--results=cocoo"], "--results=cocoo: no such format of result files; did you mean coco?"),
         ({}, ["--results=kitti,wider"], r"1 files would be written twice, such as a.txt: give fewer formats"),
         ({}, ["--batch_size=0"], "--batch_size=0: must be at least 1"),
     ],
@@ -261,7 +266,7 @@ def test_files_that_are_no_pictures_are_counted(run, tmp_path, capsys):
         (tmp_path / "in" / name).write_text("")
     assert run() == 0
     assert capsys.readouterr().err == (
-        "passed over, as they are not called like pictures: 2 .heic, 1 no suffix, 1 .txt\n"
+        "skipped, as they are not called like pictures: 2 .heic, 1 no suffix, 1 .txt\n"
     )
 
 
@@ -271,7 +276,7 @@ SIZES = [(8, 6), (9, 6), (8, 6), (8, 6), (9, 6), (8, 6)]
 def test_batches_are_of_pictures_of_one_size(run, tmp_path, monkeypatch):
     for number, size in enumerate(SIZES):
         picture(tmp_path / f"in/{number}.png", 8 * number, size)
-    (tmp_path / "in/2b.png").write_bytes(b"")  # passed over between two of a batch
+    (tmp_path / "in/2b.png").write_bytes(b"")  # skipped between two of a batch
     shapes, detect = [], one_box
 
     def seen(images):

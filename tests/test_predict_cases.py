@@ -42,7 +42,7 @@ def test_a_huge_picture_is_passed_over(run, tmp_path, capsys):
     assert run(images=CASES / "predict_huge/in") == 1
     assert sorted(written(tmp_path / "out")) == ["a_ok.png", "a_ok.txt"]
     heading, line = capsys.readouterr().err.splitlines()[-2:]
-    assert heading == "passed over, 1:" and "b_big.png: 20000 x 10000 pixels are more than 100 mega" in line
+    assert heading == "skipped, 1:" and "b_big.png: 20000 x 10000 pixels are more than 100 mega" in line
 
 
 def test_in_place_is_refused(run, tmp_path, capsys):

@@ -17,6 +17,7 @@ import numpy as np
 
 from fgfi_tf.data import text_files
 from fgfi_tf.errors import UserError
+from fgfi_tf.options import did_you_mean
 from fgfi_tf.paths import user_path
 
 #: What a name is set equal to where its objects are to be ignored.
@@ -163,14 +164,32 @@ def resolve(
     named = {*by_key, *renamed, *known}
     unknown = {name: counts_of(counts, key) for key, name in found.items() if key not in named}
     if unknown and choice.strict:
+        targets = {to.lower() for key, to in renamed.items() if key in found}
+        have = {name: int(name.lower() in found or name.lower() in targets) for name in learnt}
+        hint = absent(have, unknown)
         raise UserError(
             f"{where}: the labels hold classes that --classes does not name: {listed(unknown)}; add each, or "
-            f"{next(iter(unknown))}=CLASS or {next(iter(unknown))}={IGNORE}"
+            f"{next(iter(unknown))}=CLASS or {next(iter(unknown))}={IGNORE}" + (f" ({hint})" if hint else "")
         )
     names = (*learnt, *others, *unknown)
     index = {name.lower(): place for place, name in enumerate(names)}
     index |= {name: index[to.lower()] for name, to in renamed.items() if to != IGNORE}
     return ClassTable(learnt, (*others, *unknown), index, unknown)
+
+
+def absent(learnt: Mapping[str, int], others: Iterable[str]) -> str:
+    """A line on the classes that ``--classes`` names and no label has, with what may have been meant.
+
+    Args:
+        learnt: objects by class to learn.
+        others: the names of the labels that are not learnt.
+    """
+    known = {name.lower() for name in others}
+    missing = []
+    for name in (name for name, count in learnt.items() if not count):
+        hint = did_you_mean(name.lower(), known)
+        missing.append(f"{name} ({hint})" if hint.startswith("did") else name)
+    return f"--classes names what no label is of: {', '.join(missing)}" if missing else ""
 
 
 def counts_of(counts: Mapping[str, int], key: str) -> int:

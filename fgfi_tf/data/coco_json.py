@@ -43,7 +43,7 @@ class Annotations:
 
 
 def read_annotations(path: str | os.PathLike[str], named: bool = True) -> Annotations:
-    """A file with ``images``, ``categories`` and perhaps ``annotations``.
+    """A file with ``images``, ``annotations`` and ``categories``.
 
     Args:
         path: the file.
@@ -56,10 +56,10 @@ def read_annotations(path: str | os.PathLike[str], named: bool = True) -> Annota
     found = _read(path)
     if not isinstance(found, dict):
         raise UserError(f"{path}: COCO's annotations are an object with images, annotations and categories")
-    found.setdefault("annotations", [])
-    for key in ("images", "annotations", "categories"):
+    for key in ("images", "categories", "annotations"):
         if not isinstance(found.get(key), list) or not all(isinstance(one, dict) for one in found[key]):
-            raise UserError(f"{path}: holds no list of {key}")
+            alone = "; pictures alone are no ground truth" if key == "annotations" else ""
+            raise UserError(f"{path}: holds no list of {key}{alone}")
     problems = Problems()
     categories = _by_id(path, found, "categories", "name", problems)
     images = _by_id(path, found, "images", "file_name" if named else "", problems)

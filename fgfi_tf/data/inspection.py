@@ -11,15 +11,19 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from fgfi_tf.data.classes import ClassTable
+from fgfi_tf.data.classes import ClassTable, absent
 from fgfi_tf.data.dataset import Frame
 from fgfi_tf.data.edges import boxes_in_image
 from fgfi_tf.data.images import encoded_image
 from fgfi_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from fgfi_tf.data.resize import Resize
 
 #: The share of the objects that a suggested input size makes as long as so many cells of the feature map.
 #: Of an object as long as a single one little is left.
@@ -62,20 +66,10 @@ class Objects:
     sizes: np.ndarray
     images: np.ndarray
 
-    def at_input(self, input_size: tuple[int, int], keep_aspect_ratio: bool) -> np.ndarray:
-        """(height, width) [N,2] in pixels of a network input.
-
-        Args:
-            input_size: (H, W), or (short side, largest long side or 0) where pictures keep their shape.
-            keep_aspect_ratio: whether they do.
-        """
-        if not keep_aspect_ratio:
-            return self.sizes * np.array(input_size) / self.images
-        short, cap = input_size
-        scale = short / self.images.min(axis=1)
-        if cap:
-            scale = np.minimum(scale, cap / self.images.max(axis=1))
-        return self.sizes * scale[:, None]
+    def at_input(self, input_size: Sequence[float], policy: Resize) -> np.ndarray:
+        """(height, width) [N,2] in pixels of a network input of ``input_size``, by a resize policy."""
+        _, scales = policy.resized(self.images, input_size)
+        return self.sizes * np.asarray(scales, np.float64)
 
 
 def inspect(
@@ -116,6 +110,14 @@ def objects_of(found: Sequence[Inspected], table: ClassTable) -> Objects:
     return Objects(np.concatenate(classes), np.concatenate(sizes), np.concatenate(images))
 
 
+def absent_classes(splits: Mapping[str, Sequence[Inspected]], table: ClassTable) -> str:
+    """A line on the classes to learn that no label of any split has, "" where there are none such."""
+    names = [name for found in splits.values() for one in found for name in one.frame.names]
+    held, count = {int(place) for place in table.indices(names)}, len(table.learnt)
+    have = {name: int(place in held) for place, name in enumerate(table.learnt)}
+    return absent(have, [table.names[place] for place in held if place >= count])
+
+
 def duplicates(splits: Mapping[str, Sequence[Inspected]]) -> list[tuple[str, ...]]:
     """Pictures of the same content, each group as ``split: image id``; those of several splits come first."""
     by_digest: dict[str, list[tuple[str, str]]] = {}
@@ -133,8 +135,10 @@ def between_splits(group: Sequence[str]) -> bool:
     return len({name.split(": ")[0] for name in group}) > 1
 
 
-def suggested_size(objects: Objects, images: np.ndarray, long: int) -> tuple[tuple[int, int], float]:
-    """An input size for pictures that are resized to one shape, and the share of objects that it is fit for.
+def suggested_size(
+    objects: Objects, images: np.ndarray, long: int, policy: Resize
+) -> tuple[tuple[int, int], float]:
+    """An input size, as a resize policy takes it, and the share of objects that it is fit for.
 
     The smallest of the pictures' usual shape at which ``SHARE`` of the objects are so long, on their longer
     side; not above the usual picture or ``LARGEST_INPUT`` pixels.
@@ -143,13 +147,18 @@ def suggested_size(objects: Objects, images: np.ndarray, long: int) -> tuple[tup
         objects: those to detect.
         images: int [M,2], (H, W) of the pictures, at least one.
         long: pixels of the input.
+        policy: one of a fixed size takes (H, W), another (short side, largest long side).
     """
+
+    def as_taken(size: Sequence[float]) -> tuple[float, float]:
+        return tuple(size) if policy.fixed_size else (min(size), max(size))
+
     usual = np.median(images, axis=0)
-    longer = (objects.sizes * usual / objects.images).max(axis=1)  # N, in a picture of the usual size
+    longer = objects.at_input(as_taken(usual), policy).max(axis=1)  # N, in a picture of the usual size
     wanted = long / np.quantile(longer, 1 - SHARE) if len(longer) else 1.0
     scale = min(wanted, 1.0, math.sqrt(LARGEST_INPUT / usual.prod()))
-    size = tuple(max(_MULTIPLE, math.ceil(side * scale / _MULTIPLE) * _MULTIPLE) for side in usual)
-    reached = objects.at_input(size, False).max(axis=1) >= long
+    size = as_taken([max(_MULTIPLE, math.ceil(side * scale / _MULTIPLE) * _MULTIPLE) for side in usual])
+    reached = objects.at_input(size, policy).max(axis=1) >= long
     return size, float(reached.mean()) if len(reached) else 1.0
 
 

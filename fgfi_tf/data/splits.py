@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,25 @@ def frames_of(
 
 def is_validation(image_id: str, fraction: float) -> bool:
     """Whether a picture is of the validation share: a function of its id alone."""
-    digest = hashlib.sha256(image_id.encode()).digest()
-    return int.from_bytes(digest[:8], "big") < fraction * 2**64
+    return _place(image_id) < fraction
+
+
+def _place(image_id: str) -> float:
+    """Where a hash of its id puts a picture, in [0, 1)."""
+    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big") / 2**64
+
+
+def _remedy(frames: Sequence[Frame]) -> str:
+    """What leaves a picture to either split: a fraction of few digits, the smallest that does."""
+    places = sorted(_place(frame.image_id) for frame in frames)
+    for digits in range(1, 10):
+        fraction = math.floor(places[0] * 10**digits + 1) / 10**digits
+        if places[0] < fraction <= places[-1]:
+            count = sum(place < fraction for place in places)
+            return (
+                f"--val_fraction={fraction:g} leaves {count} to val; --val_split=train takes train for both"
+            )
+    return "add pictures, or take this one for both: --val_fraction=0 --val_split=train"
 
 
 def _share(frames: list[Frame], data_dir: Path, split: str, fraction: float) -> list[Frame]:
@@ -63,7 +81,8 @@ def _share(frames: list[Frame], data_dir: Path, split: str, fraction: float) -> 
     found = [frame for frame in frames if is_validation(frame.image_id, fraction) == (wanted == "val")]
     if not found and frames:
         raise UserError(
-            f"{data_dir}: --val_fraction={fraction} leaves no picture of {len(frames)} to the split {split!r}"
+            f"{data_dir}: --val_fraction={fraction} leaves no picture of {len(frames)} to {split!r} "
+            f"(each picture's name decides); {_remedy(frames)}"
         )
     logging.info(
         "%s has no split of its own: %d of %d pictures are %s", data_dir, len(found), len(frames), wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import tensorflow as tf
 from fgfi_tf.data import policies
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.models import registry
+from fgfi_tf.models.checkpoint_files import find_checkpoint
 from fgfi_tf.models.detector import Detector
+from fgfi_tf.models.loading import read_metadata
 from fgfi_tf.models.metadata import ModelMetadata
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.run_log import RunLog
+
+_ANCHORS = "anchors"
 
 
 def at_input(
@@ -42,20 +47,40 @@ def fitted_options(
 ) -> dict[str, Any]:
     """The options of the experiment's detector, those that the training objects decide as they decide them.
 
-    A run that goes on keeps what its ``model.json`` in ``checkpoints`` says. Raises UserError where the
-    objects cannot decide.
+    A run that goes on keeps what its ``model.json`` in ``checkpoints`` says. A new one that starts from the
+    weights of the same detector has the anchors that these are for, unless others are given, which is told.
+    Raises UserError where the objects cannot decide.
     """
     given = config.options_of("model")
     before = ModelMetadata.read(checkpoints)
     if before is not None and before.model == config.model:
         return {**given, **before.options}
+    theirs = _initial_anchors(config, dataset.learnt_names)
+    if theirs and _ANCHORS not in config.options:
+        if theirs != given[_ANCHORS]:
+            log(f"anchors: those of {config.init_checkpoint}, which its weights are for")
+        return {**given, _ANCHORS: theirs}
     kind = registry.detector_class(config.model)
     resize = config.resize or registry.declaration(config.model).resize
     shapes, _ = at_input(dataset, resize, config.size)
     options, line = kind.fitted_options(given, shapes, config.size, config.seed)
     if line:
         log(line)
+    if theirs and theirs != options[_ANCHORS]:
+        log(f"the weights of {config.init_checkpoint} are for other anchors than --anchors gives this model")
     return options
+
+
+def _initial_anchors(config: ExperimentConfig, class_names: Sequence[str]) -> str:
+    """The anchors of the detector whose predicting layer a new run starts from; "" where it has its own."""
+    start = config.init_checkpoint
+    if not start or registry.is_pretrained(config.model, start):
+        return ""
+    theirs = read_metadata(find_checkpoint(start))
+    if theirs is None or theirs.model != config.model or theirs.class_names != tuple(class_names):
+        return ""
+    declared = {option.name: option.default for option in registry.options(theirs.model)}
+    return {**declared, **theirs.options}.get(_ANCHORS, "")
 
 
 def warn_of_misfit(student: Detector, dataset: PreparedDataset, log: RunLog) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from fgfi_tf.data import classes
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError
 from fgfi_tf.imitation.distiller import Distiller
@@ -58,15 +59,22 @@ def check_objects(dataset: PreparedDataset) -> None:
         )
 
 
+def absent_classes(dataset: PreparedDataset) -> str:
+    """A line on classes that ``--classes`` names and no label has, "" where it names none such."""
+    learnt, ignored = object_counts(dataset)
+    have = {name: count + ignored.get(name, 0) for name, count in learnt.items()}
+    return classes.absent(have, ignored) if dataset.choice.strict else ""
+
+
 def object_counts(dataset: PreparedDataset) -> tuple[dict[str, int], dict[str, int]]:
     """Objects to learn by class, each class named, and ignored ones by class, those that there are."""
     size = len(dataset.class_names)
     learnt, ignored = np.zeros(size, int), np.zeros(size, int)
     for frame in dataset.labels():
         passed = np.asarray(frame["ignore"], bool)
-        classes = np.asarray(frame["classes"], int)
-        learnt += np.bincount(classes[~passed], minlength=size)
-        ignored += np.bincount(classes[passed], minlength=size)
+        found = np.asarray(frame["classes"], int)
+        learnt += np.bincount(found[~passed], minlength=size)
+        ignored += np.bincount(found[passed], minlength=size)
     named = dict(zip(dataset.class_names, learnt.tolist(), strict=True))
     return (
         {name: named[name] for name in dataset.learnt_names},

@@ -25,6 +25,7 @@ STUDENT = Chooses(
     "detector", registry.names, registry.options, lambda name: registry.declaration(name).flags()
 )
 DATASET = Chooses("dataset", datasets.names, lambda name: datasets.entry(name).options)
+RESIZE = Chooses("resize policy", policies.RESIZE.names)
 AUGMENTATION = Chooses("augmentation policy", policies.AUGMENTATION.names, policies.augmentation_options)
 
 
@@ -71,7 +72,7 @@ class ExperimentConfig:
     resize: str = _model(
         "",
         policies.RESIZE_HELP,
-        chooses=Chooses("resize policy", policies.RESIZE.names),
+        chooses=RESIZE,
     )
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     init_checkpoint: str = _model(

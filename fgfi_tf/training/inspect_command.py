@@ -23,7 +23,7 @@ from fgfi_tf.evaluation.report.write import to_markdown, write
 from fgfi_tf.models import registry
 from fgfi_tf.options import option, options_of
 from fgfi_tf.paths import user_path
-from fgfi_tf.training.config import DATASET, DETECTOR, extensions_option, parse_size
+from fgfi_tf.training.config import DATASET, DETECTOR, RESIZE, extensions_option, parse_size
 
 _DATA, _INPUT = "Data", "Network input"
 _QUANTILES, _LISTED = (0.05, 0.25, 0.5, 0.75, 0.95), 20
@@ -54,6 +54,7 @@ class InspectConfig:
     max_megapixels: float = option(MAX_MEGAPIXELS, _DATA, "Larger pictures are told as broken.")
     model: str = option("shuffledet_0.5x", _INPUT, "Detector that the sizes are for.", chooses=DETECTOR)
     input_size: str = option("", _INPUT, "Network input, as of train.py (empty: what is suggested).")
+    resize: str = option("", _INPUT, policies.RESIZE_HELP, chooses=RESIZE)
     stride: int = option(16, _INPUT, "Pixels of the input between two cells of the detector's feature map.")
     output_dir: str = option("", "Page", "Folder for the page: index.html, report.md, figures, pictures.")
     pictures: int = option(12, "Page", "Pictures drawn of each split, those with most objects first.")
@@ -130,12 +131,10 @@ def report(config: InspectConfig, found: Found) -> ReportData:
     facts += [("classes", str(len(found.table.learnt)))]
     findings, sections = [], []
     if len(sizes):
-        keeps = not policies.resize(registry.declaration(config.model).resize).fixed_size
+        policy = policies.resize(config.resize or registry.declaration(config.model).resize)
         long = inspection.CELLS * config.stride
-        suggested, reached = inspection.suggested_size(every, sizes, long)
+        suggested, reached = inspection.suggested_size(every, sizes, long, policy)
         size = parse_size("input_size", config.input_size) if config.input_size else suggested
-        if keeps and not config.input_size:
-            size = (min(suggested), max(suggested))
         flag = f"--input_size={size[0]}x{size[1]}"
         if not config.input_size:
             what = "the smallest" if reached > 0.5 else "too small for an input"
@@ -144,7 +143,7 @@ def report(config: InspectConfig, found: Found) -> ReportData:
                 f"feature map, {long} pixels ({reached:.0%} of them are); larger finds more."
             )
         facts.append(("network input", f"{size[0]}x{size[1]}"))
-        at_input = every.at_input(size, keeps)
+        at_input = every.at_input(size, policy)
         small = (at_input.max(axis=1) < config.stride).sum()
         if small:
             findings.append(
@@ -164,6 +163,8 @@ def report(config: InspectConfig, found: Found) -> ReportData:
     cut = sum(one.cut for looked in found.splits.values() for one in looked)
     if cut:
         findings.append(f"Over the edge of their picture, and cut: {_number(cut, 'box', 'boxes')}.")
+    if config.classes and (missing := inspection.absent_classes(found.splits, found.table)):
+        findings.append(f"{missing}.")
     if found.table.unknown:
         findings.append(f"Classes that are not learnt without --classes: {listed(found.table.unknown)}.")
     heads = [Table("", (), tuple(Row(text, ()) for text in findings))] if findings else []

@@ -103,6 +103,7 @@ def train(config: ExperimentConfig) -> Result:
     log = RunLog(folder.root / LOG_FILE if chief else None)
     announce.check_objects(dataset)
     log(announce.data_line(config.train_split, dataset))
+    log.warn(announce.absent_classes(dataset))
     data_state.check(config, folder.root, dataset, log, writes=chief)
     others = unlabelled.open_pictures(config, dataset, log)
     if others is not None:

@@ -182,14 +182,29 @@ def test_wrong_annotations(tmp_path, annotation, message):
         ("[]", "train.json: COCO's annotations are an object with images, annotations and categories"),
         ('{"images": []}', "train.json: holds no list of categories"),
         ('{"images": 1, "categories": []}', "train.json: holds no list of images"),
-        ('{"images": [{"id": 1}], "categories": []}', r"images\[0\] has no id or no file_name"),
-        ('{"images": [], "categories": [{"id": 1, "name": " "}]}', r"categories\[0\] has no id or no name"),
         (
-            '{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}',
+            '{"images": [], "categories": []}',
+            "list of annotations; pictures alone are no ground truth",
+        ),
+        ('{"images": [], "categories": [], "annotations": {}}', "train.json: holds no list of annotations"),
+        (
+            '{"annotations": [], "images": [{"id": 1}], "categories": []}',
+            r"images\[0\] has no id or no file_name",
+        ),
+        (
+            '{"annotations": [], "images": [], "categories": [{"id": 1, "name": " "}]}',
+            r"categories\[0\] has no id or no name",
+        ),
+        (
+            '{"annotations": [], "images": [], '
+            '"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}',
             r"categories\[1\]: the id 1 stands there twice",
         ),
-        ('{"images": [{"id": 1, "file_name": "q.png"}], "categories": []}', "there is no picture q.png in"),
-        ('{"images": [], "categories": []}', "the split 'all' holds no picture"),
+        (
+            '{"annotations": [], "images": [{"id": 1, "file_name": "q.png"}], "categories": []}',
+            "there is no picture q.png in",
+        ),
+        ('{"annotations": [], "images": [], "categories": []}', "the split 'all' holds no picture"),
     ],
 )
 def test_wrong_files(tmp_path, text, message):

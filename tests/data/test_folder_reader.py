@@ -165,7 +165,7 @@ def test_a_share_of_the_pictures_is_fixed_by_their_names(tmp_path):
     assert set(frames(tmp_path, "val", 0.1)) <= set(later) <= set(frames(tmp_path, "val", 0.5))
     assert len(frames(tmp_path, "train", 0)) == 60
     for fraction, split, message in (
-        (0, "val", r"--val_fraction=0 leaves no picture of 60 to the split 'val'"),
+        (0, "val", r"--val_fraction=0 leaves no picture of 60 to 'val'"),
         (1, "val", "--val_fraction=1: must be at least 0 and below 1"),
         (
             0.2,
@@ -180,6 +180,20 @@ def test_a_share_of_the_pictures_is_fixed_by_their_names(tmp_path):
 def test_the_hash_is_of_the_name_alone():
     # the first 8 bytes of their SHA-256 as shares of 2^64: 0.791, 0.243, 0.182, 0.096
     assert [splits.is_validation(name, 0.5) for name in ("a", "b", "c", "d")] == [False, True, True, True]
+
+
+def test_a_fraction_that_leaves_a_split_empty_names_one_that_does_not(tmp_path):
+    for name in "abcd":  # see above: 0.791, 0.243, 0.182, 0.096
+        xml(picture(tmp_path / f"{name}.png").with_suffix(".xml"), ("dog", 1, 1, 9, 9))
+    remedy = "--val_fraction=0.1 leaves 1 to val; --val_split=train takes train for both"
+    for fraction, split in ((0.05, "val"), (0.8, "train")):
+        with pytest.raises(UserError, match=rf"={fraction} leaves no picture of 4 to '{split}' .*; {remedy}"):
+            frames(tmp_path, split, fraction)
+    assert list(frames(tmp_path, "val", 0.1)) == ["d"]
+    for name in "bcd":
+        (tmp_path / f"{name}.png").unlink()
+    with pytest.raises(UserError, match="take this one for both: --val_fraction=0 --val_split=train"):
+        frames(tmp_path, "val", 0.2)
 
 
 def test_a_lone_train_folder_is_divided(tmp_path):

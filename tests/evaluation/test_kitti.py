@@ -17,7 +17,7 @@ from fgfi_tf.evaluation.boxes import Boxes
 from fgfi_tf.evaluation.kitti import ap as kitti
 from fgfi_tf.evaluation.kitti import files as kitti_io
 from fgfi_tf.evaluation.kitti.files import TYPE_NAMES
-from fgfi_tf.evaluation.kitti.result import CLASS_NAMES
+from fgfi_tf.evaluation.kitti.result import CLASS_NAMES, ap_table
 
 VARIANTS = {"official": "official", "reference": "seed"}
 
@@ -242,6 +242,15 @@ def test_nothing_at_all(protocol):
     assert evaluation.mean_ap(11) == evaluation.mean_ap(40) == 0.0
     assert not any(result.evaluated for _, _, result in evaluation)
     assert kitti.evaluate(*one_frame([], [0]))["Car"]["easy"].n_gt == 1
+
+
+def test_detections_of_a_class_that_nobody_labelled():
+    """No AP but a dash in tables; in the kit's own numbers and the mean it is 0."""
+    found = kitti.evaluate(*one_frame([(0, 0.9)], []))
+    assert found["Car"]["easy"].evaluated and found["Car"]["easy"].ap11 == 0.0
+    assert found.measures()[0].values["Car", "easy"] is None
+    (line,) = [line for line in ap_table(found).splitlines() if line.startswith("Car")]
+    assert line.split() == ["Car", *["-"] * 6]
 
 
 def test_threshold_at_which_nothing_counts_has_precision_zero():

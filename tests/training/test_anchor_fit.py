@@ -95,6 +95,23 @@ def test_a_run_finds_keeps_and_goes_on_with_its_anchors(config, photos, tmp_path
     assert json.loads((folder.checkpoints / "model.json").read_text()) == card
     assert "anchors of" not in capsys.readouterr().out
     assert flags.read_flagfile(folder.flags).options["anchors"] == "auto"
+    # a new run from these weights has their anchors, unless others are asked for or the classes are others
+    dataset, lines = open_split("folder", str(other), "all", classes="cup,dog=ignore"), []
+    start = {"init_checkpoint": str(folder.root), "output_dir": "elsewhere"}
+
+    def fitted(classes_of=dataset, **options):
+        changed = ExperimentConfig(**{**vars(config), **start, "options": {"drift": "0x0", **options}})
+        return anchors.fitted_options(changed, Path("/no"), classes_of, lines.append)["anchors"]
+
+    assert fitted() == kept
+    assert lines == [f"anchors: those of {folder.root}, which its weights are for"]
+    lines.clear()
+    assert fitted(anchors="auto") not in (kept, "published")
+    told = f"the weights of {folder.root} are for other anchors than --anchors gives this model"
+    assert len(lines) == 2 and lines[1] == told
+    lines.clear()
+    assert fitted(anchors=kept) == kept and not lines
+    assert fitted(open_split("folder", str(other), "all", classes="cup,dog")) == "published" and not lines
 
 
 def test_the_same_seed_gives_the_same_anchors_and_another_may_not(config):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -190,6 +191,14 @@ def test_files_that_are_no_extensions(tmp_path, text, message):
         parse(f"--extensions={path}")
     assert str(raised.value).startswith(f"--extensions={path}") and message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", [".", "..", ".a", "a..b"])
+def test_what_is_neither_a_file_nor_a_module(name):
+    with pytest.raises(
+        UserError, match=rf"--extensions={re.escape(name)}: is neither a file that ends in .py nor"
+    ):
+        extensions.resolve(name)
 
 
 def test_names_that_are_no_extensions(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from own_fixtures import picture, xml
 
-from fgfi_tf.data import inspection
+from fgfi_tf.data import inspection, policies
 from fgfi_tf.data.inspection import Objects
 from fgfi_tf.errors import UserError
 from fgfi_tf.training import inspect_command
@@ -115,24 +115,53 @@ def test_a_suggestion_that_most_objects_do_not_reach_says_so(tmp_path, capsys):
 def test_sizes_at_the_network_input():
     # a picture of 100 x 200 (h x w) and one of 400 x 200, an object of 10 x 20 in each
     objects = Objects(np.zeros(2, int), np.array([[10.0, 20], [10, 20]]), np.array([[100, 200], [400, 200]]))
-    assert objects.at_input((50, 400), False).tolist() == [[5, 40], [1.25, 40]]
-    assert objects.at_input((50, 0), True).tolist() == [[5, 10], [2.5, 5]]
-    assert objects.at_input((50, 80), True).tolist() == [[4, 8], [2, 4]]  # the cap of 80: 80/200 and 80/400
+    stretch, letterbox, shorter = map(policies.resize, ("stretch", "letterbox", "shorter_side"))
+    assert objects.at_input((50, 400), stretch).tolist() == [[5, 40], [1.25, 40]]
+    # as large as fits into 50 x 400: half the size, and an eighth
+    assert objects.at_input((50, 400), letterbox).tolist() == [[5, 10], [1.25, 2.5]]
+    assert objects.at_input((50, 0), shorter).tolist() == [[5, 10], [2.5, 5]]
+    found = objects.at_input((50, 80), shorter)  # the cap of 80: 80/200 and 80/400
+    np.testing.assert_allclose(found, [[4, 8], [2, 4]], rtol=1e-6)
 
 
 def test_the_suggested_size():
     """Pictures of 300 x 600; nine objects 48 long, one 6 long: 90 % reach 16 at a third of that size."""
     images = np.tile([300, 600], (10, 1))
     sizes = np.array([[10.0, 48]] * 9 + [[3, 6]])
-    size, reached = inspection.suggested_size(Objects(np.zeros(10, int), sizes, images), images, 16)
+    stretch = policies.resize("stretch")
+    size, reached = inspection.suggested_size(Objects(np.zeros(10, int), sizes, images), images, 16, stretch)
     # the 10 % quantile lies between 6 and 48, nine tenths of the way: 43.8;
     # 16 / 43.8 of 300 x 600 is 109.6 x 219.2
     assert size == (128, 224) and reached == 0.9
     small = Objects(np.zeros(10, int), sizes / 10, images)
-    assert inspection.suggested_size(small, images, 16) == ((320, 608), 0.0)  # not above the pictures
+    assert inspection.suggested_size(small, images, 16, stretch) == (
+        (320, 608),
+        0.0,
+    )  # not above the pictures
     large = np.tile([3000, 6000], (10, 1))
-    size, _ = inspection.suggested_size(Objects(np.zeros(10, int), sizes, large), large, 16)
+    size, _ = inspection.suggested_size(Objects(np.zeros(10, int), sizes, large), large, 16, stretch)
     assert size == (736, 1440)  # a million pixels, 707.1 x 1414.2, rounded up to 32
+
+
+def test_sizes_follow_the_resize_policy(photos, capsys):
+    """Pictures of 40 x 20 at 160 x 160: stretched, objects 9 high become 72; in a letterbox 36."""
+    images = np.tile([20, 40], (4, 1))
+    objects = Objects(np.zeros(4, int), np.tile([9.0, 4], (4, 1)), images)
+    for name, expected in (("stretch", [72, 16]), ("letterbox", [36, 16])):
+        assert objects.at_input((160, 160), policies.resize(name)).tolist() == [expected] * 4
+    for resize, small in (("", False), ("letterbox", True)):
+        config = InspectConfig(data_dir=str(photos), input_size="160x40", resize=resize)
+        inspect_command.run(config, progress=False)
+        # of 4 x 2 pixels: stretched to 4 x 16, in the letterbox to 4 x 2
+        assert ("smaller than a cell" in capsys.readouterr().out.replace("\n", " ")) == small
+
+
+def test_a_class_that_no_label_has_is_told(photos, capsys):
+    for classes, told in (("dog,cta,cat=ignore", True), ("dog,cat", False), ("", False)):
+        inspect_command.run(InspectConfig(data_dir=str(photos), classes=classes), progress=False)
+        out = capsys.readouterr().out.replace("\n", " ")
+        assert ("--classes names what no label is of: cta (did you mean cat?)." in out) == told
+        assert ("no label" in out) == told
 
 
 def test_a_suggestion_leaves_most_objects_two_cells(tmp_path, capsys):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from own_fixtures import picture, xml
+from own_fixtures import open_split, picture, xml
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.training import evaluate_command, run
+from fgfi_tf.training import announce, evaluate_command, run
 
 CLASSES = "helmet,vest,cap=helmet,dog=ignore"
 
@@ -69,6 +69,23 @@ def test_a_model_of_other_classes(experiment, photos, kitti, capsys):
     folder = run.train(experiment(steps=2, checkpoint_every=2)).folder
     with pytest.raises(UserError, match="folder/val holds none of Car, Pedestrian, Cyclist, .* but .*cap"):
         _evaluated(capsys, checkpoint=str(folder.root), dataset="folder", data_dir=str(photos))
+
+
+def test_a_class_that_no_label_has_is_told_before_the_first_step(photos, experiment, caplog, capsys):
+    for classes, told in (
+        ("helmet,cap=helmet,dog=ignore,vset,vest=ignore", "vset (did you mean vest?)"),
+        ("helmet,cap=helmet,dog=ignore,vest,spade", "spade"),
+        ("helmet,cap=helmet,dog=ignore,vest", ""),
+        ("cap=ignore", ""),  # no list of what is learnt
+    ):
+        dataset = open_split("folder", photos, "all", classes=classes)
+        found = announce.absent_classes(dataset)
+        assert found == (f"--classes names what no label is of: {told}" if told else "")
+    config = experiment(dataset="folder", data_dir=str(photos), classes=f"{CLASSES},spade", steps=1)
+    run.train(config)
+    printed = capsys.readouterr()
+    told = (printed.out + printed.err).index("--classes names what no label is of: spade")
+    assert told < (printed.out + printed.err).index("step 1/1")
 
 
 def test_what_a_list_does_not_name_stops_a_training(experiment, photos):

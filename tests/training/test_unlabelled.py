@@ -190,9 +190,10 @@ def test_a_run_resumes_exactly_and_detects_once(
     assert calls == [6]
     if labels:
         return
-    Image.new("RGB", (96, 64), (0, 200, 0)).save(pictures / "0.png")
+    pixels = np.random.default_rng(7).integers(0, 255, (64, 96, 3), np.uint8)
+    Image.fromarray(pixels).save(pictures / "0.png")
     with pytest.raises(
-        UserError, match="unlabelled is not what the run in .* was trained on: .*another image"
+        UserError, match="unlabelled is not what the run in .* was trained on: 1 image with another image"
     ):
         run.train(experiment(output_dir=str(tmp_path / "parts"), **{**options, "steps": 8}))
     assert calls == [6, 6]

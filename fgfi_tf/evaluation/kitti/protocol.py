@@ -68,7 +68,7 @@ class KittiProtocol(Protocol):
 
     def note(self, result: Evaluation) -> str:
         """What a dash means."""
-        return "An en dash: no detection of the class at all, which counts as 0 in the mean."
+        return "An en dash: no detection of the class, or no object that counts; either is 0 in the mean."
 
     def rule(self) -> Rule:
         """An IoU above the limit, of boxes from x1 to x2."""

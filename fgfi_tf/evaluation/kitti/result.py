@@ -67,6 +67,11 @@ class DifficultyResult:
     aos11: float | None = None
     aos40: float | None = None
 
+    @property
+    def meaningful(self) -> bool:
+        """Whether there are detections of the class, and objects that they could find."""
+        return self.evaluated and self.n_gt > 0
+
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, ready for ``json.dump``."""
         values = {
@@ -117,7 +122,7 @@ class Evaluation(Result):
                 continue
             mean = float(np.mean(list(values.values())))
             shown = {
-                (name, difficulty): values[name, difficulty] if one.evaluated else None
+                (name, difficulty): values[name, difficulty] if one.meaningful else None
                 for name, difficulty, one in self
             }
             found.append(Measure(title, {**shown, MEAN: mean}, published=key == "ap11"))
@@ -153,7 +158,8 @@ _NAME, _CELL = 12, 10
 def ap_table(evaluation: Evaluation, title: str = "") -> str:
     """AP11 and AP40 (and orientation similarity where computed) in percent, one line a class.
 
-    A class without any detection shows ``-``: the development kit writes no result for it.
+    A class without any detection shows ``-``: the development kit writes no result for it. So does one
+    without an object that counts, of which no detection could be right; the kit writes 0.
     """
     measures = ["AP11", "AP40"]
     if any(result.similarity is not None for _, _, result in evaluation):
@@ -174,4 +180,4 @@ def ap_table(evaluation: Evaluation, title: str = "") -> str:
 
 def _percent(result: DifficultyResult, measure: str) -> str:
     value = getattr(result, measure.lower())
-    return f"{100 * value:.2f}" if result.evaluated and value is not None else "-"
+    return f"{100 * value:.2f}" if result.meaningful and value is not None else "-"

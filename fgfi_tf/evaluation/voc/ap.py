@@ -93,8 +93,9 @@ class Evaluation(Result):
             values = {(name, ""): one.ap(metric) if one.positives else None for name, one in self}
             mean = self.mean_ap(metric)
             values[MEAN] = None if np.isnan(mean) else mean
-            if not all(one.positives for _, one in self):
-                values[PRESENT] = self.mean_ap(metric, present_only=True)
+            present = [bool(one.positives) for _, one in self]
+            if not all(present):
+                values[PRESENT] = self.mean_ap(metric, present_only=True) if any(present) else None
             found.append(Measure(title, values, published=metric == "11point"))
         return tuple(found)
 
