@@ -134,9 +134,7 @@ def load(
     stages = {name.split(".")[0] for name in convolutions}
     unused = {f"layer{number}" for number in range(1, 5)} - stages
     targets = targets_of(convolutions)
-    fill(
-        targets, arrays, path, what, lambda key: _IGNORED.search(key) or key.split(".")[0] in unused
-    )
+    fill(targets, arrays, path, what, lambda key: _IGNORED.search(key) or key.split(".")[0] in unused)
 
 
 def check_style(path: Path | str, found: str, style: str) -> None:
