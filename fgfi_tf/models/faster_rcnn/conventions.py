@@ -11,7 +11,7 @@ import tensorflow as tf
 from fgfi_tf.geometry import boxes as forms
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Convention:
     """One code base's choices. In each, class 0 of the head's scores is background.
 

@@ -47,26 +47,23 @@ def load(detector: NormedFasterRCNN, path: Path | str, any_classes: bool = False
     torchvision's files of COCO have 91 classes, of which 80 exist: a detector of these 80 takes them.
 
     Args:
-        detector: to fill: an FPN on a ResNet takes torchvision's files, a C4 of the reference's convention the
-            2019 code's.
+        detector: to fill: an FPN on a ResNet takes torchvision's files, a C4 of the reference's convention
+            the 2019 code's.
         path: the file.
         any_classes: a file of another number of classes is loaded without its last layers, and said so.
 
     Raises:
-        UserError: the file is unreadable, of another network or style, or of other classes. Nothing is changed
-            then.
+        UserError: the file is unreadable, of another network or style, or of other classes. Nothing is
+            changed then.
     """
     config, arrays = detector.config, read_pth(path)
     network = config.backbone
     if config.has_c5_head and config.convention != "torchvision":
-        what, style, targets = (
-            f"the 2019 code's {network} Faster R-CNN",
-            "caffe",
-            _reference(detector),
-        )
+        what, style = f"the 2019 code's {network} Faster R-CNN", "caffe"
+        targets = reference_targets(detector)
     elif config.neck == "fpn" and isinstance(detector.trunk, ResNet):
         what, style = f"torchvision's {network} FPN", "torchvision"
-        targets = _torchvision(detector)
+        targets = torchvision_targets(detector)
         for pattern, wrapped in _UNWRAPPED.items():
             arrays = {pattern.sub(wrapped, key): value for key, value in arrays.items()}
     else:
@@ -111,7 +108,8 @@ def _linear(layer: keras.layers.Layer, name: str, change: Callable[[np.ndarray],
     }
 
 
-def _torchvision(detector: NormedFasterRCNN) -> Targets:
+def torchvision_targets(detector: NormedFasterRCNN) -> Targets:
+    """The variables of an FPN by the keys of torchvision's state dict."""
     convolution, dense = assignment.from_torch_convolution, assignment.from_torch_dense
     targets = resnet_weights.targets_of(detector.trunk.convolutions(), "backbone.body.{}".format)
     for name, layers in (("inner", detector.base.inner), ("layer", detector.base.outer)):
@@ -129,7 +127,9 @@ def _torchvision(detector: NormedFasterRCNN) -> Targets:
     return targets | _linear(head.deltas, "roi_heads.box_predictor.bbox_pred", dense)
 
 
-def _reference(detector: NormedFasterRCNN) -> Targets:
+def reference_targets(detector: NormedFasterRCNN) -> Targets:
+    """The variables of a C4 by the keys of the 2019 code's files."""
+
     def key(name: str) -> str:
         part, *rest = name.split(".")
         return ".".join([_REFERENCE_PARTS[part], *rest])

@@ -133,7 +133,8 @@ class FasterRCNN(Detector):
 
         Returns:
             For each level ``features`` [B,h,w,C], ``rpn_scores`` (see ``RPNHead``) and ``rpn_deltas``
-            [B,h,w,4K], the last two float32; ``input_size`` int32 [2]; ``dropout_seed`` while training with a seed.
+            [B,h,w,4K], the last two float32; ``input_size`` int32 [2]; ``dropout_seed`` while training with a
+            seed.
         """
         features = self.base(inputs, training=training)
         scores, deltas = zip(*(self.rpn(level) for level in features), strict=True)
