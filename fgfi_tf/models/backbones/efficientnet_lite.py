@@ -113,7 +113,7 @@ class EfficientNetLite0(Backbone):
                 name = f"block{len(self.blocks)}"
                 self.blocks.append(InvertedResidual(channels, stage, strides, folded=folded, name=name))
                 channels = stage.channels
-            if index in [TAPS[stride] for stride in strides]:
+            if index in [TAPS[stride] for stride in self.strides]:
                 self._taps.append(len(self.blocks) - 1)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, ...]:
