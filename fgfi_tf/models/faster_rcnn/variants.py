@@ -77,12 +77,14 @@ def build(
         given["anchor_scales"] = builtin.scales(scales)
         if given["convention"] == "torchvision" and scales != builtin.ANCHOR_SCALES:
             raise UserError(f"--anchor_scales={scales}: the convention torchvision has anchors of its own")
+    known = CONVENTIONS.get(given["convention"])  # the config refuses an unknown one
+    defaults = known.defaults if known else {}
     config = FasterRCNNConfig(
         backbone=entry.backbone,
         neck=entry.neck,
         class_names=tuple(class_names),
         short_side=short_side,
         long_side_cap=long_side_cap,
-        **{**CONVENTIONS[given["convention"]].defaults, **given},
+        **{**defaults, **given},
     )
     return entry.kind(config, name=variant)
