@@ -104,9 +104,10 @@ def _is_pair(value: str) -> str:
 #: What ``--help`` says of them.
 RESIZE_HELP = (
     "How an image becomes the network input: stretch (to --input_size), letterbox (as large as fits into "
-    "it, padded), shorter_side (to a length; --input_size is short side x largest long side)."
+    "it, padded), shorter_side (to a length; --input_size is short side x largest long side), torchvision "
+    "(as that, never cropped, padded to multiples of 32)."
 )
-for _name in ("stretch", "shorter_side", "letterbox"):
+for _name in ("stretch", "shorter_side", "letterbox", "torchvision"):
     RESIZE.register(_name, f"fgfi_tf.data.resize:{_name.upper()}")
 AUGMENTATION.register("none", AugmentationEntry("fgfi_tf.data.augment:Augmentation"))
 AUGMENTATION.register(

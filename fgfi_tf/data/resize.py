@@ -197,6 +197,22 @@ class ShorterSide(Resize):
         return -(-content // self.multiple) * self.multiple
 
 
+class TorchvisionShorterSide(ShorterSide):
+    """As torchvision's detectors resize: sizes rounded down, never cropped, padded to multiples of 32."""
+
+    box_corners = "edges"
+
+    def __init__(self):
+        super().__init__(max_aspect=0.0, multiple=32)
+
+    def resized(self, size: tf.Tensor, input_size: Size) -> tuple[tf.Tensor, tf.Tensor]:
+        """As for :class:`ShorterSide`, but that the scales are those of the rounded sizes."""
+        _, scale = super().resized(size, input_size)
+        size = tf.cast(size, tf.float64)
+        resized = tf.maximum(tf.floor(size * tf.cast(scale, tf.float64)), 1.0)
+        return tf.cast(resized, tf.int32), tf.cast(resized / size, tf.float32)
+
+
 def _scaled(size: tf.Tensor, scale: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Sizes [..., 2] times one scale [...], rounded, int32, at least 1; and that scale twice, float32.
 
@@ -242,3 +258,4 @@ def cut_boxes(boxes: tf.Tensor, start: tf.Tensor, size: tf.Tensor, content: tf.T
 
 
 STRETCH, SHORTER_SIDE, LETTERBOX = Stretch(), ShorterSide(), Letterbox()
+TORCHVISION = TorchvisionShorterSide()

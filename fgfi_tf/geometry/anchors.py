@@ -112,17 +112,23 @@ def centred_cell(sizes: Sequence[float], ratios: Sequence[float], rounded: bool 
     return (np.round(cell) if rounded else cell).astype(np.float32)
 
 
-def repeat_cell(cell: np.ndarray, height: int | tf.Tensor, width: int | tf.Tensor, stride: int) -> tf.Tensor:
+def repeat_cell(
+    cell: np.ndarray,
+    height: int | tf.Tensor,
+    width: int | tf.Tensor,
+    stride: int | tuple[int | tf.Tensor, int | tf.Tensor],
+) -> tf.Tensor:
     """``cell`` [K, 4] moved to every position of a map, in the graph: its size may change from step to step.
 
     Args:
         cell: the anchors of the first position, corners.
         height, width: of the feature map, positions.
-        stride: input pixels per position.
+        stride: input pixels per position; (down, across) where these differ.
 
     Returns:
         float32 [height, width, K, 4].
     """
-    x, y = tf.meshgrid(tf.range(width) * stride, tf.range(height) * stride)  # height x width
+    down, across = stride if isinstance(stride, tuple) else (stride, stride)
+    x, y = tf.meshgrid(tf.range(width) * across, tf.range(height) * down)  # height x width
     shifts = tf.cast(tf.stack([x, y, x, y], axis=-1), tf.float32)
     return shifts[:, :, None, :] + tf.constant(cell)

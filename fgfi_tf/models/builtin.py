@@ -13,7 +13,22 @@ VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
+    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
+    "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
+    "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
+    "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
+    "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard",
+    "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors",
+    "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+#: COCO's numbers of these classes, which leave some out.
+COCO_IDS = tuple(n for n in range(1, 91) if n not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 BACKBONES = ("efficientnet_lite0", "efficientnet_b0", "mobilenet_v2", "resnet50")
+FASTER_RCNN_BACKBONES = ("efficientnet_lite0", "efficientnet_b0", "mobilenet_v2")
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 _DROPOUT = Option("dropout", 0.5, "Share dropped in front of the last layers while training.", check=fraction)
 PUBLISHED, AUTO = "published", "auto"  # of anchors
@@ -53,9 +68,10 @@ BACKBONE_SHUFFLEDET = dataclasses.replace(
     "backbone's file (.pth of EfficientNet-Lite0, .h5 without classifier of keras.applications)",
     teacher="",
 )
+_WIDTH = Option("width", 1.0, "Factor on every channel count.", check=positive)
 FASTER_RCNN = Declaration(
     options=(
-        Option("width", 1.0, "Factor on every channel count.", check=positive),
+        _WIDTH,
         Option(
             "roi_pooling",
             "reference",
@@ -74,16 +90,113 @@ FASTER_RCNN = Declaration(
     "VGG16 (.h5; of a notop file the convolutions)",
     teacher="faster_rcnn_vgg16",
 )
+REFERENCE, ANCHOR_SCALES = "reference", "8,16,32"
+
+
+def scales(text: str) -> tuple[float, ...]:
+    """'4,8' to (4.0, 8.0). Raises ValueError for what is no list of numbers above 0."""
+    found = tuple(float(part) for part in text.split(","))
+    if not all(0 < value < float("inf") for value in found):
+        raise ValueError(text)
+    return found
+
+
+def _scales_fault(value: str) -> str:
+    try:
+        scales(value)
+    except ValueError:
+        return "numbers above 0 are expected, such as 4,8,16,32"
+    return ""
+
+
+_NORM = Option(
+    "norm",
+    "frozen",
+    "Batch norm of the backbone: frozen (stored statistics: for pretrained weights), synchronised (of the "
+    "global batch: from scratch).",
+    ("frozen", "synchronised"),
+)
+_STYLE = Option(
+    "resnet_style",
+    "caffe",
+    "Whose ResNet: caffe (strides in the first 1 x 1 convolution, BGR pixels minus means: MSRA's weights and "
+    "keras.applications'), torchvision (strides in the 3 x 3, RGB normalised).",
+    ("caffe", "torchvision"),
+)
+_RESNET_OPTIONS = (
+    dataclasses.replace(_WIDTH, text="Factor on every channel count of the ResNet."),
+    _NORM,
+    Option(
+        "frozen_stages",
+        2,
+        "So many of stem, C2, C3 ... are never trained; 0 from scratch.",
+        check=lambda value: "" if 0 <= value <= 5 else "must be from 0 to 5",
+    ),
+)
+_RESNET_WEIGHTS = "an ImageNet ResNet (.pth of torchvision or caffe; imagenet or .h5 of keras.applications)"
+FASTER_RCNN_C4 = dataclasses.replace(
+    FASTER_RCNN,
+    options=(
+        *_RESNET_OPTIONS,
+        _STYLE,
+        Option(
+            "convention",
+            REFERENCE,
+            "Boxes, targets and losses: reference (the 2019 code's), torchvision (which goes with "
+            "--resize=torchvision and sizes such as 800x1333).",
+            (REFERENCE, "torchvision"),
+        ),
+        Option(
+            "anchor_scales",
+            ANCHOR_SCALES,
+            "Sides of the reference's anchors in strides of 16 pixels; 4,8,16,32 for COCO.",
+            check=_scales_fault,
+        ),
+    ),
+    pretrained=(IMAGENET,),
+    weights=f"{_RESNET_WEIGHTS}; a trained faster_rcnn_*.pth of the 2019 code",
+    teacher="faster_rcnn_resnet101",
+)
+_FPN_OPTIONS = (
+    Option("fpn_channels", 256, "Channels of every level.", check=positive),
+    Option("head_units", 1024, "Units of the two fully connected layers of the head.", check=positive),
+)
+FASTER_RCNN_FPN = dataclasses.replace(
+    FASTER_RCNN_C4,
+    options=(*_RESNET_OPTIONS, dataclasses.replace(_STYLE, default="torchvision"), *_FPN_OPTIONS),
+    input_size=(800, 1333),
+    class_names=COCO_CLASSES,
+    resize="torchvision",
+    dataset="coco",
+    weights=f"{_RESNET_WEIGHTS}; torchvision's fasterrcnn_*_fpn_*.pth",
+    teacher="faster_rcnn_resnet50_fpn",
+)
+BACKBONE_FASTER_RCNN = dataclasses.replace(
+    FASTER_RCNN_FPN,
+    options=(_NORM, *_FPN_OPTIONS),
+    class_names=VOC_CLASSES,
+    dataset="voc",
+    weights=BACKBONE_SHUFFLEDET.weights,
+    teacher="",
+)
 
 _SHUFFLEDET = "fgfi_tf.models.shuffledet:ShuffleDet"
 _BACKBONE = "fgfi_tf.models.shuffledet:BackboneShuffleDet"
-_FASTER_RCNN = "fgfi_tf.models.faster_rcnn:FasterRCNN"
+_FRCNN = "fgfi_tf.models.faster_rcnn"
+_BUILD = f"{_FRCNN}:build"
 #: Name, class, what builds it (given the name first), declaration.
 DETECTORS: tuple[tuple[str, str, str, Declaration], ...] = (
     *((f"{name}_shuffledet", _BACKBONE, _BACKBONE, BACKBONE_SHUFFLEDET) for name in BACKBONES),
     *((f"shuffledet_{width}", _SHUFFLEDET, _SHUFFLEDET, SHUFFLEDET) for width in ("1x", "0.5x", "0.25x")),
+    *((f"faster_rcnn_{name}", f"{_FRCNN}:FasterRCNN", _BUILD, FASTER_RCNN) for name in ("vgg11", "vgg16")),
+    *((f"faster_rcnn_{name}", f"{_FRCNN}:ResNetFasterRCNN", _BUILD, FASTER_RCNN_C4) for name in RESNETS),
     *(
-        (f"faster_rcnn_{name}", _FASTER_RCNN, "fgfi_tf.models.faster_rcnn:build", FASTER_RCNN)
-        for name in ("vgg11", "vgg16")
+        (f"faster_rcnn_{name}_fpn", f"{_FRCNN}:PyramidFasterRCNN", _BUILD, FASTER_RCNN_FPN)
+        for name in RESNETS
+    ),
+    *(
+        (f"faster_rcnn_{name}{neck}", f"{_FRCNN}:BackboneFasterRCNN", _BUILD, BACKBONE_FASTER_RCNN)
+        for name in FASTER_RCNN_BACKBONES
+        for neck in ("", "_fpn")
     ),
 )

@@ -71,6 +71,8 @@ class KerasBackbone(Backbone):
         input_size: see :class:`Backbone`; None: inputs of any size.
         folded: see :class:`Backbone`.
         strides: of the maps that it gives, ascending; of 4, 8, 16 and 32.
+        even: every input will have sides that are multiples of the largest stride, so that no size has to be
+            given: they are padded alike.
 
     Raises:
         ValueError: a stride that it has no map of; no size where the padding depends on it.
@@ -83,13 +85,14 @@ class KerasBackbone(Backbone):
         *,
         folded: bool = False,
         strides: Sequence[int] = Backbone.strides,
+        even: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
         entry = APPLICATIONS[application]
         if not set(strides) <= set(entry.taps):
             raise ValueError(f"{application} has maps of the strides {', '.join(map(str, entry.taps))}")
-        if input_size is None and not entry.takes_any_size:
+        if input_size is None and not (entry.takes_any_size or even):
             raise ValueError(f"{application} pads by the size of its inputs: input_size has to be given")
         self.application, self.pixels, self.strides = application, entry.pixels, tuple(strides)
         self.probe_size = tuple(input_size or (self.strides[-1],) * 2)

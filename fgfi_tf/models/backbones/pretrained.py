@@ -92,22 +92,31 @@ def _lite0_value(conv: ConvBN, key: str, arrays: Mapping[str, np.ndarray]) -> np
 def load_keras(
     model: keras.Model, name: str, without_top: Callable[[str], keras.Model], weights: str
 ) -> None:
-    """Fills a network of the layers of a classifier of ``keras.applications``.
+    """Fills a network of the layers of a classifier of ``keras.applications``, named as there.
+
+    Arguments, raises: as :func:`keras_source`. Nothing is changed where that raises.
+    """
+    source = keras_source(name, without_top, weights)
+    for layer in model.layers:
+        if layer.weights:
+            layer.set_weights(source.get_layer(layer.name).get_weights())
+
+
+def keras_source(name: str, without_top: Callable[[str], keras.Model], weights: str) -> keras.Model:
+    """A classifier of ``keras.applications`` without its top, with weights.
 
     Args:
-        model: to fill, layers named as there.
         name: of the function in ``keras.applications``.
         without_top: weights, as Keras takes them, to the classifier without its top.
         weights: its ``..._notop.h5``, or ``"imagenet"``, Keras's download.
 
     Raises:
-        UserError: the download fails, or the file is missing, damaged or of another network. Nothing is
-            changed then.
+        UserError: the download fails, or the file is missing, damaged or of another network.
     """
     if weights != IMAGENET and not Path(weights).is_file():
         raise UserError(f"{weights}: no such file")
     try:
-        source = without_top(weights)
+        return without_top(weights)
     except (ValueError, OSError, KeyError) as error:
         raise UserError(
             f"{weights}: not weights of keras.applications.{name} without its classifier: {first_line(error)}"
@@ -117,6 +126,3 @@ def load_keras(
             f"--init_checkpoint={IMAGENET}: cannot download {name}: {first_line(error)}; "
             "pass the path of its ..._notop.h5"
         ) from error
-    for layer in model.layers:
-        if layer.weights:
-            layer.set_weights(source.get_layer(layer.name).get_weights())

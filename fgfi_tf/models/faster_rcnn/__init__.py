@@ -1,7 +1,16 @@
-"""VGG Faster R-CNN, one file per part (Ren et al. 2015, as the imitation paper trained it)."""
+"""Faster R-CNN on any backbone, one file per part (Ren et al. 2015; Lin et al. 2017)."""
 
 from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig
+from fgfi_tf.models.faster_rcnn.families import BackboneFasterRCNN, PyramidFasterRCNN, ResNetFasterRCNN
 from fgfi_tf.models.faster_rcnn.model import FasterRCNN
 from fgfi_tf.models.faster_rcnn.variants import VARIANTS, build
 
-__all__ = ["VARIANTS", "FasterRCNN", "FasterRCNNConfig", "build"]
+__all__ = [
+    "VARIANTS",
+    "BackboneFasterRCNN",
+    "FasterRCNN",
+    "FasterRCNNConfig",
+    "PyramidFasterRCNN",
+    "ResNetFasterRCNN",
+    "build",
+]

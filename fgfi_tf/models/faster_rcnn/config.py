@@ -6,11 +6,17 @@ import dataclasses
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry.nms import KINDS as NMS_KINDS
-from fgfi_tf.models.backbones.vgg import LAYOUTS
+from fgfi_tf.models import backbones
+from fgfi_tf.models.backbones import norm_conv, resnet, vgg
 from fgfi_tf.models.builtin import VOC_CLASSES
 from fgfi_tf.models.faster_rcnn import roi_align
+from fgfi_tf.models.faster_rcnn.conventions import CONVENTIONS
 
 SMALLEST_SIDE = 32
+BACKBONES = tuple(dict.fromkeys((*vgg.LAYOUTS, *resnet.LAYOUTS, *backbones.NAMES)))
+#: What the levels are made of: the backbone's own map; an FPN on C2 to C5, with a level more; an FPN on C4
+#: and C5, of which the level of stride 16 is taken.
+NECKS = ("none", "fpn", "joined")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +24,18 @@ class FasterRCNNConfig:
     """Options of :class:`~fgfi_tf.models.faster_rcnn.model.FasterRCNN`.
 
     Attributes:
-        backbone: ``"vgg11"`` or ``"vgg16"``.
-        width: multiplies every channel count; below 1 for small budgets.
+        backbone: one of ``BACKBONES``.
+        neck: one of ``NECKS``; a VGG has ``"none"``, and a ResNet with it has its C5 as head.
+        convention: a key of ``conventions.CONVENTIONS``.
+        width: multiplies every channel count of the backbone, and of a VGG's head; below 1 for small
+            budgets.
+        norm: batch norm of the backbone, see ``NormConv``; backbones other than ResNets learn scale and shift
+            with ``"frozen"`` statistics, too.
+        frozen_stages: see ``resnet.ResNet``.
+        resnet_style: a key of ``resnet.STYLES``.
+        fpn_channels: of every level of an FPN.
+        head_units: of the two fully connected layers behind an FPN.
+        anchor_scales: of the reference's anchors, in strides.
         class_names: the foreground classes.
         roi_pooling: one of ``roi_align.KINDS``.
         sampling_ratio: samples per bin and axis; not used by ``"reference"``.
@@ -40,7 +56,15 @@ class FasterRCNNConfig:
     """
 
     backbone: str = "vgg11"
+    neck: str = "none"
+    convention: str = "reference"
     width: float = 1.0
+    norm: str = norm_conv.FROZEN
+    frozen_stages: int = 2
+    resnet_style: str = "caffe"
+    fpn_channels: int = 256
+    head_units: int = 1024
+    anchor_scales: tuple[float, ...] = (8.0, 16.0, 32.0)
     class_names: tuple[str, ...] = VOC_CLASSES
     roi_pooling: str = "reference"
     sampling_ratio: int = 2
@@ -63,7 +87,11 @@ class FasterRCNNConfig:
 
     def __post_init__(self):
         for name, value, known in (
-            ("backbone", self.backbone, tuple(LAYOUTS)),
+            ("backbone", self.backbone, BACKBONES),
+            ("neck", self.neck, NECKS),
+            ("convention", self.convention, tuple(CONVENTIONS)),
+            ("norm", self.norm, norm_conv.NORMS),
+            ("resnet_style", self.resnet_style, tuple(resnet.STYLES)),
             ("roi_pooling", self.roi_pooling, roi_align.KINDS),
             ("nms", self.nms, NMS_KINDS),
         ):
@@ -74,7 +102,21 @@ class FasterRCNNConfig:
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must be in [0, 1), not {self.dropout}")
         check_input_size((self.short_side, self.long_side_cap))
+        if not 0 <= self.frozen_stages <= 5:
+            raise UserError(f"frozen_stages must be from 0 to 5, not {self.frozen_stages}")
         object.__setattr__(self, "class_names", tuple(self.class_names))
+        object.__setattr__(self, "anchor_scales", tuple(self.anchor_scales))
+
+    @property
+    def pooled_size(self) -> int:
+        """Rows and columns that RoIs are pooled to; a C5 head halves them."""
+        torchvision_c4 = self.has_c5_head and self.convention == "torchvision"
+        return 14 if torchvision_c4 else 7
+
+    @property
+    def has_c5_head(self) -> bool:
+        """Whether the last stage of the backbone is the head."""
+        return self.backbone in resnet.LAYOUTS and self.neck == "none"
 
 
 def check_input_size(size: tuple[int, int]) -> None:

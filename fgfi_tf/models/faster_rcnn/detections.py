@@ -8,6 +8,7 @@ from fgfi_tf.geometry import boxes as forms
 from fgfi_tf.geometry import coding, nms
 from fgfi_tf.models.faster_rcnn import box_coding
 from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig
+from fgfi_tf.models.faster_rcnn.conventions import REFERENCE, Convention
 from fgfi_tf.models.faster_rcnn.proposals import Proposals
 
 
@@ -18,6 +19,7 @@ def final_detections(
     content: tf.Tensor,
     scale: tf.Tensor,
     config: FasterRCNNConfig,
+    rules: Convention = REFERENCE,
 ) -> dict[str, tf.Tensor]:
     """What ``Detector.detect`` returns, by NMS within each class in pixels of the image file.
 
@@ -28,17 +30,21 @@ def final_detections(
         content: (h, w) of the pictures in input pixels, float32 [B,2].
         scale: input pixels per pixel of the file, float32 [B,2] (y, x).
         config: thresholds and numbers; K = ``max_detections``.
+        rules: see :class:`Convention`.
     """
     scores = tf.nn.softmax(scores)[..., 1:]  # B x R x classes
     shape = tf.shape(scores)
     exists = tf.sequence_mask(regions.count, shape[1])
     scores = tf.where(exists[..., None], scores, -1.0)
     deltas = tf.reshape(deltas, [shape[0], shape[1], -1, 4])[:, :, 1:]  # B x R x classes x 4
-    boxes = box_coding.decode(regions.boxes[:, :, None], deltas, coding.DEVIATIONS)
-    boxes = forms.clip(boxes, content[:, None, None], inclusive=True)
+    boxes = box_coding.decode(regions.boxes[:, :, None], deltas, coding.DEVIATIONS, rules)
+    boxes = forms.clip(boxes, content[:, None, None], inclusive=rules.inclusive)
+    if rules.smallest_detection > 0:
+        large = tf.reduce_all(boxes[..., 2:] - boxes[..., :2] >= rules.smallest_detection, axis=-1)
+        scores = tf.where(large, scores, -1.0)
     scale = tf.tile(tf.reverse(scale, [-1]), [1, 2])[:, None, None]  # B x 1 x 1 x (x, y, x, y)
     found = nms.suppress(
-        forms.continuous(boxes / scale),
+        forms.continuous(boxes / scale) if rules.inclusive else boxes / scale,
         scores,
         iou_threshold=config.detection_nms_iou,
         max_per_class=config.test_post_nms,

@@ -19,39 +19,53 @@ class Level:
 
     Attributes:
         stride: input pixels per position; a picture of h pixels has h // stride rows of positions.
-        cell: anchors of the first position, float32 [K,4], inclusive corners in input pixels.
+        cell: anchors of the first position, float32 [K,4], corners in input pixels.
+        rounds_up: a picture has as many rows as it takes to cover it, as networks leave it that pad where
+            they halve.
+        stretched: anchors are as far apart as the input's pixels divided by the map's positions, rounded
+            down, which is less than ``stride`` where the map has a row for part of a stride (torchvision).
     """
 
     stride: int
     cell: np.ndarray
+    rounds_up: bool = False
+    stretched: bool = False
 
-    def anchors(self, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
-        """Those of a map of ``height`` x ``width`` positions: float32 [height,width,K,4]."""
+    def cells(self, pixels: int | tf.Tensor) -> int | tf.Tensor:
+        """Rows of positions of a picture of so many pixels; columns alike."""
+        return -(-pixels // self.stride) if self.rounds_up else pixels // self.stride
+
+    def anchors(
+        self, height: int | tf.Tensor, width: int | tf.Tensor, pixels: Sequence[int | tf.Tensor] = ()
+    ) -> tf.Tensor:
+        """Those of a map of ``height`` x ``width`` positions: float32 [height,width,K,4].
+
+        ``pixels``: (h, w) of the network input; needed where the level is ``stretched``.
+        """
+        if self.stretched:
+            return repeat_cell(self.cell, height, width, (pixels[0] // height, pixels[1] // width))
         return repeat_cell(self.cell, height, width, self.stride)
+
+    def within(self, content: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
+        """Which cells of a ``height`` x ``width`` grid lie in pictures of ``content`` [B,2] (h, w), pixels.
+
+        Returns:
+            bool [B,height,width].
+        """
+        return content_mask(self.cells(tf.cast(content, tf.int32)), height, width)
 
     def has_anchor_inside(self, pictures: np.ndarray) -> np.ndarray:
         """Whether an anchor of any position lies wholly inside each picture of (h, w) [M,2]: bool [M]."""
         sides = np.asarray(pictures)[:, None, ::-1]  # M x 1 x (w, h)
         # the first column and row where an anchor does not begin before the picture; K x 2
         first = np.maximum(np.ceil(-self.cell[:, :2] / self.stride), 0)
-        fits = (first < sides // self.stride) & (self.cell[:, 2:] + first * self.stride < sides)
+        fits = (first < self.cells(sides)) & (self.cell[:, 2:] + first * self.stride < sides)
         return fits.all(axis=-1).any(axis=-1)
 
 
 def published(strides: Sequence[int]) -> tuple[Level, ...]:
     """Levels with the nine anchors of the published models, whose smallest are 8 strides large."""
     return tuple(Level(stride, rounded_cell(stride)) for stride in strides)
-
-
-def within(content: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor, stride: int) -> tf.Tensor:
-    """Which cells of a ``height`` x ``width`` grid lie in pictures of ``content`` [B,2] (h, w), pixels.
-
-    A picture of h pixels has floor(h / stride) rows of cells, as the pools leave it.
-
-    Returns:
-        bool [B,height,width].
-    """
-    return content_mask(tf.cast(content, tf.int32) // stride, height, width)
 
 
 def level_of(rois: tf.Tensor, strides: Sequence[int], canonical_size: float = 224.0) -> tf.Tensor:

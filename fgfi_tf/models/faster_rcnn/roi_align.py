@@ -73,6 +73,7 @@ def align_over_levels(
     strides: Sequence[int],
     sampling_ratio: int,
     content: tf.Tensor | None = None,
+    rounds_up: bool = False,
 ) -> tf.Tensor:
     """:func:`roi_align` of each RoI on the level that it belongs to, see ``levels.level_of``.
 
@@ -83,10 +84,14 @@ def align_over_levels(
         features: for each level [B,h,w,C].
         strides: of each.
         content: (h, w) of the pictures in input pixels, float32 [B,2].
+        rounds_up: a picture has so many rows of cells as cover it; else as many as it holds.
     """
 
     def pool(level: int, rois: tf.Tensor) -> tf.Tensor:
-        cells = None if content is None else tf.cast(content, tf.int32) // strides[level]
+        cells = None
+        if content is not None:
+            extra = strides[level] - 1 if rounds_up else 0
+            cells = (tf.cast(content, tf.int32) + extra) // strides[level]
         return roi_align(features[level], rois, kind, output_size, strides[level], sampling_ratio, cells)
 
     if len(features) == 1:

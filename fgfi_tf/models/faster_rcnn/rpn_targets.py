@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from fgfi_tf.geometry import boxes as forms
 from fgfi_tf.models.faster_rcnn import box_coding, sampling
+from fgfi_tf.models.faster_rcnn.conventions import REFERENCE, Convention
 
 POSITIVE_IOU = 0.7
 NEGATIVE_IOU = 0.3
@@ -20,27 +21,38 @@ class RPNTargets(NamedTuple):
     deltas: tf.Tensor
 
 
-def assign(anchors: tf.Tensor, boxes: tf.Tensor, valid: tf.Tensor, content_size: tf.Tensor) -> RPNTargets:
+def assign(
+    anchors: tf.Tensor,
+    boxes: tf.Tensor,
+    valid: tf.Tensor,
+    content_size: tf.Tensor,
+    rules: Convention = REFERENCE,
+) -> RPNTargets:
     """Labels before sampling and deltas of every anchor (Ren et al. 2015, section 3.1.2).
 
-    Only anchors wholly inside the picture take part. Label 1: IoU of at least 0.7 with some box, or the
-    highest IoU of all anchors (every one on a tie) with some box; 0: best IoU below 0.3; -1 otherwise.
+    Only anchors wholly inside the picture take part, unless the convention is of the whole input. Label 1:
+    IoU of at least 0.7 with some box, or the highest IoU of all anchors (every one on a tie) with some box;
+    0: best IoU below 0.3; -1 otherwise. An anchor is regressed to the box that it overlaps most itself.
 
     Args:
         anchors: float32 [A,4].
         boxes: ground truth, float32 [B,M,4].
         valid: which rows of ``boxes`` are objects, bool [B,M].
         content_size: (h, w) of the picture inside the padded input, float32 [B,2].
+        rules: see :class:`Convention`.
     """
-    inside = forms.inside(anchors, content_size)  # B x A
-    iou = tf.where(inside[..., None], box_coding.target_iou(anchors, boxes, valid), -1.0)  # B x A x M
+    iou = box_coding.target_iou(anchors, boxes, valid, rules)  # B x A x M
+    inside = tf.ones(tf.shape(iou)[:2], tf.bool)
+    if not rules.whole_input:
+        inside = forms.inside(anchors, content_size)  # B x A
+        iou = tf.where(inside[..., None], iou, -1.0)
     best_of_anchor = tf.reduce_max(iou, axis=-1)  # B x A
     best_of_truth = tf.reduce_max(iou, axis=1, keepdims=True)  # B x 1 x M
     is_best = tf.reduce_any(tf.logical_and(iou == best_of_truth, best_of_truth > 0.0), axis=-1)  # B x A
     labels = tf.where(best_of_anchor < NEGATIVE_IOU, 0, -1)
     labels = tf.where(tf.logical_or(is_best, best_of_anchor >= POSITIVE_IOU), 1, labels)
     matched = tf.gather(boxes, tf.argmax(iou, axis=-1, output_type=tf.int32), batch_dims=1)  # B x A x 4
-    deltas = box_coding.encode(anchors, matched)
+    deltas = box_coding.encode(anchors, matched, rules=rules)
     return RPNTargets(
         labels=tf.stop_gradient(tf.where(inside, labels, -1)),
         deltas=tf.stop_gradient(tf.where(inside[..., None], deltas, 0.0)),

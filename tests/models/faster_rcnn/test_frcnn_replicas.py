@@ -15,9 +15,10 @@ import tf_keras as keras
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from fgfi_tf.models.faster_rcnn import build
 
-options = dict(width=0.05, train_pre_nms=600, train_post_nms=100, rpn_batch=16)
+name, options = sys.argv[1], json.loads(sys.argv[2])
+options = dict(train_pre_nms=600, train_post_nms=100, rpn_batch=16) | options
 generator = np.random.default_rng(1)
 boxes = np.zeros([4, 2, 4], np.float32)
 boxes[:3, 0] = [[10, 20, 150, 140], [60, 30, 180, 150], [5, 5, 120, 120]]  # the last image has no object
@@ -35,14 +36,15 @@ def wave(g):
 def run(strategy, parts):
     with strategy.scope():
         keras.utils.set_random_seed(1)
-        detector = FasterRCNN(FasterRCNNConfig(**options))
+        detector = build(name, class_names=tuple("abcdefghijklmnopqrst"), **options)
+        start = [float(tf.reduce_sum(v)) for v in detector.variables if "moving" in v.name]
 
     def replica():
         rank = tf.distribute.get_replica_context().replica_id_in_sync_group
         batch = {k: tf.gather(tf.stack([v[p] for p in parts]), rank) for k, v in full.items()}
         batch["seed"] = tf.constant([1, 2])
         with tf.GradientTape() as tape:
-            outputs = detector(detector.preprocess(batch["image"]), training=True)
+            outputs = detector(detector.preprocess(batch["image"]), training=True, seed=batch["seed"])
             losses = detector.detection_losses(outputs, batch)
             total = tf.add_n(list(losses.values()))
         gradients = tape.gradient(total, detector.trainable_variables)
@@ -50,7 +52,9 @@ def run(strategy, parts):
 
     losses, gradients = tf.function(lambda: strategy.run(replica))()
     add = lambda v: float(strategy.reduce("SUM", v, axis=None))
-    return {k: add(v) for k, v in losses.items()}, [add(g) for g in gradients]
+    moved = [float(tf.reduce_sum(v)) for v in detector.variables if "moving" in v.name]
+    moved = [now - then for now, then in zip(moved, start)]
+    return {k: add(v) for k, v in losses.items()}, [add(g) for g in gradients], moved
 
 one = run(tf.distribute.OneDeviceStrategy("CPU:0"), [slice(0, 4)])
 two = run(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), [slice(0, 2), slice(2, 4)])
@@ -58,9 +62,21 @@ print("RESULT", json.dumps([one, two]))
 """
 
 
+SYNCHRONISED = {"width": 1 / 16, "norm": "synchronised", "frozen_stages": 0}
+
+
 @pytest.mark.slow
-def test_two_devices_equal_one():
-    result = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, timeout=300)
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("faster_rcnn_vgg11", {"width": 0.05, "dropout": 0.0}),
+        ("faster_rcnn_resnet18", SYNCHRONISED),
+        ("faster_rcnn_resnet18_fpn", {**SYNCHRONISED, "fpn_channels": 8, "head_units": 16, "roi_batch": 64}),
+    ],
+)
+def test_two_devices_equal_one(name, options):
+    command = [sys.executable, "-c", _SCRIPT, name, json.dumps(options)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]
     line = next(line for line in result.stdout.splitlines() if line.startswith("RESULT"))
     one, two = json.loads(line.removeprefix("RESULT"))
@@ -69,3 +85,5 @@ def test_two_devices_equal_one():
         assert value > 0
         np.testing.assert_allclose(two[0][name], value, rtol=1e-5, err_msg=name)
     np.testing.assert_allclose(two[1], one[1], rtol=1e-3, atol=1e-4 * np.abs(one[1]).max())
+    np.testing.assert_allclose(two[2], one[2], rtol=1e-3, atol=1e-5)
+    assert (np.count_nonzero(one[2]) > 0) == ("norm" in options)

@@ -1,0 +1,130 @@
+"""Faster R-CNN on ResNets through the whole road: as teacher and student, resumed, evaluated, exported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_run import assert_same, stop_at, weights
+from voc_fixtures import write_devkit
+
+from fgfi_tf.data import registry as datasets
+from fgfi_tf.export import export
+from fgfi_tf.models import loading
+from fgfi_tf.prediction import Predictor
+from fgfi_tf.training import build, evaluate_command, run
+from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.validation import validate
+
+NARROW = {"width": 1 / 16, "frozen_stages": 0}
+FAMILIES = {
+    "faster_rcnn_resnet18": {**NARROW, "norm": "synchronised"},
+    "faster_rcnn_resnet18_fpn": {**NARROW, "fpn_channels": 8, "head_units": 16},
+}
+
+
+def experiment(data, output, model, **changes):
+    options = {
+        "model": model,
+        "input_size": "128x192" if model.endswith("fpn") else "160x0",
+        "options": FAMILIES[model],
+        "dataset": "voc",
+        "data_dir": str(data),
+        "train_split": "2012_train",
+        "val_split": "2012_val",
+        "output_dir": str(output),
+        "batch_size": 2,
+        "steps": 2,
+        "learning_rate": 0.003,
+        "schedule": "constant",
+        "clip_norm": 10.0,
+        "checkpoint_every": 1,
+        "picture_every": 0,
+    }
+    return validate(ExperimentConfig.of(**{**options, **changes}))
+
+
+@pytest.fixture(scope="module", name="data")
+def data_fixture(tmp_path_factory):
+    return write_devkit(tmp_path_factory.mktemp("voc"))
+
+
+@pytest.fixture(scope="module", name="runs", params=FAMILIES)
+def runs_fixture(request, data, tmp_path_factory):
+    """The family's name, and the folders of a teacher and of a student that imitates it."""
+    model, folder = request.param, tmp_path_factory.mktemp("runs")
+    run.train(experiment(data, folder / "teacher", model, steps=1))
+    student = experiment(data, folder / "student", model, **imitating(folder / "teacher"))
+    assert run.train(student).finished
+    return model, folder
+
+
+def imitating(teacher):
+    return {"imitation": True, "teacher_checkpoint": str(teacher), "imitation_weight": 0.1}
+
+
+@pytest.mark.slow
+def test_a_student_imitates_and_resumes_exactly(runs, data, tmp_path):
+    model, folder = runs
+    last = folder / "student/checkpoints/ckpt-2"
+    kernels = [name for name in weights(last) if name.startswith("imitation/kernel") and "SLOT" not in name]
+    assert len(kernels) == (5 if model.endswith("fpn") else 1)
+    metadata = json.loads((last.parent / "model.json").read_text())
+    assert metadata["model"] == model and "resize" not in metadata
+    assert metadata["options"] == FAMILIES[model]
+    parts = experiment(data, tmp_path / "parts", model, **imitating(folder / "teacher"))
+    stop_at(1, lambda: run.train(parts))
+    assert run.train(parts).finished
+    assert_same(last, tmp_path / "parts/checkpoints/ckpt-2")
+
+
+@pytest.mark.slow
+def test_evaluated_exported_and_predicted(runs, data, tmp_path, capsys):
+    model, folder = runs
+    detector = loading.load_detector(folder / "student")
+    threshold = detector.config.score_threshold
+    if threshold:  # two steps leave no score above it but by chance
+        bias = detector.head.scores.bias
+        bias.assign(tf.tensor_scatter_nd_update(tf.convert_to_tensor(bias), [[12]], [3.0]))
+    exported = Predictor.load(export(detector, tmp_path / "exported"))
+    for size in ((60, 80), (90, 50)):
+        image = np.random.default_rng(1).integers(0, 256, (1, *size, 3)).astype(np.uint8)
+        found = exported(image)[0]
+        assert len(found["scores"]) > 0 and found["boxes"].min() >= -1e-3
+        assert found["boxes"][:, 2].max() <= size[1] and found["boxes"][:, 3].max() <= size[0]
+        expected = Predictor(detector)(image)[0] if model.endswith("fpn") else None
+        if expected is not None:
+            np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-4)
+            np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=0.05)
+    evaluate_command.evaluate(
+        evaluate_command.EvaluateConfig(checkpoint=str(folder / "student"), data_dir=str(data))
+    )
+    assert "PASCAL VOC" in capsys.readouterr().out
+    predict(tmp_path, data)
+
+
+def predict(tmp_path, data):
+    import predict as script
+
+    images = data / "VOCdevkit/VOC2012/JPEGImages"
+    arguments = [f"--model_path={tmp_path}/exported", f"--images={images}", f"--output_dir={tmp_path}/found"]
+    assert script.main(["predict.py", *arguments]) == 0
+    assert (Path(tmp_path) / "found/comp4_det_images_dog.txt").is_file()
+
+
+@pytest.mark.slow
+def test_images_without_objects(runs, data, tmp_path):
+    model, folder = runs
+    config = experiment(data, tmp_path / "run", model, **imitating(folder / "teacher"), teacher_model=model)
+    dataset = datasets.open_split("voc", data, "2012_train")
+    distiller = build.build_distiller(config, dataset.class_names)
+    over = tf.distribute.get_strategy()
+    batch = next(iter(build.build_batches(config, dataset, distiller.student, over, 0)))
+    batch = {**batch, "valid": tf.zeros_like(batch["valid"]), "boxes": tf.zeros_like(batch["boxes"])}
+    logs = tf.function(distiller.train_step)(batch)
+    assert float(logs["imitation_loss"]) == float(logs["rpn_box"]) == float(logs["rcnn_box"]) == 0.0
+    assert float(logs["rpn_class"]) > 0 and float(logs["rcnn_class"]) > 0
+    assert all(np.isfinite(v.numpy()).all() for v in distiller.trained_variables)
