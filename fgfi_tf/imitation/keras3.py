@@ -45,6 +45,9 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
         kernel_initializer=None,
         bias_initializer="zeros",
         weight_decay: float = 0.0,
+        levels: str = "best",
+        level_sizes: Sequence[float] | None = None,
+        pairs: Sequence[Sequence[int]] | None = None,
         name: str = "imitation",
         **kwargs,
     ):
@@ -58,6 +61,9 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
             kernel_size=kernel_size,
             activation=activation,
             weight_decay=weight_decay,
+            levels=levels,
+            level_sizes=level_sizes,
+            pairs=pairs,
         )
         self.kernel_initializer = keras.initializers.get(
             kernel_initializer or keras.initializers.TruncatedNormal(stddev=KERNEL_STDDEV)

@@ -44,10 +44,16 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
         kernel_initializer, bias_initializer: of the adaptation. None: the published one, a truncated
             normal of deviation 1e-4.
         weight_decay: of the adaptation kernels, see :meth:`regularization_loss`.
+        levels: which of several maps a box marks, one of ``levels.LEVELS``: those whose anchors fit it
+            (``best``), the one that it belongs to by its size (``assigned``), every map (``each``).
+        level_sizes: for ``assigned``: the side from which on a box belongs to each of the student's maps,
+            ascending, pixels of the network input; see ``levels.level_of_boxes``.
+        pairs: (student's map, teacher's map) of each comparison, where they do not have the same place; see
+            ``levels.pair_by_stride``. Boxes mark the student's maps whether these have a partner or not.
 
     Raises:
-        ValueError: for an unknown region, compute mode or activation, psi outside [0, 1], a normalization
-            not above 0, an even kernel size.
+        ValueError: for an unknown region, compute mode, activation or ``levels``, psi outside [0, 1], a
+            normalization not above 0, an even kernel size, pairs of maps that there are not.
     """
 
     def __init__(
@@ -63,6 +69,9 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
         kernel_initializer=None,
         bias_initializer="zeros",
         weight_decay: float = 0.0,
+        levels: str = "best",
+        level_sizes: Sequence[float] | None = None,
+        pairs: Sequence[Sequence[int]] | None = None,
         name: str = "imitation",
         **kwargs,
     ):
@@ -77,6 +86,9 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
             kernel_size=kernel_size,
             activation=activation,
             weight_decay=weight_decay,
+            levels=levels,
+            level_sizes=level_sizes,
+            pairs=pairs,
         )
         self.kernel_initializer = keras.initializers.get(
             kernel_initializer or keras.initializers.TruncatedNormal(stddev=KERNEL_STDDEV)

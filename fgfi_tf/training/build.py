@@ -13,6 +13,7 @@ from fgfi_tf.drawing import draw_boxes, montage, overlay_mask
 from fgfi_tf.errors import UserError
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
+from fgfi_tf.imitation.levels import Pairs, pair_by_stride
 from fgfi_tf.imitation.weight import RunningWeight
 from fgfi_tf.models import loading, registry
 from fgfi_tf.models.detector import Batch, Detector
@@ -94,11 +95,13 @@ def _teacher(config: ExperimentConfig, class_names: Sequence[str], log: Callable
 
 
 def _imitation(config: ExperimentConfig, student: Detector, teacher: Detector) -> ImitationLoss:
-    maps, theirs = len(student.feature_channels), len(teacher.feature_channels)
-    if maps != theirs:
+    pairs, sizes = _pairs(config, student, teacher), None
+    if config.imitation_levels == "assigned":
+        sizes = student.imitation_sizes()
+    if sizes is not None and len(sizes) != len(student.feature_channels):
         raise UserError(
-            f"--teacher_checkpoint={config.teacher_checkpoint}: the feature maps to "
-            f"imitate differ in number: {config.teacher_model} gives {theirs}, {config.model} {maps}"
+            f"--imitation_levels=assigned: {config.model} does not say the strides of its feature maps; "
+            "choose best or each"
         )
     return ImitationLoss(
         teacher.feature_channels,
@@ -107,8 +110,31 @@ def _imitation(config: ExperimentConfig, student: Detector, teacher: Detector) -
         region=config.imitation_region,
         compute=config.imitation_compute,
         activation="relu" if config.imitation_adaptation == "published" else "linear",
+        levels=config.imitation_levels,
+        level_sizes=sizes,
+        pairs=pairs,
         **student.imitation_options(),
     )
+
+
+def _pairs(config: ExperimentConfig, student: Detector, teacher: Detector) -> Pairs:
+    """(student's map, teacher's map) of each comparison. Raises UserError where nothing pairs."""
+    ours, theirs = (network.feature_strides for network in (student, teacher))
+    maps, their_maps = len(student.feature_channels), len(teacher.feature_channels)
+    try:
+        return pair_by_stride(ours, theirs, maps, their_maps)
+    except ValueError as error:
+        gives = [f"{their_maps} of stride {_listed(theirs)}", f"{maps} of stride {_listed(ours)}"]
+        if not (ours and theirs):
+            gives = [str(their_maps), str(maps)]
+        raise UserError(
+            f"--teacher_checkpoint={config.teacher_checkpoint}: {error}: {config.teacher_model} gives "
+            f"{gives[0]}, {config.model} {gives[1]}"
+        ) from error
+
+
+def _listed(strides: Sequence[int]) -> str:
+    return ", ".join(map(str, strides))
 
 
 def _weight(config: ExperimentConfig) -> float | RunningWeight:
@@ -194,7 +220,7 @@ def picture_drawer(distiller: Distiller, dataset: PreparedDataset) -> Callable[[
             *student.imitation_boxes(batch),
             student.imitation_valid_mask(batch, *size),
         )
-        for level, mask in enumerate(masks):
+        for (level, _), mask in zip(distiller.imitation.paired(), masks, strict=True):
             drawn = [overlay_mask(image, m) for image, m in zip(images, mask.numpy(), strict=True)]
             pictures[f"imitation_mask/level_{level}"] = montage(drawn)
 

@@ -169,6 +169,12 @@ class ExperimentConfig:
     imitation_region: str = _imitation(
         "fine_grained", "Where to imitate.", ("fine_grained", "gt_box", "full")
     )
+    imitation_levels: str = _imitation(
+        "best",
+        "Where there are several feature maps, which ones a box marks: those whose anchors fit it best "
+        "(best), the one that it belongs to by its size (assigned), every one (each).",
+        ("best", "assigned", "each"),
+    )
     imitation_compute: str = _imitation(
         "auto",
         "Adaptation at mask positions only (gathered), or everywhere (dense).",

@@ -69,6 +69,7 @@ class FasterRCNN(Detector):
         self.levels = tuple(levels) if levels is not None else published(self.base.strides)
         self.roi_levels = roi_levels or len(self.levels)
         self.feature_channels = tuple(self.base.channels)
+        self.feature_strides = tuple(level.stride for level in self.levels)
         anchors = {len(level.cell) for level in self.levels}
         alike = len(anchors) == len(set(self.feature_channels)) == 1
         if not alike or len(self.levels) != len(self.feature_channels):

@@ -55,6 +55,7 @@ class SingleMapDetector(Detector):
         UserError: for an impossible dropout, or anchors that only training objects decide (``"auto"``).
     """
 
+    feature_strides = (STRIDE,)
     loss_names = ("class_loss", "confidence_loss", "box_loss", "weight_decay")
 
     def __init__(
