@@ -11,7 +11,7 @@ from fgfi_tf.imitation.core import Measured
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.imitation.metrics import GlobalMean
 from fgfi_tf.imitation.weight import RunningWeight
-from fgfi_tf.replica import accumulating, global_counts, num_replicas, num_shares
+from fgfi_tf.replica import accumulating, global_counts, global_total, num_replicas, num_shares
 
 # What is shown beside the terms of the loss. Shares of replicas and micro-batches add up, like the terms'.
 OBSERVED = ("imitation_loss_unweighted", "imitation_weight", "imitation_mask_share", "imitation_active_share")
@@ -218,6 +218,7 @@ class Distiller(keras.Model):
         rows = batch["image"].shape[0] or tf.shape(batch["image"])[0]
         size = rows // count
         counts = {"global_counts": tf.stack(global_counts(batch))}
+        counts |= {f"global_{name}": global_total(batch, name) for name in self.student.counted}
         if self.imitation is not None:
             counts["global_positions"] = self.imitation.count_positions(*self._mask_arguments(batch))
 

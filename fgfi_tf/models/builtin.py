@@ -13,6 +13,19 @@ VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
+    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
+    "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
+    "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
+    "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
+    "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard",
+    "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors",
+    "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+#: COCO's numbers of these classes, which leave some out.
+COCO_IDS = tuple(n for n in range(1, 91) if n not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 BACKBONES = ("efficientnet_lite0", "efficientnet_b0", "mobilenet_v2", "resnet50")
 
 _DROPOUT = Option("dropout", 0.5, "Share dropped in front of the last layers while training.", check=fraction)
@@ -75,9 +88,37 @@ FASTER_RCNN = Declaration(
     teacher="faster_rcnn_vgg16",
 )
 
+SSD = Declaration(
+    options=(
+        Option("width", 1.0, "Factor on every channel count.", check=positive),
+        Option(
+            "matching",
+            "bipartite",
+            "Which default box an object has in any case: one of its own (bipartite, as published), or its "
+            "best one, which a later object may take (each_best, as in torchvision).",
+            ("bipartite", "each_best"),
+        ),
+        Option(
+            "default_boxes",
+            "voc",
+            "Sizes of the default boxes: published for VOC (voc) or COCO (coco: for smaller objects), or "
+            "torchvision's (coco, clipped to the input).",
+            ("voc", "coco", "torchvision"),
+        ),
+    ),
+    input_size=(300, 300),
+    class_names=VOC_CLASSES,
+    augmentation="ssd",
+    dataset="voc",
+    recipe={"learning_rate": 1e-3},
+    weights="for SSD torchvision's .pth (ssd300_vgg16_coco-*.pth), vgg16_reducedfc.pth, or an ImageNet VGG "
+    "(.pth, .h5)",
+)
+
 _SHUFFLEDET = "fgfi_tf.models.shuffledet:ShuffleDet"
 _BACKBONE = "fgfi_tf.models.shuffledet:BackboneShuffleDet"
 _FASTER_RCNN = "fgfi_tf.models.faster_rcnn:FasterRCNN"
+_SSD = "fgfi_tf.models.ssd:SSD"
 #: Name, class, what builds it (given the name first), declaration.
 DETECTORS: tuple[tuple[str, str, str, Declaration], ...] = (
     *((f"{name}_shuffledet", _BACKBONE, _BACKBONE, BACKBONE_SHUFFLEDET) for name in BACKBONES),
@@ -86,4 +127,5 @@ DETECTORS: tuple[tuple[str, str, str, Declaration], ...] = (
         (f"faster_rcnn_{name}", _FASTER_RCNN, "fgfi_tf.models.faster_rcnn:build", FASTER_RCNN)
         for name in ("vgg11", "vgg16")
     ),
+    *((f"ssd300_{name}", _SSD, _SSD, SSD) for name in ("vgg11", "vgg16")),
 )

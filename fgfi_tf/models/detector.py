@@ -38,6 +38,8 @@ class Detector(keras.Model):
         loss_names: the keys of ``detection_losses`` and ``regularization_losses``. The means of these losses
             are created before the training step is traced, which avoids a second trace. Gradient
             accumulation, and replicas whose last batch is not full, need them.
+        counted: keys of a prepared batch, a number of each image [B], whose totals over the global batch the
+            losses are divided by (``replica.global_total``): gradient accumulation takes them beforehand.
         input_size: the value of ``--input_size``, which the resize policy interprets: (height, width) of the
             network input, or (short side, largest long side or 0 for no limit).
         declaration: its options, and what is known before it is built: the defaults of flags, and the size
@@ -53,6 +55,7 @@ class Detector(keras.Model):
     feature_channels: tuple[int, ...] = ()
     feature_strides: tuple[int, ...] = ()
     loss_names: tuple[str, ...] = ()
+    counted: tuple[str, ...] = ()
     input_size: tuple[int, int]
     declaration: Declaration = Declaration()
     pixels: Pixels | None = None
