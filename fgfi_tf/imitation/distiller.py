@@ -218,9 +218,9 @@ class Distiller(keras.Model):
         rows = batch["image"].shape[0] or tf.shape(batch["image"])[0]
         size = rows // count
         counts = {"global_counts": tf.stack(global_counts(batch))}
-        counts |= {f"global_{name}": global_total(batch, name) for name in self.student.counted}
         if self.imitation is not None:
             counts["global_positions"] = self.imitation.count_positions(*self._mask_arguments(batch))
+        counts |= {f"global_{name}": global_total(batch, name) for name in self.student.counted}
 
         def add_micro_batch(i, gradients, terms):
             with tf.control_dependencies(gradients):  # not before the last one is done
