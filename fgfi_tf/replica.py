@@ -44,6 +44,15 @@ def global_counts(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     )
 
 
+def global_total(batch: dict[str, tf.Tensor], name: str) -> tf.Tensor:
+    """The sum over the global batch of a number that ``batch[name]`` [B] has of each image, float32 scalar.
+
+    A micro-batch has ``global_`` and the name for it, which was taken of the whole batch.
+    """
+    known = batch.get(f"global_{name}")
+    return global_sum(tf.reduce_sum(tf.cast(batch[name], tf.float32))) if known is None else known
+
+
 @contextlib.contextmanager
 def accumulating(micro_batches: int) -> Iterator[None]:
     """While one of ``micro_batches`` equal shares of each replica's batch is computed (or traced)."""

@@ -149,3 +149,28 @@ AUGMENTATION.register(
         ),
     ),
 )
+AUGMENTATION.register(
+    "ssd",
+    AugmentationEntry(
+        "fgfi_tf.data.ssd_augment:SSDAugmentation",
+        (
+            Option("brightness", 32.0, "Brightness changes by up to +- this, in 0..255.", check=not_negative),
+            Option("contrast", "0.5,1.5", "Range of the contrast factor.", check=_is_range),
+            Option("saturation", "0.5,1.5", "Range of the saturation factor.", check=_is_range),
+            Option("hue", 18.0, "The hue is turned by up to +- so many degrees.", check=not_negative),
+            Option(
+                "expand",
+                4.0,
+                "Half of the images are put on a canvas of up to so many times their sides (1: none).",
+                check=lambda value: "" if value >= 1 else "must be at least 1",
+            ),
+            Option("crop", True, "Cut out a part that overlaps an object by at least .1 to .9."),
+            Option(
+                "flip",
+                0.5,
+                "Probability of a horizontal flip.",
+                check=lambda value: "" if 0 <= value <= 1 else "a probability is expected",
+            ),
+        ),
+    ),
+)

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from fgfi_tf.imitation.levels import Pairs
+
 CORNERS = "continuous corners (xmin, ymin, xmax, ymax) in pixels of the network input"
 
 
@@ -36,8 +38,11 @@ def checked_inputs(
     valid_mask: Any,
     teacher_channels: Sequence[int],
     student_channels: Sequence[int] | None = None,
+    pairs: Sequence[tuple[int, int]] | None = None,
 ) -> Inputs:
-    """The arguments of ``ImitationLoss.call``, checked; ``student_channels`` where the layer is built.
+    """The arguments of ``ImitationLoss.call``, checked; ``student_channels`` (of the pairs) once it is built.
+
+    ``pairs``: (student's map, teacher's map) of each comparison; None: the maps of the same place.
 
     Raises:
         TypeError, ValueError: whatever cannot be what the argument is for; the message says what is expected.
@@ -47,20 +52,30 @@ def checked_inputs(
     grids = _levels("anchors", anchors, tf.float32)
     boxes, valid = _tensor("boxes", boxes, tf.float32), _tensor("valid", valid, tf.bool)
     valid_masks = None if valid_mask is None else _levels("valid_mask", valid_mask, tf.bool)
-    for name, given in (("student_features", student), ("teacher_features", teacher), ("anchors", grids)):
-        _check_levels(name, given, len(teacher_channels))
+    theirs = (len(teacher_channels), "teacher_channels")
+    ours = theirs if pairs is None else (len(student), "student_features")
+    _check_levels("student_features", student, *ours)
+    _check_levels("teacher_features", teacher, *theirs)
+    _check_levels("anchors", grids, *ours)
     if valid_masks is not None:
-        _check_levels("valid_mask", valid_masks, len(teacher_channels))
-    for level, channels in enumerate(teacher_channels):
-        own = None if student_channels is None else student_channels[level]
+        _check_levels("valid_mask", valid_masks, *ours)
+    if pairs is None:
+        pairs = [(level, level) for level in range(len(teacher_channels))]
+    check_paired(pairs, len(student))
+    own = dict(zip((level for level, _ in pairs), student_channels or [None] * len(pairs), strict=True))
+    for level, features in enumerate(student):
         name = f"student_features[{level}]"
-        batch, height, width, known = _check(name, student[level], "[B, h, w, Cs]", [None, None, None, own])
-        if known is None:
+        batch, height, width, known = _check(
+            name, features, "[B, h, w, Cs]", [None, None, None, own.get(level)]
+        )
+        if known is None and level in own:
             raise ValueError(f"{name}: the number of channels must be known")
-        _check(f"teacher_features[{level}]", teacher[level], "[B, H, W, Ct]", [batch, None, None, channels])
         _check_anchors(f"anchors[{level}]", grids[level], height, width)
         if valid_masks is not None:
             _check(f"valid_mask[{level}]", valid_masks[level], "[B, h, w]", [batch, height, width])
+    for level, channels in enumerate(teacher_channels):
+        batch = student[0].shape[0] if student[0].shape.rank is not None else None
+        _check(f"teacher_features[{level}]", teacher[level], "[B, H, W, Ct]", [batch, None, None, channels])
     _check_boxes(boxes, valid, student[0].shape[0])
     return Inputs(student, teacher, grids, boxes, valid, valid_masks)
 
@@ -90,12 +105,46 @@ def _levels(name: str, value: Any, dtype: tf.DType) -> tuple[tf.Tensor, ...]:
     return (_tensor(name, value, dtype),)
 
 
-def _check_levels(name: str, given: Sequence[tf.Tensor], levels: int) -> None:
+def _check_levels(name: str, given: Sequence[tf.Tensor], levels: int, of: str) -> None:
     if len(given) != levels:
         raise ValueError(
-            f"{name} has {len(given)} feature levels, teacher_channels {levels}: a list with one entry for "
-            "each level is expected"
+            f"{name} has {len(given)} feature levels, {of} {levels}: a list with one entry for each level is "
+            "expected"
         )
+
+
+def checked_pairs(pairs: Sequence[Sequence[int]] | None, teacher_maps: int) -> Pairs | None:
+    """Pairs (student's map, teacher's map) as tuples; None: the maps of the same place.
+
+    Raises:
+        ValueError: no pair, one of a map that the teacher has not, or a student's map twice.
+    """
+    if pairs is None:
+        return None
+    found = tuple((int(own), int(theirs)) for own, theirs in pairs)
+    if not found or len({own for own, _ in found}) < len(found):
+        raise ValueError(f"imitation pairs must name each map of the student at most once; got {pairs}")
+    if any(own < 0 or not 0 <= theirs < teacher_maps for own, theirs in found):
+        raise ValueError(f"imitation pairs name maps of a teacher of {teacher_maps} maps; got {pairs}")
+    return found
+
+
+def check_paired(pairs: Pairs, student_maps: int) -> None:
+    """Raises ValueError where a pair names a map that the student has not."""
+    if max(own for own, _ in pairs) >= student_maps:
+        raise ValueError(f"imitation pairs name maps of a student of {student_maps} maps; got {pairs}")
+
+
+def checked_sizes(sizes: Sequence[float] | None, levels: str) -> tuple[float, ...] | None:
+    """The smallest side of a box of each level. Raises ValueError where it is needed, or does not ascend."""
+    if sizes is None:
+        if levels == "assigned":
+            raise ValueError("imitation levels 'assigned' needs level_sizes, the smallest side of each level")
+        return None
+    found = tuple(float(size) for size in sizes)
+    if list(found) != sorted(found):
+        raise ValueError(f"imitation level_sizes must ascend; got {sizes}")
+    return found
 
 
 def _check(

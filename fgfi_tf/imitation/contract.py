@@ -18,6 +18,7 @@ class Network(Protocol):
 
     feature_channels: tuple[int, ...]
     loss_names: tuple[str, ...]
+    counted: tuple[str, ...]
 
     def __call__(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> Outputs:
         """Preprocessed images [B,H,W,3] to outputs; ``features`` are the maps to imitate [B,h,w,c]."""

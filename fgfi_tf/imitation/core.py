@@ -8,6 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from fgfi_tf.imitation import checks, losses, masks
+from fgfi_tf.imitation.levels import LEVELS
 from fgfi_tf.replica import global_sum
 
 COMPUTE_MODES = ("auto", "gathered", "dense")
@@ -32,7 +33,7 @@ class Measured(NamedTuple):
 class ImitationCore:
     """The arguments of ``ImitationLoss`` and its arithmetic; the layer adds variables and Keras.
 
-    A layer that derives from it keeps ``kernels`` and ``biases``, one of each for a level.
+    A layer that derives from it keeps ``kernels`` and ``biases``, one of each for a pair of maps.
     """
 
     def configure(
@@ -47,6 +48,9 @@ class ImitationCore:
         activation: str,
         weight_decay: float,
         comparison: str,
+        levels: str,
+        level_sizes: Sequence[float] | None,
+        pairs: Sequence[Sequence[int]] | None,
     ) -> None:
         """Checks and keeps the constructor's arguments. Raises ValueError."""
         for name, value, known in (
@@ -54,6 +58,7 @@ class ImitationCore:
             ("compute", compute, COMPUTE_MODES),
             ("activation", activation, losses.ACTIVATIONS),
             ("comparison", comparison, losses.COMPARISONS),
+            ("levels", levels, LEVELS),
         ):
             if value not in known:
                 raise ValueError(f"imitation {name} must be one of {', '.join(known)}; got {value!r}")
@@ -68,27 +73,37 @@ class ImitationCore:
         self.region, self.compute, self.activation = region, compute, activation
         self.kernel_size, self.weight_decay = int(kernel_size), float(weight_decay)
         self.comparison = comparison
+        self.levels, self.level_sizes = levels, checks.checked_sizes(level_sizes, levels)
+        self.pairs = checks.checked_pairs(pairs, len(self.teacher_channels))
 
     def arguments(self) -> dict:
         """What :meth:`configure` was given."""
         names = (
-            "teacher_channels psi normalization region compute kernel_size activation weight_decay comparison"
+            "teacher_channels psi normalization region compute kernel_size activation weight_decay levels "
+            "level_sizes pairs comparison"
         )
         return {name: getattr(self, name) for name in names.split()}
+
+    def paired(self) -> tuple[tuple[int, int], ...]:
+        """(student's map, teacher's map) of each comparison."""
+        if self.pairs is not None:
+            return self.pairs
+        return tuple((level, level) for level in range(len(self.teacher_channels)))
 
     def kernel_shapes(self, input_shape) -> list[tuple[int, int, int, int]]:
         """The kernels' shapes for the student's maps: a shape for each level, or that of the one map."""
         if isinstance(input_shape, tf.TensorShape) or not hasattr(input_shape[0], "__len__"):
             input_shape = [input_shape]
-        if len(input_shape) != len(self.teacher_channels):
+        if self.pairs is None and len(input_shape) != len(self.teacher_channels):
             raise ValueError(
                 f"the student has {len(input_shape)} feature maps and the teacher "
                 f"{len(self.teacher_channels)}"
             )
+        checks.check_paired(self.paired(), len(input_shape))
         size = self.kernel_size
         return [
-            (size, size, int(shape[-1]), channels)
-            for shape, channels in zip(input_shape, self.teacher_channels, strict=True)
+            (size, size, int(input_shape[own][-1]), self.teacher_channels[theirs])
+            for own, theirs in self.paired()
         ]
 
     def masks(
@@ -98,9 +113,21 @@ class ImitationCore:
         valid: tf.Tensor,
         valid_mask: Sequence[tf.Tensor] | None = None,
     ) -> list[tf.Tensor]:
-        """The positions imitated: for each level bool [B, h, w]. Arguments as for ``call``."""
-        region = self.region if self.comparison == "squared_error" else "full"
-        return masks.imitation_masks(anchors, boxes, valid, valid_mask, region=region, psi=self.psi)
+        """The positions imitated: for each pair of maps bool [B, h, w]. Arguments as for ``call``.
+
+        Boxes mark the student's maps by the anchors of all of them, whether they have a partner or not.
+        """
+        found = masks.imitation_masks(
+            anchors,
+            boxes,
+            valid,
+            valid_mask,
+            region=self.region if self.comparison == "squared_error" else "full",
+            psi=self.psi,
+            levels=self.levels,
+            level_sizes=self.level_sizes,
+        )
+        return [found[own] for own, _ in self.paired()]
 
     def measure(
         self,
@@ -125,6 +152,7 @@ class ImitationCore:
             valid_mask,
             self.teacher_channels,
             [kernel.shape[-2] for kernel in self.kernels] or None,
+            self.pairs,
         )
         if not self.kernels:
             self.build([features.shape for features in inputs.student])
@@ -149,7 +177,7 @@ class ImitationCore:
         valid_mask: Sequence[tf.Tensor] | None = None,
     ) -> tf.Tensor:
         """Positions of the global batch in the mask and in the maps, float32 [2]. Arguments: see ``call``."""
-        return global_sum(_count(self.masks(anchors, boxes, valid, valid_mask), valid_mask))
+        return global_sum(self._count(self.masks(anchors, boxes, valid, valid_mask), valid_mask))
 
     @tf.autograph.experimental.do_not_convert
     def sums(
@@ -159,10 +187,11 @@ class ImitationCore:
         region = self.masks(anchors, boxes, valid, valid_mask)
         distance = self._distance()
         errors, active = [], []
-        for student, teacher, mask, kernel, bias in zip(
-            student_features, teacher_features, region, self.kernels, self.biases, strict=True
+        for (own, theirs), mask, kernel, bias in zip(
+            self.paired(), region, self.kernels, self.biases, strict=True
         ):
-            teacher = _match_size(tf.stop_gradient(teacher), student)
+            student = student_features[own]
+            teacher = _match_size(tf.stop_gradient(teacher_features[theirs]), student)
             found = distance(
                 student,
                 teacher,
@@ -173,9 +202,19 @@ class ImitationCore:
             )
             errors.append(found[0])
             active.append(found[1])
-        return tf.add_n(errors), tf.add_n(active), _count(region, valid_mask)
+        return tf.add_n(errors), tf.add_n(active), self._count(region, valid_mask)
 
     _traced_sums = tf.function(sums, reduce_retracing=True, autograph=False)
+
+    def _count(self, region: Sequence[tf.Tensor], valid_mask: Sequence[tf.Tensor] | None) -> tf.Tensor:
+        """Positions in the masks of the pairs, and in their maps without padding: float32 [2]."""
+        positions = tf.add_n([tf.reduce_sum(tf.cast(mask, tf.float32)) for mask in region])
+        if valid_mask is None:
+            everywhere = tf.add_n([tf.cast(tf.size(mask), tf.float32) for mask in region])
+        else:
+            parts = [valid_mask[own] for own, _ in self.paired()]
+            everywhere = tf.add_n([tf.reduce_sum(tf.cast(part, tf.float32)) for part in parts])
+        return tf.stack([positions, everywhere])
 
     def _distance(self):
         """The function of ``losses`` that compares the maps."""
@@ -187,16 +226,6 @@ class ImitationCore:
     def regularization_loss(self) -> tf.Tensor:
         """``weight_decay`` / 2 * the kernels' squared L2 norm (for the whole batch)."""
         return self.weight_decay * tf.add_n([tf.nn.l2_loss(tf.convert_to_tensor(k)) for k in self.kernels])
-
-
-def _count(region: Sequence[tf.Tensor], valid_mask: Sequence[tf.Tensor] | None) -> tf.Tensor:
-    """Positions in the masks, and in the maps without padding: float32 [2]."""
-    positions = tf.add_n([tf.reduce_sum(tf.cast(mask, tf.float32)) for mask in region])
-    if valid_mask is None:
-        everywhere = tf.add_n([tf.cast(tf.size(mask), tf.float32) for mask in region])
-    else:
-        everywhere = tf.add_n([tf.reduce_sum(tf.cast(part, tf.float32)) for part in valid_mask])
-    return tf.stack([positions, everywhere])
 
 
 def _match_size(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,7 @@ from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.imitation.metrics import GlobalMean
 from fgfi_tf.imitation.soft_labels import soft_label_loss
 from fgfi_tf.imitation.weight import RunningWeight
-from fgfi_tf.replica import global_counts, num_replicas, num_shares
+from fgfi_tf.replica import global_counts, global_total, num_replicas, num_shares
 
 # What is shown beside the terms of the loss. Shares of replicas and micro-batches add up, like the terms'.
 OBSERVED = ("imitation_loss_unweighted", "imitation_weight", "imitation_mask_share", "imitation_active_share")
@@ -238,6 +238,9 @@ class Distiller(keras.Model):
         counts = {"global_counts": tf.stack(global_counts({"valid": valid}))}
         if self.imitation is not None:
             counts["global_positions"] = self.imitation.count_positions(*self._mask_arguments(batch))
+        for name in self.student.counted:
+            labelled = labelled_only(batch[name][:, None], self.labelled_share, self.gradient_accumulation)
+            counts[f"global_{name}"] = global_total({name: labelled}, name)
         return accumulated(
             lambda micro_batch, i: self._gradients({**micro_batch, **counts}, step, variables, i),
             batch,

@@ -46,6 +46,9 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
         bias_initializer="zeros",
         weight_decay: float = 0.0,
         comparison: str = "squared_error",
+        levels: str = "best",
+        level_sizes: Sequence[float] | None = None,
+        pairs: Sequence[Sequence[int]] | None = None,
         name: str = "imitation",
         **kwargs,
     ):
@@ -60,6 +63,9 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
             activation=activation,
             weight_decay=weight_decay,
             comparison=comparison,
+            levels=levels,
+            level_sizes=level_sizes,
+            pairs=pairs,
         )
         self.kernel_initializer = keras.initializers.get(
             kernel_initializer or keras.initializers.TruncatedNormal(stddev=KERNEL_STDDEV)

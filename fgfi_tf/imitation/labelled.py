@@ -10,12 +10,6 @@ import tensorflow as tf
 
 from fgfi_tf.imitation.contract import Batch
 
-_OF_THE_WHOLE = (
-    "seed",
-    "global_counts",
-    "global_positions",
-)  # no row for each image
-
 
 def labelled_rows(outputs: Batch, batch: Batch, share: tuple[int, int]) -> tuple[Batch, Batch]:
     """Outputs and batch of the images with labels; what has fewer than two axes in the outputs is of all."""
@@ -24,7 +18,9 @@ def labelled_rows(outputs: Batch, batch: Batch, share: tuple[int, int]) -> tuple
         return outputs, batch
     rows = _size(batch["image"]) * count // of
     own = {
-        name: value if name in _OF_THE_WHOLE else tf.nest.map_structure(lambda x: x[:rows], value)
+        name: value
+        if name == "seed" or name.startswith("global_")
+        else tf.nest.map_structure(lambda x: x[:rows], value)
         for name, value in batch.items()
     }
     return tf.nest.map_structure(lambda x: x[:rows] if x.shape.rank >= 2 else x, outputs), own

@@ -45,12 +45,18 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
             normal of deviation 1e-4.
         weight_decay: of the adaptation kernels, see :meth:`regularization_loss`.
         comparison: ``squared_error`` is the paper's; ``cwd`` and ``pkd`` compare whole maps as later papers
-            do (see ``successors``): psi, region, normalization and compute have no effect then, and the value
-            is the mean over images.
+            do (see ``successors``): psi, region, levels, normalization and compute have no effect then, and
+            the value is the mean over images.
+        levels: which of several maps a box marks, one of ``levels.LEVELS``: those whose anchors fit it
+            (``best``), the one that it belongs to by its size (``assigned``), every map (``each``).
+        level_sizes: for ``assigned``: the side from which on a box belongs to each of the student's maps,
+            ascending, pixels of the network input; see ``levels.level_of_boxes``.
+        pairs: (student's map, teacher's map) of each comparison, where they do not have the same place; see
+            ``levels.pair_by_stride``. Boxes mark the student's maps whether these have a partner or not.
 
     Raises:
-        ValueError: for an unknown region, compute mode, activation or comparison, psi outside [0, 1], a
-            normalization not above 0, an even kernel size.
+        ValueError: for an unknown region, compute mode, activation, comparison or ``levels``, psi outside
+            [0, 1], a normalization not above 0, an even kernel size, pairs of maps that there are not.
     """
 
     def __init__(
@@ -67,6 +73,9 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
         bias_initializer="zeros",
         weight_decay: float = 0.0,
         comparison: str = "squared_error",
+        levels: str = "best",
+        level_sizes: Sequence[float] | None = None,
+        pairs: Sequence[Sequence[int]] | None = None,
         name: str = "imitation",
         **kwargs,
     ):
@@ -82,6 +91,9 @@ class ImitationLoss(ImitationCore, keras.layers.Layer):
             activation=activation,
             weight_decay=weight_decay,
             comparison=comparison,
+            levels=levels,
+            level_sizes=level_sizes,
+            pairs=pairs,
         )
         self.kernel_initializer = keras.initializers.get(
             kernel_initializer or keras.initializers.TruncatedNormal(stddev=KERNEL_STDDEV)

@@ -60,6 +60,32 @@ SHUFFLEDET = Declaration(
     weights="a TF1 checkpoint of ShuffleDet or of its backbone",
     teacher="shuffledet_1x",
 )
+SSD = Declaration(
+    options=(
+        Option("width", 1.0, "Factor on every channel count.", check=positive),
+        Option(
+            "matching",
+            "bipartite",
+            "Which default box an object has in any case: one of its own (bipartite, as published), or its "
+            "best one, which a later object may take (each_best, as in torchvision).",
+            ("bipartite", "each_best"),
+        ),
+        Option(
+            "default_boxes",
+            "voc",
+            "Sizes of the default boxes: published for VOC (voc) or COCO (coco: for smaller objects), or "
+            "torchvision's (coco, clipped to the input).",
+            ("voc", "coco", "torchvision"),
+        ),
+    ),
+    input_size=(300, 300),
+    class_names=VOC_CLASSES,
+    augmentation="ssd",
+    dataset="voc",
+    recipe={"learning_rate": 1e-3},
+    weights="for SSD torchvision's .pth (ssd300_vgg16_coco-*.pth), vgg16_reducedfc.pth, or an ImageNet VGG "
+    "(.pth, .h5)",
+)
 BACKBONE_SHUFFLEDET = dataclasses.replace(
     SHUFFLEDET,
     options=(dataclasses.replace(_DROPOUT, default=0.0), _ANCHORS),
@@ -180,12 +206,14 @@ BACKBONE_FASTER_RCNN = dataclasses.replace(
     teacher="",
 )
 
+_SSD = "fgfi_tf.models.ssd:SSD"
 _SHUFFLEDET = "fgfi_tf.models.shuffledet:ShuffleDet"
 _BACKBONE = "fgfi_tf.models.shuffledet:BackboneShuffleDet"
 _FRCNN = "fgfi_tf.models.faster_rcnn"
 _BUILD = f"{_FRCNN}:build"
 #: Name, class, what builds it (given the name first), declaration.
 DETECTORS: tuple[tuple[str, str, str, Declaration], ...] = (
+    *((f"ssd300_{name}", _SSD, _SSD, SSD) for name in ("vgg11", "vgg16")),
     *((f"{name}_shuffledet", _BACKBONE, _BACKBONE, BACKBONE_SHUFFLEDET) for name in BACKBONES),
     *((f"shuffledet_{width}", _SHUFFLEDET, _SHUFFLEDET, SHUFFLEDET) for width in ("1x", "0.5x", "0.25x")),
     *((f"faster_rcnn_{name}", f"{_FRCNN}:FasterRCNN", _BUILD, FASTER_RCNN) for name in ("vgg11", "vgg16")),

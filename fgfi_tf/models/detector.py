@@ -18,6 +18,10 @@ from fgfi_tf.models.declaration import Declaration
 from fgfi_tf.models.metadata import ModelMetadata
 from fgfi_tf.models.pixels import Pixels
 
+# A box of 112 pixels, half of a classifier's 224, is that of stride 8 (Lin et al. 2017, equation 1): for
+# strides 4, 8, .. 64 a box belongs to level floor(log2(side / 56)), as in published comparisons.
+SIDE_PER_STRIDE = 14.0
+
 Batch = dict[str, tf.Tensor]
 Outputs = dict[str, tf.Tensor]
 
@@ -29,9 +33,13 @@ class Detector(keras.Model):
         class_names: the names of the classes that it detects, the first ones of the dataset.
         takes_any_size: whether the size of the network input may change from batch to batch.
         feature_channels: channels of each feature map to imitate.
+        feature_strides: input pixels per position of each: maps of equal stride are compared where student
+            and teacher have several. (): not said, and maps are compared by their place.
         loss_names: the keys of ``detection_losses`` and ``regularization_losses``. The means of these losses
             are created before the training step is traced, which avoids a second trace. Gradient
             accumulation, and replicas whose last batch is not full, need them.
+        counted: keys of a prepared batch, a number of each image [B], whose totals over the global batch the
+            losses are divided by (``replica.global_total``): gradient accumulation takes them beforehand.
         input_size: the value of ``--input_size``, which the resize policy interprets: (height, width) of the
             network input, or (short side, largest long side or 0 for no limit).
         declaration: its options, and what is known before it is built: the defaults of flags, and the size
@@ -45,7 +53,9 @@ class Detector(keras.Model):
     class_names: tuple[str, ...] = ()
     takes_any_size: bool = False
     feature_channels: tuple[int, ...] = ()
+    feature_strides: tuple[int, ...] = ()
     loss_names: tuple[str, ...] = ()
+    counted: tuple[str, ...] = ()
     input_size: tuple[int, int]
     declaration: Declaration = Declaration()
     pixels: Pixels | None = None
@@ -263,6 +273,14 @@ class Detector(keras.Model):
             # The product first: what is a whole number of positions is not rounded up to one more.
             masks.append(content_mask(tf.math.ceil(batch["content_size"] * grid / whole), rows, columns))
         return tuple(masks)
+
+    def imitation_sizes(self) -> tuple[float, ...]:
+        """The side from which on a box belongs to each feature map, ascending, pixels of the network input.
+
+        What ``--imitation_levels=assigned`` goes by; () where the strides are not known. By default the rule
+        of feature pyramids: 14 strides.
+        """
+        return tuple(SIDE_PER_STRIDE * stride for stride in self.feature_strides)
 
     def imitation_options(self) -> dict[str, object]:
         """Arguments of ``ImitationLoss`` with which this student's adaptation starts and decays."""

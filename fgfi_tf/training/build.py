@@ -13,6 +13,7 @@ from fgfi_tf.drawing import draw_boxes, montage, overlay_mask
 from fgfi_tf.errors import UserError
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
+from fgfi_tf.imitation.levels import Pairs, pair_by_stride
 from fgfi_tf.imitation.weight import RunningWeight
 from fgfi_tf.models import loading, registry
 from fgfi_tf.models.detector import Batch, Detector
@@ -98,11 +99,13 @@ def load_teacher(config: ExperimentConfig, class_names: Sequence[str]) -> Detect
 
 
 def _imitation(config: ExperimentConfig, student: Detector, teacher: Detector) -> ImitationLoss:
-    maps, theirs = len(student.feature_channels), len(teacher.feature_channels)
-    if maps != theirs:
+    pairs, sizes = _pairs(config, student, teacher), None
+    if config.imitation_levels == "assigned":
+        sizes = student.imitation_sizes()
+    if sizes is not None and len(sizes) != len(student.feature_channels):
         raise UserError(
-            f"--teacher_checkpoint={config.teacher_checkpoint}: the feature maps to "
-            f"imitate differ in number: {config.teacher_model} gives {theirs}, {config.model} {maps}"
+            f"--imitation_levels=assigned: {config.model} does not say the strides of its feature maps; "
+            "choose best or each"
         )
     return ImitationLoss(
         teacher.feature_channels,
@@ -112,6 +115,9 @@ def _imitation(config: ExperimentConfig, student: Detector, teacher: Detector) -
         compute=config.imitation_compute,
         activation="relu" if config.imitation_adaptation == "published" else "linear",
         comparison=config.imitation_comparison,
+        levels=config.imitation_levels,
+        level_sizes=sizes,
+        pairs=pairs,
         **student.imitation_options(),
     )
 
@@ -122,16 +128,36 @@ def _check_soft_labels(config: ExperimentConfig, student: Detector, teacher: Det
         return
     shapes = []
     for network, name in ((student, config.model), (teacher, config.teacher_model or "the teacher")):
-        found = network.log_probabilities(network(tf.zeros([1, *config.size, 3]), training=False))
-        if found is None:
+        if type(network).log_probabilities is Detector.log_probabilities:
             raise UserError(f"--soft_label_weight: {name} has no predictions that soft labels can compare")
-        shapes.append(tuple(found.shape))
+        outputs = network(tf.zeros([1, *config.size, 3]), training=False)
+        shapes.append(tuple(network.log_probabilities(outputs).shape))
     if shapes[0] != shapes[1] or student.class_names != teacher.class_names:
         raise UserError(
             "--soft_label_weight: teacher and student must predict the same classes at as many anchors; the "
             f"teacher has {shapes[1][1]} anchors and {', '.join(teacher.class_names)}, the student "
             f"{shapes[0][1]} and {', '.join(student.class_names)}"
         )
+
+
+def _pairs(config: ExperimentConfig, student: Detector, teacher: Detector) -> Pairs:
+    """(student's map, teacher's map) of each comparison. Raises UserError where nothing pairs."""
+    ours, theirs = (network.feature_strides for network in (student, teacher))
+    maps, their_maps = len(student.feature_channels), len(teacher.feature_channels)
+    try:
+        return pair_by_stride(ours, theirs, maps, their_maps)
+    except ValueError as error:
+        gives = [f"{their_maps} of stride {_listed(theirs)}", f"{maps} of stride {_listed(ours)}"]
+        if not (ours and theirs):
+            gives = [str(their_maps), str(maps)]
+        raise UserError(
+            f"--teacher_checkpoint={config.teacher_checkpoint}: {error}: {config.teacher_model} gives "
+            f"{gives[0]}, {config.model} {gives[1]}"
+        ) from error
+
+
+def _listed(strides: Sequence[int]) -> str:
+    return ", ".join(map(str, strides))
 
 
 def _weight(config: ExperimentConfig) -> float | RunningWeight:
@@ -220,7 +246,7 @@ def picture_drawer(distiller: Distiller, dataset: PreparedDataset) -> Callable[[
             *student.imitation_boxes(batch),
             student.imitation_valid_mask(batch, *size),
         )
-        for level, mask in enumerate(masks):
+        for (level, _), mask in zip(distiller.imitation.paired(), masks, strict=True):
             drawn = [overlay_mask(image, m) for image, m in zip(images, mask.numpy(), strict=True)]
             pictures[f"imitation_mask/level_{level}"] = montage(drawn)
 

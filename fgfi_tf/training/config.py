@@ -179,6 +179,12 @@ class ExperimentConfig:
     soft_label_weight: float = _imitation(
         0.0, "Weight of a loss that makes the student's predictions follow the teacher's (0: none)."
     )
+    imitation_levels: str = _imitation(
+        "best",
+        "Where there are several feature maps, which ones a box marks: those whose anchors fit it best "
+        "(best), the one that it belongs to by its size (assigned), every one (each).",
+        ("best", "assigned", "each"),
+    )
     imitation_compute: str = _imitation(
         "auto",
         "Adaptation at mask positions only (gathered), or everywhere (dense).",

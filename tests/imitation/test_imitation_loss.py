@@ -280,6 +280,12 @@ def test_regularization_is_half_the_squared_norm_times_the_decay():
         ({"normalization": float("nan")}, "the imitation normalization must be above 0; got nan"),
         ({"activation": "tanh"}, "imitation activation must be one of linear, relu; got 'tanh'"),
         ({"kernel_size": 2}, "the imitation kernel_size must be odd; got 2"),
+        ({"levels": "all"}, "imitation levels must be one of best, assigned, each; got 'all'"),
+        ({"levels": "assigned"}, "imitation levels 'assigned' needs level_sizes, the smallest side of each"),
+        ({"level_sizes": (8, 4)}, r"imitation level_sizes must ascend; got \(8, 4\)"),
+        ({"pairs": ((0, 1),)}, r"imitation pairs name maps of a teacher of 1 maps; got \(\(0, 1\),\)"),
+        ({"pairs": ()}, r"imitation pairs must name each map of the student at most once; got \(\)"),
+        ({"pairs": ((1, 0), (1, 0))}, "imitation pairs must name each map of the student at most once"),
     ],
 )
 def test_impossible_arguments_are_refused(options, message):

@@ -181,6 +181,9 @@ def test_serialisation_keeps_every_argument(kind):
         "kernel_size": 1,
         "activation": "relu",
         "weight_decay": 0.1,
+        "levels": "assigned",
+        "level_sizes": (0.0, 16.0, 32.0),
+        "pairs": ((1, 0), (2, 1)),
     }
     first = loss_class(**given, kernel_initializer="he_normal", bias_initializer="ones")
     copy = loss_class.from_config(first.get_config())

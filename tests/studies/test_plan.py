@@ -109,6 +109,19 @@ def test_a_plan_that_is_not_there(tmp_path):
         plans.read_plan(tmp_path / "gone.cfg")
 
 
+def test_the_plan_of_several_maps(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    plan = plans.read_plan("configs/studies/voc_ssd.cfg")
+    found = {arm: plans.config_of(plan.arm(arm)) for arm in ("plain", "best", "assigned", "each")}
+    assert {plan.arm(arm).seeds for arm in found} == {(0, 1, 2)}
+    assert [found[arm].imitation_levels for arm in ("best", "assigned", "each")] == [
+        "best",
+        "assigned",
+        "each",
+    ]
+    assert not found["plain"].imitation and all(found[a].imitation for a in ("best", "assigned", "each"))
+
+
 @pytest.mark.parametrize("name", ["drawn_scenes", "kitti_core"])
 def test_shipped_plans(monkeypatch, name):
     monkeypatch.chdir(REPOSITORY)

@@ -33,6 +33,8 @@ SIZE, BATCH, BOXES = (64, 96), 8, 4
 CLASSES = tiny_detector.CLASSES
 # Anchors of Faster R-CNN fit into nothing smaller than this.
 FRCNN_SIZE = (160, 240)
+# The smallest input of SSD's six maps.
+SSD_SIZE = (257, 257)
 FRCNN_OPTIONS = {"width": 0.05, "dropout": 0.0, "train_pre_nms": 600, "train_post_nms": 100, "rpn_batch": 16}
 
 
@@ -103,6 +105,8 @@ def train(
     image_size, input_size, options = SIZE, SIZE, {}
     if two_stage:
         image_size, input_size, options = FRCNN_SIZE, (FRCNN_SIZE[0], 0), FRCNN_OPTIONS
+    if model.startswith("ssd"):
+        image_size, input_size, options = SSD_SIZE, SSD_SIZE, {"width": 1 / 32, "default_boxes": "coco"}
     if "shuffledet" in model:
         # A ReLU has either slope where rounding decides its input's sign. One such unit among the hundreds of
         # thousands changes the gradients below it by up to 1e-4 of the largest; a smooth function has none.

@@ -127,6 +127,18 @@ def test_a_backbone_on_1_and_2_devices(tmp_path):
     assert_same_training(*(trained(tmp_path, *names, f"replicas={count}") for count in (1, 2)))
 
 
+@pytest.mark.skipif(
+    os.environ.get("FGFI_LONG_TESTS") != "1", reason="takes a minute: run it with FGFI_LONG_TESTS=1"
+)
+def test_ssd_imitation_on_1_and_2_devices_and_in_parts(tmp_path):
+    # Positives are counted over the global batch; images 0 and 1, those of the first replica, have none.
+    names = ("model=ssd300_vgg11", "teacher=ssd300_vgg16", "images=80")
+    alone = trained(tmp_path, *names)
+    assert (alone["losses"][0] > 0).all()
+    others = ("replicas=2",), ("replicas=2", "parts=2")
+    assert_same_training(alone, *(trained(tmp_path, *names, *other) for other in others), atol=1e-4)
+
+
 @pytest.mark.slow
 def test_faster_rcnn_imitation_on_1_and_2_devices(tmp_path):
     names = (*FASTER_RCNN, "images=80")

@@ -247,10 +247,36 @@ def test_evaluation_of_a_checkpoint(experiment, kitti, tmp_path, capsys):
 
 def test_a_teacher_of_another_number_of_maps_is_told(experiment):
     config = dataclasses.replace(experiment(), teacher_model="tiny_teacher", teacher_checkpoint="runs/t")
-    student, teacher = (types.SimpleNamespace(feature_channels=channels) for channels in ((4, 8), (12,)))
+    student, teacher = (
+        types.SimpleNamespace(feature_channels=channels, feature_strides=()) for channels in ((4, 8), (12,))
+    )
     with pytest.raises(UserError) as raised:
         build._imitation(config, student, teacher)
     assert str(raised.value) == (
         "--teacher_checkpoint=runs/t: the feature maps to imitate differ in number: tiny_teacher gives 1, "
         "tiny 2"
+    )
+
+
+def test_maps_of_other_strides_than_the_teachers_are_told(experiment):
+    config = dataclasses.replace(experiment(), teacher_model="tiny_teacher", teacher_checkpoint="runs/t")
+    student, teacher = (
+        types.SimpleNamespace(feature_channels=(4,) * len(strides), feature_strides=strides)
+        for strides in ((8, 16), (32,))
+    )
+    with pytest.raises(UserError) as raised:
+        build._imitation(config, student, teacher)
+    assert str(raised.value) == (
+        "--teacher_checkpoint=runs/t: no feature map has the stride of one of the teacher's: tiny_teacher "
+        "gives 1 of stride 32, tiny 2 of stride 8, 16"
+    )
+
+
+def test_the_size_rule_needs_strides(experiment):
+    config = dataclasses.replace(experiment(), imitation_levels="assigned")
+    student = types.SimpleNamespace(feature_channels=(4,), feature_strides=(), imitation_sizes=lambda: ())
+    with pytest.raises(UserError) as raised:
+        build._imitation(config, student, student)
+    assert str(raised.value) == (
+        "--imitation_levels=assigned: tiny does not say the strides of its feature maps; choose best or each"
     )

@@ -84,6 +84,7 @@ class FasterRCNN(Detector):
         self.levels = tuple(levels) if levels is not None else parts.levels
         self.roi_levels = roi_levels or min(parts.roi_levels, len(self.levels))
         self.feature_channels = tuple(self.base.channels)
+        self.feature_strides = tuple(level.stride for level in self.levels)
         anchors = {len(level.cell) for level in self.levels}
         alike = len(anchors) == len(set(self.feature_channels)) == 1
         if not alike or len(self.levels) != len(self.feature_channels):

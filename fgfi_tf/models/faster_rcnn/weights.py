@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,22 +16,16 @@ from fgfi_tf.interop.assignment import Source
 from fgfi_tf.interop.h5 import read_h5
 from fgfi_tf.interop.pth import read_pth
 from fgfi_tf.interop.weight_files import is_h5, is_pth
-from fgfi_tf.models.backbones.vgg import LAYOUTS, VGG
+from fgfi_tf.models.backbones import vgg_weights
 from fgfi_tf.models.faster_rcnn.head import POOLED_SIZE
+from fgfi_tf.models.pixels import CAFFE
 
 if TYPE_CHECKING:
     from fgfi_tf.models.faster_rcnn.model import FasterRCNN
 
 CLASSIFIER = ("fc1", "fc2")
-# what keras.applications subtracts; channels are BGR as ours
-_KERAS_RGB_MEANS = np.array([123.68, 116.779, 103.939])
-# torchvision's own file names, such as vgg16-397923af.pth
-_TORCHVISION_NAME = re.compile(r"vgg\d+(_bn)?-[0-9a-f]{8}")
-PIXELS = ("caffe", "torchvision")
+PIXELS = tuple(vgg_weights.PIXELS)
 ADAPTATION = "stu_feature_adap.0"
-# torchvision's normalisation of RGB in 0..1
-_TORCHVISION_MEAN = np.array([0.485, 0.456, 0.406])
-_TORCHVISION_STD = np.array([0.229, 0.224, 0.225])
 
 
 class Adaptation(Protocol):
@@ -78,7 +71,7 @@ def load_pretrained(detector: FasterRCNN, path: str | Path, pixels: str = "auto"
     elif is_reference_checkpoint(path):
         load_reference_checkpoint(detector, path)
     else:
-        load_imagenet(detector, path, pixels if pixels != "auto" else _pixels(Path(path)))
+        load_imagenet(detector, path, pixels if pixels != "auto" else vgg_weights.pixels_by_name(Path(path)))
     return True
 
 
@@ -87,17 +80,6 @@ def _check_width(detector: FasterRCNN, path: str | Path) -> None:
         raise UserError(
             f"{path}: holds a network of full width; --width={detector.config.width:g} cannot start from it"
         )
-
-
-def _pixels(path: Path) -> str:
-    if "caffe" in path.name.lower():
-        return "caffe"
-    if _TORCHVISION_NAME.match(path.name):
-        return "torchvision"
-    raise UserError(
-        f"{path}: an ImageNet file whose name does not say on which pixels it was trained: pass "
-        "--init_pixels=caffe or --init_pixels=torchvision"
-    )
 
 
 def load_reference_checkpoint(
@@ -145,19 +127,12 @@ def load_imagenet(detector: FasterRCNN, path: str | Path, pixels: str = "caffe")
     arrays = read_pth(path)
     fc6, fc7 = box_layers(detector)
     sources = [
-        *_base_sources(detector, "features"),
+        *vgg_weights.torch_sources(detector.base, "features."),
         _source(fc6, "classifier.0", _from_torch_fc6),
         _source(fc7, "classifier.3", assignment.from_torch_dense),
     ]
-    if pixels == "torchvision":
-        key = "features.0.weight"
-        if key in arrays and arrays[key].ndim == 4:
-            arrays[key] = arrays[key][:, ::-1]  # RGB to BGR
     assignment.assign(sources, arrays, path, f"an ImageNet {detector.config.backbone}")
-    if pixels == "torchvision":
-        scale = 1.0 / (255.0 * _TORCHVISION_STD)
-        shift = (np.array(VGG.pixels.mean) / 255.0 - _TORCHVISION_MEAN) / _TORCHVISION_STD
-        fold_preprocessing(detector, scale[::-1], shift[::-1])
+    vgg_weights.fold_pixels(detector.base, vgg_weights.PIXELS[pixels], detector.base.pixels)
 
 
 def load_keras_imagenet(detector: FasterRCNN, path: str | Path) -> None:
@@ -171,21 +146,15 @@ def load_keras_imagenet(detector: FasterRCNN, path: str | Path) -> None:
     if detector.config.backbone != "vgg16":
         raise UserError(f"{path}: keras.applications has VGG16 only, not {detector.config.backbone}")
     arrays = read_h5(Path(path))
-    names = [
-        f"block{stage}_conv{index}"
-        for stage, layers in enumerate(LAYOUTS["vgg16"].stages, start=1)
-        for index in range(1, len(layers) + 1)
-    ]
-    layers = dict(zip(names, detector.base.convolutions, strict=True))
     has_classifier = any(key.split("/")[0] in (*CLASSIFIER, "predictions") for key in arrays)
+    sources = vgg_weights.keras_sources(detector.base)
     if has_classifier:
-        layers |= dict(zip(CLASSIFIER, box_layers(detector), strict=True))
-    sources = [
-        Source(layer, f"{name}/kernel", f"{name}/bias", lambda kernel: kernel)
-        for name, layer in layers.items()
-    ]
+        sources += [
+            Source(layer, f"{name}/kernel", f"{name}/bias", lambda kernel: kernel)
+            for name, layer in zip(CLASSIFIER, box_layers(detector), strict=True)
+        ]
     assignment.assign(sources, arrays, path, "a keras.applications VGG16")
-    fold_preprocessing(detector, np.ones(3), (np.array(VGG.pixels.mean) - _KERAS_RGB_MEANS)[::-1])
+    vgg_weights.fold_pixels(detector.base, CAFFE, detector.base.pixels)
     if not has_classifier:
         logging.warning(
             "%s: has no classifier (%s): the convolutions are loaded, fc6 and fc7 start at random",
@@ -203,17 +172,6 @@ def _source(layer, name: str, convert) -> Source:
     return Source(layer, f"{name}.weight", f"{name}.bias", convert)
 
 
-def _base_sources(detector: FasterRCNN, prefix: str) -> list[Source]:
-    """The base's convolutions; keys count modules: two (with its ReLU) a convolution, one a pool."""
-    sources, index, layers = [], 0, iter(detector.base.convolutions)
-    for stage in LAYOUTS[detector.config.backbone].stages:
-        for _ in stage:
-            sources.append(_source(next(layers), f"{prefix}.{index}", assignment.from_torch_convolution))
-            index += 2
-        index += 1
-    return sources
-
-
 def _reference_sources(detector: FasterRCNN) -> list[Source]:
     convolution, dense = assignment.from_torch_convolution, assignment.from_torch_dense
     fc6, fc7 = box_layers(detector)
@@ -221,7 +179,7 @@ def _reference_sources(detector: FasterRCNN) -> list[Source]:
         _source(detector.rpn.conv, "RCNN_rpn.RPN_Conv", convolution),
         _source(detector.rpn.scores, "RCNN_rpn.RPN_cls_score", convolution),
         _source(detector.rpn.deltas, "RCNN_rpn.RPN_bbox_pred", convolution),
-        *_base_sources(detector, "RCNN_base"),
+        *vgg_weights.torch_sources(detector.base, "RCNN_base."),
         _source(fc6, "RCNN_top.0", _from_torch_fc6),
         _source(fc7, "RCNN_top.3", dense),
         _source(detector.head.scores, "RCNN_cls_score", dense),
@@ -248,18 +206,6 @@ def _load_adaptation(imitation: Adaptation, arrays: dict[str, np.ndarray], path:
 
 def _from_torch_fc6(kernel: np.ndarray) -> np.ndarray:
     return assignment.from_torch_flattened(kernel, POOLED_SIZE)
-
-
-def fold_preprocessing(detector: FasterRCNN, scale: np.ndarray, shift: np.ndarray) -> None:
-    """Makes the first convolution, trained on ``x * scale + shift``, take our preprocessed pixels x.
-
-    ``scale`` and ``shift`` are [3], in BGR. Exact but for the one-pixel border: zero padding stands for a
-    slightly other colour before and after.
-    """
-    layer = detector.base.convolutions[0]
-    kernel, bias = layer.get_weights()  # 3 x 3 x 3 x C
-    bias = bias + np.einsum("hwio,i->o", kernel.astype(np.float64), shift)
-    layer.set_weights([kernel * scale[None, None, :, None], bias])
 
 
 def box_layers(detector: FasterRCNN) -> tuple[keras.layers.Layer, keras.layers.Layer]:

@@ -26,9 +26,6 @@ STRIDE = 16
 TOP_DETECTIONS = 64
 NMS_IOU = 0.4
 MAX_PER_CLASS = 50
-# Objects are far from all anchors below this IoU, and a quarter of them is worth a warning.
-FAR_IOU = 0.3
-FAR_SHARE = 0.25
 
 
 class SingleMapDetector(Detector):
@@ -56,6 +53,7 @@ class SingleMapDetector(Detector):
         UserError: for an impossible size or dropout, or anchors that only training decides (``"auto"``).
     """
 
+    feature_strides = (STRIDE,)
     loss_names = ("class_loss", "confidence_loss", "box_loss", "weight_decay")
 
     def __init__(
@@ -120,17 +118,8 @@ class SingleMapDetector(Detector):
 
     def anchor_misfit(self, shapes: np.ndarray, pictures: np.ndarray) -> str:
         """Where a quarter of the objects or more are unlike every anchor, whatever their place."""
-        if not len(shapes):
-            return ""
-        best = anchor_shapes.best_ious(shapes, self.anchors[0, 0, :, 2:])
-        far = int((best < FAR_IOU).sum())
-        if far < FAR_SHARE * len(shapes):
-            return ""
         hint = ": --anchors=auto fits them" if self.anchor_option == builtin.PUBLISHED else ""
-        return (
-            f"no anchor is like {far} of the {len(shapes)} training objects (best IoU below {FAR_IOU}; the "
-            f"mean of all is {best.mean():.2f}){hint}"
-        )
+        return anchor_shapes.misfit(shapes, self.anchors[0, 0, :, 2:], hint)
 
     def anchor_grid(self, height: int, width: int) -> np.ndarray:
         """Anchors of a network input, (cx, cy, w, h): float32 [h, w, K, 4]; see ``shuffledet_anchors``."""

@@ -1,1 +1,5 @@
-"""SSD: default boxes, matching, losses, detections (pure parts; the detector comes with its backbones)."""
+"""SSD300: network, default boxes, matching, losses, detections, weights of other programs."""
+
+from fgfi_tf.models.ssd.model import SSD
+
+__all__ = ["SSD"]

@@ -1,0 +1,166 @@
+"""SSD as a detector (Liu et al., ECCV 2016): six maps, default boxes, hard negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.geometry import boxes as forms
+from fgfi_tf.geometry import shapes as anchor_shapes
+from fgfi_tf.models import builtin
+from fgfi_tf.models.detector import Batch, Detector, Outputs
+from fgfi_tf.models.ssd import default_boxes as kinds
+from fgfi_tf.models.ssd import losses, matching, weights
+from fgfi_tf.models.ssd.network import Heads, Trunk
+from fgfi_tf.replica import global_total
+
+PREFIX = "ssd300_"
+
+
+class SSD(Detector):
+    """A one-stage detector on six maps of VGG, for inputs of one size.
+
+    Boxes of batches and detections are inclusive corners; inside, boxes are fractions of the network input.
+    All layers of VGG are trained.
+
+    Args:
+        variant: ``"ssd300_"`` and a VGG, such as ``"ssd300_vgg16"``.
+        input_size: (height, width) of the network input, at least 257 pixels each; published is 300 x 300.
+        class_names: what it detects.
+        weight_decay: times a kernel, added to its clipped gradient; biases do not decay.
+        width: factor on every channel count.
+        matching: which default box learns which ground truth, one of ``matching.RULES``.
+        default_boxes: a key of ``default_boxes.KINDS``.
+        name: as in Keras.
+
+    Raises:
+        UserError: for an impossible input size.
+    """
+
+    loss_names = ("class_loss", "box_loss")
+    counted = ("positives",)
+    declaration = builtin.SSD
+
+    def __init__(
+        self,
+        variant: str = "ssd300_vgg16",
+        *,
+        input_size: tuple[int, int] = (kinds.INPUT_SIZE, kinds.INPUT_SIZE),
+        class_names: Sequence[str] = builtin.VOC_CLASSES,
+        weight_decay: float = 0.0005,
+        width: float = 1.0,
+        matching: str = "bipartite",
+        default_boxes: str = "voc",
+        name: str | None = None,
+    ):
+        self.check_input_size(input_size)
+        super().__init__(name=name or variant)
+        self.variant, self.width, self.matching = variant, width, matching
+        self.input_size, self.class_names = tuple(input_size), tuple(class_names)
+        self.weight_decay, self.box_kind = weight_decay, default_boxes
+        maps, _ = kinds.KINDS[default_boxes]
+        self.defaults = np.concatenate([grid.reshape(-1, 4) for grid in self._grids(*self.input_size)])
+        self.backbone = Trunk(variant.removeprefix(PREFIX), width)
+        self.heads = Heads([source.boxes_per_position for source in maps], len(self.class_names) + 1)
+        self.pixels, self.feature_channels = self.backbone.pixels, self.backbone.channels
+        self.feature_strides = tuple(round(step) for step in kinds.steps(self.input_size[0]))
+        self(tf.zeros([1, kinds.SMALLEST_INPUT, kinds.SMALLEST_INPUT, 3]))  # creates the variables
+
+    @classmethod
+    def check_input_size(cls, size: tuple[int, int]) -> None:
+        """Height and width are those that images are resized to: every map has a position."""
+        if min(size) < kinds.SMALLEST_INPUT:
+            raise UserError(
+                f"{size[0]}x{size[1]}: height and width must be at least {kinds.SMALLEST_INPUT} for SSD's "
+                "six feature maps"
+            )
+
+    def anchor_misfit(self, shapes: np.ndarray, pictures: np.ndarray) -> str:
+        """Where a quarter of the objects or more are unlike every default box, whatever the place."""
+        sides = np.array(self.input_size[::-1])
+        return anchor_shapes.misfit(shapes, np.unique(self.defaults[:, 2:], axis=0) * sides)
+
+    def load_trained(self, path: Path) -> bool:
+        """torchvision's state dict of ssd300_vgg16, and of the like; see ``weights``."""
+        return weights.load_trained(self, path)
+
+    def load_pretrained(self, path: Path | str, pixels: str = "auto") -> bool:
+        """That, of any classes, or an ImageNet VGG; see ``weights``."""
+        return weights.load_pretrained(self, Path(path), pixels)
+
+    def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> Outputs:
+        """[B,H,W,3] to ``features``, ``logits`` [B,A,1 + classes], background first, ``offsets`` [B,A,4]."""
+        maps = self.backbone(tf.cast(inputs, self.compute_dtype), training=training)
+        logits, offsets = self.heads(maps)
+        return {"features": maps, "logits": logits, "offsets": offsets}
+
+    def imitation_features(self, inputs: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The maps, in inference mode; the heads are not run."""
+        return self.backbone(tf.cast(inputs, self.compute_dtype), training=False)
+
+    def prepare_batch(self, batch: Batch) -> Batch:
+        """Adds ``targets`` of every default box, and of each image the number of matched ones."""
+        return self._with_targets(self.prepare_images(batch))
+
+    def _with_targets(self, batch: Batch) -> Batch:
+        boxes = forms.continuous(batch["boxes"]) / self._sides()
+        matched = matching.match(boxes, batch["valid"], tf.constant(self.defaults), self.matching)
+        labels, offsets = losses.targets(matched, boxes, batch["classes"], tf.constant(self.defaults))
+        positives = tf.reduce_sum(tf.cast(labels > 0, tf.float32), axis=-1)  # B
+        return {**batch, "targets": {"labels": labels, "offsets": offsets}, "positives": positives}
+
+    def detection_losses(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
+        """``class_loss`` and ``box_loss``, by the matched boxes of the global batch; 0 without any."""
+        if "targets" not in batch:
+            batch = self._with_targets(batch)
+        targets = batch["targets"]
+        found = losses.multibox_losses(
+            outputs["logits"], outputs["offsets"], targets["labels"], targets["offsets"]
+        )
+        positives = tf.maximum(global_total(batch, "positives"), 1.0)
+        return {name: found[name] / positives for name in self.loss_names}
+
+    def learning_rate_multiplier(self, variable: tf.Variable) -> float:
+        """2 for biases, 1 for weights: the factor on the learning rate in the published recipe."""
+        return 2.0 if _is_bias(variable) else 1.0
+
+    def decay_rate(self, variable: tf.Variable) -> float:
+        """0 for biases, else ``weight_decay``."""
+        return 0.0 if _is_bias(variable) else self.weight_decay
+
+    def detect(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
+        """The 200 best boxes after suppression within each class; see ``losses.detect``."""
+        found = losses.detect(outputs["logits"], outputs["offsets"], tf.constant(self.defaults))
+        scale = tf.tile(tf.reverse(batch["scale"], [-1]), [1, 2])[:, None]  # B x 1 x (x, y, x, y)
+        sizes = tf.cast(batch["image_size"], tf.float32)[:, None]  # B x 1 x 2
+        # A letterboxed picture ends before the input does.
+        boxes = forms.clip(forms.inclusive(found["boxes"] * self._sides() / scale), sizes, inclusive=True)
+        kept = tf.sequence_mask(found["count"], tf.shape(boxes)[1])
+        return found | {"boxes": tf.where(kept[..., None], boxes, 0.0)}
+
+    def imitation_anchors(self, height: int, width: int) -> tuple[tf.Tensor, ...]:
+        """The default boxes of each map, as continuous corners."""
+        sides = tf.constant([width, height, width, height], tf.float32)
+        grids = self._grids(height, width)
+        return tuple(forms.corners_from_centres(tf.constant(grid)) * sides for grid in grids)
+
+    def imitation_sizes(self) -> tuple[float, ...]:
+        """The side of the smallest square box of each map, from which on SSD means it to find objects."""
+        maps, _ = kinds.KINDS[self.box_kind]
+        return tuple(source.smallest * min(self.input_size) / kinds.INPUT_SIZE for source in maps)
+
+    def _grids(self, height: int, width: int) -> list[np.ndarray]:
+        return kinds.grids(*kinds.KINDS[self.box_kind], input_size=(height, width))
+
+    def _sides(self) -> tf.Tensor:
+        """(w, h, w, h) of the network input."""
+        return tf.constant([*self.input_size[::-1]] * 2, tf.float32)
+
+
+def _is_bias(variable: tf.Variable) -> bool:
+    """Whether a variable, an adaptation's too, is a bias, by its name."""
+    return variable.name.rsplit("/", 1)[-1].startswith("bias")
