@@ -63,13 +63,9 @@ def draw_boxes(
         scores: N scores, written behind the name with two decimals.
         colors: N RGB colours instead of those of the class names.
 
-    Returns:
-        uint8 [H,W,3]. The line width and the letters grow with the image; a label that finds no
-        room above its box, which other labels may take up, goes inside it or below, and is never
-        outside the picture.
-
-    Raises:
-        ValueError: the image is not [H,W,3], or the lists differ in length from the boxes.
+    Returns uint8 [H,W,3]. The line width and the letters grow with the image; a label that finds no room
+    above its box, which other labels may take up, goes inside it or below, and is never outside the picture.
+    Raises ValueError where the image is not [H,W,3], or the lists differ in length from the boxes.
     """
     canvas = Image.fromarray(_as_uint8(image))
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)

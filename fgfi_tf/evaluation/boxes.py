@@ -1,7 +1,4 @@
-"""The table of boxes that every evaluation is over: ground truth or detections of many images.
-
-Flat arrays over all boxes of all images: matching, analysis, report and result files are array operations.
-"""
+"""The table of boxes that every evaluation is over: ground truth or detections of many images, as arrays."""
 
 from __future__ import annotations
 
