@@ -49,9 +49,8 @@ def read_annotations(path: str | os.PathLike[str], named: bool = True) -> Annota
         path: the file.
         named: every image must have a ``file_name``.
 
-    Raises:
-        UserError: the file is absent or no such JSON; an entry without id or name, or with the id of another;
-            a wrong annotation; up to 20 are named.
+    Raises UserError: the file is absent or no such JSON; an entry without id or name, or with the id of
+    another; a wrong annotation; up to 20 are named.
     """
     found = _read(path)
     if not isinstance(found, dict):
@@ -74,9 +73,8 @@ def read_detections(path: str | os.PathLike[str], ids: CocoIds) -> list[dict[str
     An image may be given by its name instead of its id, a category by ``category_name``, which wins: so
     detectors write that do not know the ids.
 
-    Raises:
-        UserError: the file is absent or no such JSON; a wrong detection, or one without a finite ``score``;
-            up to 20 are named.
+    Raises UserError: the file is absent or no such JSON; a wrong detection, or one without a finite
+    ``score``; up to 20 are named.
     """
     found = _read(path)
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):

@@ -78,8 +78,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 def read_image(path: str | os.PathLike[str], max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
     """The upright picture, uint8 RGB [H, W, 3]; the same pixels that training gets of :func:`encoded_image`.
 
-    Raises:
-        UserError: the file is absent, no picture, damaged, cut short, or of more than ``max_megapixels``.
+    Raises UserError: the file is absent, no picture, damaged, cut short, or of more than ``max_megapixels``.
     """
     with _opened(path, max_megapixels) as image:
         orientation = _orientation(image)

@@ -56,10 +56,9 @@ def read(
         index into ``frame_ids`` int64 [N], N class names as they are spelt, and the fields after the class
         float64 [N, fields - 1], in the order of the devkit's readme.
 
-    Raises:
-        UserError: files that cannot be read or hold a wrong line; names up to 20 of them, with the line.
-            Lines have ``fields`` fields of finite ASCII numbers, all but the score of at most 1e6, and no
-            negative box; labels a truncation of 0 to 1 or -1 and an occlusion of -1 to 3.
+    Raises UserError: files that cannot be read or hold a wrong line; names up to 20 of them, with the line.
+    Lines have ``fields`` fields of finite ASCII numbers, all but the score of at most 1e6, and no negative
+    box; labels a truncation of 0 to 1 or -1 and an occlusion of -1 to 3.
     """
     folder = Path(folder)
     contents, unreadable = _read_files(folder, frame_ids, allow_missing, hint)

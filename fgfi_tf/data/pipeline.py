@@ -59,9 +59,8 @@ def training_batches(
         shard: (i, n): worker i of n gets examples i*b .. (i+1)*b - 1 of every global batch,
             b = batch_size / n.
 
-    Raises:
-        UserError: a dataset without an image to train on, or with too few for a batch of one aspect ratio; a
-            global batch that n does not divide; a max_boxes below the dataset's, unless boxes are sampled.
+    Raises UserError: a dataset without an image to train on, or with too few for a batch of one aspect ratio;
+    a global batch that n does not divide; a max_boxes below the dataset's, unless boxes are sampled.
     """
     worker, workers = shard
     _check_sizes(dataset, batch_size, workers)

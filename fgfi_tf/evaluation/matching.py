@@ -169,7 +169,7 @@ class Candidates:
 def greedy_matches(
     pairs: Candidates, preference: tuple[np.ndarray, ...], scores: np.ndarray, thresholds: np.ndarray
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Greedy matching at every threshold: yields slices of them, and the pairs matched there, bool [P, slice].
+    """Greedy matching at every threshold: yields slices of them and the pairs matched there, bool [P, slice].
 
     Args:
         pairs: candidates, usually without the isolated ones.

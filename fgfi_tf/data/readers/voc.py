@@ -81,9 +81,8 @@ def list_frames(data_dir: str | Path, split: str) -> list[Frame]:
     ``split`` is ``YEAR_LIST`` with a year, or 0712 (2007 and 2012), e.g. ``2007_trainval`` or
     ``0712_trainval``; ``LIST`` alone where the folder holds one year or is one.
 
-    Raises:
-        UserError: no such folder, year or list; an empty list; an image named twice, without an image file,
-            or without an annotation (the list ``test`` may do without: later test sets are published so).
+    Raises UserError: no such folder, year or list; an empty list; an image named twice, without an image
+    file, or without an annotation (the list ``test`` may do without: later test sets are published so).
     """
     devkit = find_devkit(data_dir)
     folders, name = _year_folders(devkit, split)

@@ -137,9 +137,8 @@ def evaluate(
     ``variant`` is ``official`` or ``reference``, see the module. The ground truth has a column ``difficult``;
     its other classes are left out.
 
-    Raises:
-        UserError: an unknown variant, detections of an image that ``ground_truth`` does not name, no class
-            that both have.
+    Raises UserError: an unknown variant, detections of an image that ``ground_truth`` does not name, no class
+    that both have.
     """
     if variant not in VARIANTS:
         raise UserError(f"protocol {variant!r} is not one of {', '.join(VARIANTS)}")
