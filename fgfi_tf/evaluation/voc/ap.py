@@ -151,9 +151,7 @@ def evaluate(
     best_truth = np.where(suffices, best_truth, -1)
     difficult = ignored_rows(ground_truth)
     for index, name in enumerate(ground_truth.class_names):
-        rows = np.flatnonzero(detections.classes == index)
-        rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
-        own = ground_truth.classes == index
+        rows, own = detections.by_score(detections.classes == index), ground_truth.classes == index
         evaluation.results[name] = _class_result(best_truth[rows], own, difficult)
     return evaluation
 
