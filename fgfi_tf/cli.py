@@ -84,9 +84,8 @@ def _say(line: str) -> None:
 def start_tensorflow() -> None:
     """Imports TensorFlow without the lines its native code prints about missing GPUs and oneDNN.
 
-    They say nothing a user can act on, and no log level silences them. Where the import fails they
-    are printed after all. Warnings, ours and TensorFlow's, become lines like ``WARNING: text``, printed once,
-    and Keras does not tell that saving takes longer than a step.
+    No log level silences them; where the import fails they are printed after all. Warnings become lines like
+    ``WARNING: text``, printed once, and Keras does not tell that saving takes longer than a step.
     """
     logging.basicConfig(format=LINE_FORMAT)  # before TensorFlow adds a handler of its own
     logging.getLogger("tensorflow").addFilter(lambda record: SLOW_CALLBACK not in record.getMessage())

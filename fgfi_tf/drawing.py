@@ -63,31 +63,34 @@ def draw_boxes(
         scores: N scores, written behind the name with two decimals.
         colors: N RGB colours instead of those of the class names.
 
-    Returns:
-        uint8 [H,W,3]. The line width and the letters grow with the image; a label that finds no
-        room above its box, which other labels may take up, goes inside it or below, and is never
-        outside the picture.
-
-    Raises:
-        ValueError: the image is not [H,W,3], or the lists differ in length from the boxes.
+    Returns uint8 [H,W,3]. The line width and the letters grow with the image; a label that finds no room
+    above its box, which other labels may take up, goes inside it or below, and is never outside the picture.
+    Raises ValueError where the image is not [H,W,3], or the lists differ in length from the boxes.
     """
     canvas = Image.fromarray(_as_uint8(image))
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     for name, given in (("labels", labels), ("scores", scores), ("colors", colors)):
         if given is not None and len(given) != len(boxes):
             raise ValueError(f"draw_boxes: {len(boxes)} boxes but {len(given)} {name}")
+    names = [""] * len(boxes) if labels is None else list(map(str, labels))
+    if colors is None:
+        colors = [PALETTE[0] if labels is None else class_color(name) for name in names]
+    colors = [tuple(map(int, color)) for color in colors]
+    texts = names
+    if scores is not None:
+        texts = [f"{name} {score:.2f}".strip() for name, score in zip(names, scores, strict=True)]
     draw = ImageDraw.Draw(canvas)
     line = max(1, round(math.sqrt(canvas.width * canvas.height) / 300))
     order = range(len(boxes)) if scores is None else np.argsort(np.asarray(scores), kind="stable")
     drawn = [i for i in order if np.isfinite(boxes[i]).all()]  # the best score last, so on top
     for i in drawn:
-        _outline(draw, boxes[i], _color_of(i, labels, colors), line, canvas.size)
+        _outline(draw, boxes[i], colors[i], line, canvas.size)
     plates: list[_Plate] = []
     for i in reversed(drawn):  # the best score chooses its place first
-        text = _caption_of(i, labels, scores)
-        if text and _touches(boxes[i], canvas.size):
+        touches = (boxes[i, 2:] >= 0).all() and (boxes[i, :2] <= np.subtract(canvas.size, 1)).all()
+        if texts[i] and touches:
             taken = [plate.area for plate in plates]
-            plates.append(_plate(draw, boxes[i], text, _color_of(i, labels, colors), line, taken))
+            plates.append(_plate(draw, boxes[i], texts[i], colors[i], line, taken))
     for plate in reversed(plates):
         draw.rectangle(plate.area, fill=plate.color)
         draw.text(plate.origin, plate.text, fill=_INK, font=plate.font)
@@ -168,17 +171,6 @@ def _as_uint8(image: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(image.astype(np.float32)), 0, 255).astype(np.uint8)
 
 
-def _color_of(i: int, labels: Sequence[str] | None, colors: Sequence[Color] | None) -> Color:
-    if colors is not None:
-        return tuple(int(c) for c in colors[i])
-    return class_color(str(labels[i])) if labels is not None else PALETTE[0]
-
-
-def _caption_of(i: int, labels: Sequence[str] | None, scores: Sequence[float] | None) -> str:
-    name = [] if labels is None else [str(labels[i])]
-    return " ".join(name + ([] if scores is None else [f"{float(scores[i]):.2f}"]))
-
-
 def _outline(
     draw: ImageDraw.ImageDraw, box: np.ndarray, color: Color, line: int, size: tuple[int, int]
 ) -> None:
@@ -201,10 +193,6 @@ class _Plate:
     text: str
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont
     color: Color
-
-
-def _touches(box: np.ndarray, size: tuple[int, int]) -> bool:
-    return box[2] >= 0 and box[3] >= 0 and box[0] <= size[0] - 1 and box[1] <= size[1] - 1
 
 
 def _plate(

@@ -50,8 +50,7 @@ class OutputFolder:
 
         A file that is replaced is a new one: what links to the old one keeps its content.
 
-        Raises:
-            UserError: it cannot be written.
+        Raises UserError: it cannot be written.
         """
         path = self.folder / name
         begins = name not in self._begun

@@ -119,8 +119,7 @@ def find_images(
     Hidden files and folders are skipped, and the folder ``leave_out``, which is for results. Files that
     are not called like pictures are appended to ``others``.
 
-    Raises:
-        UserError: a path that is not there, or a folder without a picture.
+    Raises UserError: a path that is not there, or a folder without a picture.
     """
     found: dict[Path, PurePath] = {}  # absolute -> relative to what was given
     for path in map(Path, paths):

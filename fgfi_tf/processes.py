@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 from collections.abc import Callable, Sequence
 
-from fgfi_tf.stopping import SIGNALS
+from fgfi_tf.stopping import SIGNALS, handled
 
 #: Exit codes of a command that one of them stopped.
 STOPPED = frozenset(128 + number for number in SIGNALS)
@@ -30,9 +29,8 @@ def run_and_wait(command: Sequence[str], on_line: Callable[[str], None] | None =
                 print("\nstopping as soon as the step has saved what it has", flush=True)
             child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
-    try:
-        piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if on_line else {}
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if on_line else {}
+    with handled(pass_on):
         child = subprocess.Popen(command, start_new_session=True, **piped)
         for number in asked:  # what came before there was a child
             child.send_signal(number)
@@ -41,7 +39,4 @@ def run_and_wait(command: Sequence[str], on_line: Callable[[str], None] | None =
                 for line in lines:
                     on_line(line)
         code = child.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return 128 + asked[0] if asked else code

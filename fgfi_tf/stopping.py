@@ -57,7 +57,7 @@ def ending() -> Iterator[StopRequest]:
         raise Stopped(name)
 
     try:
-        with _handled(handle):
+        with handled(handle):
             yield request
     finally:
         _raised = StopRequest()
@@ -76,7 +76,7 @@ def asking() -> Iterator[StopRequest]:
 
     output, sys.stdout = sys.stdout, _Output(sys.stdout, request)
     try:
-        with _handled(handle):
+        with handled(handle):
             yield request
     finally:
         sys.stdout = output
@@ -84,11 +84,12 @@ def asking() -> Iterator[StopRequest]:
 
 def dying() -> contextlib.AbstractContextManager[None]:
     """While active, the signals kill the process, for calls that hold Python's lock: no handler runs then."""
-    return _handled(signal.SIG_DFL)
+    return handled(signal.SIG_DFL)
 
 
 @contextlib.contextmanager
-def _handled(handle: Callable[[int, object], None] | signal.Handlers) -> Iterator[None]:
+def handled(handle: Callable[[int, object], None] | signal.Handlers) -> Iterator[None]:
+    """While active, the signals are ``handle``'s."""
     if threading.current_thread() is not threading.main_thread():  # Python delivers signals to that one alone
         yield
         return

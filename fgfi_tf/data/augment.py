@@ -88,9 +88,8 @@ class KittiAugmentation(Augmentation):
         brightness: a whole number from -brightness to brightness is added to every pixel.
         contrast: pixels are multiplied by a factor drawn from this range.
         saturation: S of HSV is multiplied by a factor drawn from this range, at most to 1.
-        shift_x: pixels of the image file by which the left border moves, out (then filled with
-            FILL) or in (then cut, but never into an object).
-        shift_y: the same for the upper border. Images much smaller than KITTI's want less.
+        shift_x, shift_y: pixels of the image file by which the left and the upper border move at most, out
+            (then filled with FILL) or in (then cut, but never into an object).
         flip: the probability of a mirrored image.
     """
 

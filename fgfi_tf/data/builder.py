@@ -144,9 +144,8 @@ def prepare(
 
     Those of other labels or another state of the pictures (names, sizes or times) are never used.
 
-    Raises:
-        UserError: images that cannot be read, boxes outside of them, sizes that are not theirs, up to 20; a
-            folder that cannot be written.
+    Raises UserError: images that cannot be read, boxes outside of them, sizes that are not theirs, up to 20;
+    a folder that cannot be written.
     """
     prefix = re.sub(r"[^A-Za-z0-9]", "_", split) or "all"
     name = f"{prefix}-{fingerprint(f'{SplitBuilder.VERSION} {split}', frames)}"

@@ -49,9 +49,8 @@ def read_annotations(path: str | os.PathLike[str], named: bool = True) -> Annota
         path: the file.
         named: every image must have a ``file_name``.
 
-    Raises:
-        UserError: the file is absent or no such JSON; an entry without id or name, or with the id of another;
-            a wrong annotation, see :func:`check_boxes`; up to 20 are named.
+    Raises UserError: the file is absent or no such JSON; an entry without id or name, or with the id of
+    another; a wrong annotation; up to 20 are named.
     """
     found = _read(path)
     if not isinstance(found, dict):
@@ -63,7 +62,7 @@ def read_annotations(path: str | os.PathLike[str], named: bool = True) -> Annota
     problems = Problems()
     categories = _by_id(path, found, "categories", "name", problems)
     images = _by_id(path, found, "images", "file_name" if named else "", problems)
-    check_boxes(path, "annotations", found["annotations"], images, categories, problems)
+    _check_rows(path, "annotations", found["annotations"], images, categories, problems)
     problems.raise_any()
     return Annotations(images, categories, found["annotations"])
 
@@ -74,9 +73,8 @@ def read_detections(path: str | os.PathLike[str], ids: CocoIds) -> list[dict[str
     An image may be given by its name instead of its id, a category by ``category_name``, which wins: so
     detectors write that do not know the ids.
 
-    Raises:
-        UserError: the file is absent or no such JSON; a wrong detection, or one without a finite ``score``;
-            up to 20 are named.
+    Raises UserError: the file is absent or no such JSON; a wrong detection, or one without a finite
+    ``score``; up to 20 are named.
     """
     found = _read(path)
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
@@ -84,24 +82,21 @@ def read_detections(path: str | os.PathLike[str], ids: CocoIds) -> list[dict[str
     found = [_with_ids(one, ids) for one in found]
     images, categories = set(ids.images.values()), set(ids.categories.values())
     problems = Problems()
-    check_boxes(path, "detections", found, images, categories, problems, numbers=("score",))
+    _check_rows(path, "detections", found, images, categories, problems)
     problems.raise_any()
     return found
 
 
-def check_boxes(
+def _check_rows(
     path: str | os.PathLike[str],
     what: str,
     rows: Sequence[dict[str, Any]],
     images: Collection[Id],
     categories: Collection[Id],
     problems: Problems,
-    numbers: Sequence[str] = (),
 ) -> None:
-    """Adds to ``problems`` the rows of an unknown image or category, or with a wrong number.
-
-    A ``bbox`` is four finite numbers with a size of 0 or more; ``numbers`` must be there and finite.
-    """
+    """Adds to ``problems`` annotations or detections of an unknown image or category, or a wrong number."""
+    numbers = ("score",) if what == "detections" else ()
     for place, one in enumerate(rows):
         fault = _fault(one, images, categories, numbers)
         if fault:

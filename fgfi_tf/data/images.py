@@ -61,11 +61,9 @@ def images_by_stem(folder: str | os.PathLike[str], first: str = ".png") -> dict[
     if not folder.is_dir():
         return {}
     order = (first, *IMAGE_SUFFIXES)
-    files = sorted(path for path in folder.iterdir() if is_image_name(path))
-    found: dict[str, Path] = {}
-    for path in sorted(files, key=lambda p: order.index(p.suffix.lower())):
-        found.setdefault(path.stem, path)
-    return dict(sorted(found.items()))
+    files = [path for path in folder.iterdir() if is_image_name(path)]
+    worst_first = sorted(files, key=lambda path: (order.index(path.suffix.lower()), path), reverse=True)
+    return dict(sorted({path.stem: path for path in worst_first}.items()))
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -78,8 +76,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 def read_image(path: str | os.PathLike[str], max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
     """The upright picture, uint8 RGB [H, W, 3]; the same pixels that training gets of :func:`encoded_image`.
 
-    Raises:
-        UserError: the file is absent, no picture, damaged, cut short, or of more than ``max_megapixels``.
+    Raises UserError: the file is absent, no picture, damaged, cut short, or of more than ``max_megapixels``.
     """
     with _opened(path, max_megapixels) as image:
         orientation = _orientation(image)

@@ -30,7 +30,6 @@ RESULT_FIELDS = len(_FIELD_NAMES)
 LABEL_FIELDS = RESULT_FIELDS - 1
 OCCLUSIONS = (-1, 0, 1, 2, 3)  # visible, partly, largely occluded, unknown; -1 for DontCare
 
-_READ_SIZE = 1 << 16
 _NAME_WIDTH = 64  # bytes of the longest type name
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
@@ -47,8 +46,7 @@ def read(
     """The lines of ``folder/<frame id>.txt``, frame by frame.
 
     Args:
-        folder: an existing folder.
-        frame_ids: names of files, without their ending.
+        folder, frame_ids: an existing folder, and names of its files without their ending.
         fields: ``LABEL_FIELDS`` or ``RESULT_FIELDS``.
         class_names: the known classes, in any letter case; None allows every one.
         allow_missing: an absent file counts as an empty one.
@@ -58,10 +56,9 @@ def read(
         index into ``frame_ids`` int64 [N], N class names as they are spelt, and the fields after the class
         float64 [N, fields - 1], in the order of the devkit's readme.
 
-    Raises:
-        UserError: files that cannot be read or hold a wrong line; names up to 20 of them, with the line.
-            Lines have ``fields`` fields of finite ASCII numbers, all but the score of at most 1e6, and no
-            negative box; labels a truncation of 0 to 1 or -1 and an occlusion of -1 to 3.
+    Raises UserError: files that cannot be read or hold a wrong line; names up to 20 of them, with the line.
+    Lines have ``fields`` fields of finite ASCII numbers, all but the score of at most 1e6, and no negative
+    box; labels a truncation of 0 to 1 or -1 and an occlusion of -1 to 3.
     """
     folder = Path(folder)
     contents, unreadable = _read_files(folder, frame_ids, allow_missing, hint)
@@ -75,31 +72,19 @@ def read(
 def _read_files(
     folder: Path, frame_ids: Sequence[str], allow_missing: bool, hint: str
 ) -> tuple[list[bytes], dict[int, str]]:
-    """The bytes of each frame's file, and why some cannot be read.
-
-    Plain system calls, since opening costs more than reading.
-    """
+    """The bytes of each frame's file, and why some cannot be read."""
     contents, unreadable = [], {}
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        for index, frame_id in enumerate(frame_ids):
-            content = b""
-            try:
-                file = os.open(frame_id + ".txt", os.O_RDONLY, dir_fd=directory)
-                try:
-                    content = os.read(file, _READ_SIZE)
-                    while len(content) % _READ_SIZE == 0 and (more := os.read(file, _READ_SIZE)):
-                        content += more
-                finally:
-                    os.close(file)
-            except FileNotFoundError:
-                if not allow_missing:
-                    unreadable[index] = f"no such file{hint}"
-            except (OSError, ValueError) as error:  # ValueError: NUL in the name
-                unreadable[index] = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-            contents.append(content.removeprefix(_BYTE_ORDER_MARK))
-    finally:
-        os.close(directory)
+    for index, frame_id in enumerate(frame_ids):
+        content = b""
+        try:
+            with open(f"{folder}/{frame_id}.txt", "rb", buffering=0) as file:
+                content = file.readall().removeprefix(_BYTE_ORDER_MARK)
+        except FileNotFoundError:
+            if not allow_missing:
+                unreadable[index] = f"no such file{hint}"
+        except (OSError, ValueError) as error:  # ValueError: NUL in the name
+            unreadable[index] = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        contents.append(content)
     return contents, unreadable
 
 

@@ -61,9 +61,8 @@ def training_batches(
             b = batch_size / n.
         uses: what its order and its examples draw from, of two streams of one run.
 
-    Raises:
-        UserError: a dataset without an image to train on, or with too few for a batch of one aspect ratio; a
-            global batch that n does not divide; a max_boxes below the dataset's, unless boxes are sampled.
+    Raises UserError: a dataset without an image to train on, or with too few for a batch of one aspect ratio;
+    a global batch that n does not divide; a max_boxes below the dataset's, unless boxes are sampled.
     """
     worker, workers = shard
     _check_sizes(dataset, batch_size, workers)

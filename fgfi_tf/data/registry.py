@@ -60,8 +60,7 @@ def open_split(
         options: the dataset's own, by name.
         progress: show progress bars on stderr while writing.
 
-    Raises:
-        UserError: for an unknown name, no ``data_dir``, or whatever is wrong with the data.
+    Raises UserError: for an unknown name, no ``data_dir``, or whatever is wrong with the data.
     """
     dataset = entry(name)
     if not data_dir:

@@ -65,10 +65,8 @@ def read_ids(path: str | Path, nested: bool = False) -> dict[str, int]:
 
     An id is the name of an image file without folder and extension; it may hold blanks. A second column of
     -1, 0 and 1, as VOC's lists of one class have, is not read where every line has it. ``nested``: ids may
-    be paths inside a folder, with ``/``.
-
-    Raises:
-        UserError: the file cannot be read or is empty, a line is no id, or an id is there twice.
+    be paths inside a folder, with ``/``. Raises UserError where the file cannot be read or is empty, a line
+    is no id, or an id is there twice.
     """
     lines = {n: line.strip() for n, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()}
     if not lines:

@@ -95,7 +95,7 @@ def _analyse(
     row: np.ndarray,
     iou: np.ndarray,
 ) -> Analysis:
-    rows = _by_score(detections, setting.looked_at)
+    rows = detections.by_score(setting.looked_at)
     rank_of_row = np.full(len(detections), -1)
     rank_of_row[rows] = np.arange(len(rows))
     mine = rank_of_row[row] >= 0
@@ -126,12 +126,6 @@ def _analyse(
     hit[taken_truth[np.isin(taken_rank, top)]] = True
     missed = np.flatnonzero(setting.counted & ~hit)
     return Analysis(setting, np.flatnonzero(setting.counted), rows[top], kinds[top], missed)
-
-
-def _by_score(detections: Boxes, wanted: np.ndarray) -> np.ndarray:
-    """The wanted rows, best score first, file order among equals."""
-    rows = np.flatnonzero(wanted)
-    return rows[np.argsort(-detections.scores[rows], kind="stable")]
 
 
 def _second_choice(rank: np.ndarray, iou: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -197,7 +191,7 @@ def object_records(
     one order; ``image_sizes`` [images, 2] are (height, width), NaN where not known.
     """
     objects = ground_truth.take(setting.own & ~(setting.regions & ~setting.counted))
-    rows = _by_score(detections, detections.of_class(setting.class_name))[: len(objects)]
+    rows = detections.by_score(detections.of_class(setting.class_name))[: len(objects)]
     found = detections.take(np.sort(rows))
     truth, row, iou = _pairs(objects, found, rule)
     near = rule.suffices(iou, setting.overlap)

@@ -1,10 +1,8 @@
-"""The table of boxes that every evaluation is over: ground truth or detections of many images.
-
-Flat arrays over all boxes of all images: matching, analysis, report and result files are array operations.
-"""
+"""The table of boxes that every evaluation is over: ground truth or detections of many images, as arrays."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -116,6 +114,11 @@ class Boxes:
         """The class names of rows (indices or a mask)."""
         return [self.class_names[index] if index >= 0 else "other" for index in self.classes[rows].tolist()]
 
+    def by_score(self, wanted: np.ndarray) -> np.ndarray:
+        """The rows of a mask of detections, best score first, in their order among equals."""
+        rows = np.flatnonzero(wanted)
+        return rows[np.argsort(-self.scores[rows], kind="stable")]
+
     def rows(self) -> Iterator[tuple[int, int, list[float], float]]:
         """(image, class, corners, score) of each detection, as Python's numbers."""
         columns = (self.image, self.classes, self.boxes, self.scores)
@@ -149,9 +152,8 @@ class Boxes:
         of_image = np.array([place.get(name, -1) for name in self.image_ids], np.int64)
         image = of_image[self.image] if len(self) else self.image
         rows = np.flatnonzero(image >= 0)
-        sizes = None if missing or self.image_sizes is None else self.image_sizes
-        if sizes is not None:
-            sizes = sizes[[held[name] for name in image_ids]]
+        known = self.image_sizes is not None and not missing
+        sizes = self.image_sizes[[held[name] for name in image_ids]] if known else None
         return dataclasses.replace(self.take(rows), image_ids=image_ids, image=image[rows], image_sizes=sizes)
 
     def by_image(self) -> Boxes:
@@ -185,10 +187,9 @@ class Boxes:
 def check_unique(image_ids: Iterable[str]) -> tuple[str, ...]:
     """The ids as a tuple; raises UserError where one occurs twice."""
     image_ids = tuple(image_ids)
-    if len(set(image_ids)) != len(image_ids):
-        seen: set[str] = set()
-        twice = next(name for name in image_ids if name in seen or seen.add(name))
-        raise UserError(f"image {twice} is listed more than once")
+    twice = [name for name, count in collections.Counter(image_ids).items() if count > 1]
+    if twice:
+        raise UserError(f"image {twice[0]} is listed more than once")
     return image_ids
 
 
@@ -196,11 +197,9 @@ def _stack(
     frames: Iterable[Frame] | Mapping[str, Frame], class_names: tuple[str, ...], scored: bool
 ) -> Boxes:
     if isinstance(frames, Mapping):
-        image_ids, frames = tuple(frames), list(frames.values())
-    else:
-        frames = list(frames)
-        image_ids = tuple(frame["image_id"] for frame in frames)
-    image_ids = check_unique(image_ids)
+        frames = [{**frame, "image_id": name} for name, frame in frames.items()]
+    frames = list(frames)
+    image_ids = check_unique(frame["image_id"] for frame in frames)
     boxes = [_boxes(name, frame["boxes"]) for name, frame in zip(image_ids, frames, strict=True)]
     image = np.repeat(np.arange(len(frames)), [len(own) for own in boxes])
     columns: dict[str, np.ndarray] = {"boxes": np.concatenate([np.zeros((0, 4)), *boxes])}

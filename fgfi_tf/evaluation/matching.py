@@ -169,17 +169,14 @@ class Candidates:
 def greedy_matches(
     pairs: Candidates, preference: tuple[np.ndarray, ...], scores: np.ndarray, thresholds: np.ndarray
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Greedy matching at every threshold.
+    """Greedy matching at every threshold: yields slices of them and the pairs matched there, bool [P, slice].
 
     Args:
         pairs: candidates, usually without the isolated ones.
         preference: sort keys [P], most important first, smallest first; a ground truth takes its
             first free candidate in this order, and the first in file order among equals.
-        scores: float64 [P], score of the pair's detection.
-        thresholds: float64 [T]; a detection takes part where its score is not below.
-
-    Yields:
-        A block of thresholds as a slice, and which pairs are matched at them: bool [P, block].
+        scores: float64 [P], of the pair's detection, which takes part where that is not below the threshold.
+        thresholds: float64 [T].
     """
     if not len(pairs):
         return

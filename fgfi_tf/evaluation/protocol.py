@@ -258,6 +258,6 @@ def ignored_rows(ground_truth: Boxes) -> np.ndarray:
     return ground_truth.flag("ignore")
 
 
-def percent(value: float | None, decimals: int = 1) -> str:
+def percent(value: float | None) -> str:
     """A fraction as percent for a terminal, "-" where there is none."""
-    return "-" if value is None or np.isnan(value) else f"{100 * value:.{decimals}f}"
+    return "-" if value is None or np.isnan(value) else f"{100 * value:.1f}"

@@ -40,8 +40,7 @@ def write_kitti(detections: Boxes, split: str = "") -> dict[str, str]:
     A line is ``Type -1 -1 alpha x1 y1 x2 y2 0 0 0 0 0 0 0 score`` with alpha 0.0 where there is
     none. Numbers are written with as many digits as doubles need: what is read back is equal.
 
-    Raises:
-        UserError: a class name with a blank, which no line can hold.
+    Raises UserError: a class name with a blank, which no line can hold.
     """
     for name in detections.class_names:
         if len(name.split()) != 1:

@@ -55,12 +55,8 @@ def anchor_grid(
         sizes: side lengths of the square anchors, pixels of the network input.
         ratios: heights over widths; 2 is upright, like a pedestrian.
 
-    Returns:
-        float32 [height, width, len(sizes) * len(ratios), 4], pixels of the network input; sizes change
-        slowest.
-
-    Raises:
-        ValueError: for a number that is not above 0, or none at all.
+    Returns float32 [height, width, len(sizes) * len(ratios), 4], pixels of the network input; sizes change
+    slowest. Raises ValueError for a number that is not above 0, or none at all.
     """
     given = {"height, width, stride": (height, width, stride), "sizes": sizes, "ratios": ratios}
     for name, values in given.items():

@@ -57,9 +57,8 @@ def load_weights(
         convolutions: in the order of the cfg file.
         predict: the last convolution, with a bias and without batch norm; None: there is none.
 
-    Raises:
-        UserError: the file cannot be read, does not end exactly behind the last layer, or holds a value that
-            is not finite; nothing is loaded then.
+    Raises UserError: the file cannot be read, does not end exactly behind the last layer, or holds a value
+    that is not finite; nothing is loaded then.
     """
     try:
         data = Path(path).read_bytes()

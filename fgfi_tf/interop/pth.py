@@ -37,9 +37,8 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
     which ``DataParallel`` puts there, is taken off; what is no tensor is left out. Arrays are read-only, and
     share memory where tensors share a storage. bfloat16 and float8, unknown to numpy, become float32.
 
-    Raises:
-        UserError: the file is missing, damaged, no PyTorch file, holds more than weights and plain values (a
-            whole model, for one), or no dictionary of tensors.
+    Raises UserError: the file is missing, damaged, no PyTorch file, holds more than weights and plain values
+    (a whole model, for one), or no dictionary of tensors.
     """
     path = Path(path)
     if not path.is_file():

@@ -82,11 +82,7 @@ def read_frames(path: Path, data_dir: Path) -> list[Frame]:
     """The pictures of an annotation file, in its order, with their objects.
 
     A box of no area is ignored, and so is one with ``iscrowd``; an annotation without ``area`` gets its
-    box's.
-
-    Raises:
-        UserError: the file is no such JSON; a picture that is not there; an annotation of an unknown image or
-            category, or whose ``bbox`` is not four finite numbers with a size of 0 or more; up to 20.
+    box's. Raises UserError as ``coco_json.read_annotations``, and for pictures that are not there, up to 20.
     """
     found = coco_json.read_annotations(path)
     by_image: dict[Any, list[dict]] = {key: [] for key in found.images}

@@ -9,9 +9,6 @@ reproduced with it. This one keeps every class and attribute and the user's spli
     DATA_DIR/training/label_2/000000.txt   one object a line
     DATA_DIR/testing/image_2/000000.png    images without labels (optional)
     DATA_DIR/ImageSets/train.txt           a split: one frame name a line
-
-Whatever a user can get wrong here raises :class:`~fgfi_tf.errors.UserError` with the file, and
-the line where there is one.
 """
 
 from __future__ import annotations
@@ -63,8 +60,7 @@ class Kitti(Dataset):
 def read_labels(frames: list[Frame]) -> list[Frame]:
     """The frames with the objects of their label files, in the order of the lines, every digit kept.
 
-    Raises:
-        UserError: label files that cannot be read or are wrong; see ``kitti_text.read``.
+    Raises UserError as ``kitti_text.read`` does.
     """
     if not frames or frames[0].label_path is None:
         nothing = _columns(np.zeros((0, kitti_text.LABEL_FIELDS - 1)))
@@ -94,11 +90,8 @@ def list_frames(data_dir: str | Path, split: str) -> list[Frame]:
     """The frames of a split, in its order, every image and label file found to exist, no label read.
 
     ``ImageSets/<split>.txt`` names them. ``test`` and ``testing`` stand for ``testing/image_2``,
-    whole where they have no list.
-
-    Raises:
-        UserError: no data folder or no such split, an empty split, a line that is no
-            frame name or one named twice, frames without an image or a label file.
+    whole where they have no list. Raises UserError for no data folder or no such split, an empty split, a
+    line that is no frame name or one named twice, frames without an image or a label file.
     """
     root = check_data_dir(data_dir)
     labelled = split not in TEST_SPLITS

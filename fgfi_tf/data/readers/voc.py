@@ -7,8 +7,7 @@
     DATA_DIR/VOCdevkit/VOC2007/ImageSets/Main/train.txt  a split: one image name a line
 
 ``DATA_DIR`` may also be the VOCdevkit itself, or one folder of JPEGImages, Annotations and ImageSets, as CVAT
-and others write it. Whatever a user can get wrong here raises :class:`~fgfi_tf.errors.UserError` with the
-file.
+and others write it.
 """
 
 from __future__ import annotations
@@ -79,14 +78,11 @@ class Voc(Dataset):
 def list_frames(data_dir: str | Path, split: str) -> list[Frame]:
     """The images of a split, in its order, every image and annotation found to exist, none read.
 
-    Args:
-        data_dir: see the module.
-        split: ``YEAR_LIST`` with a year, or 0712 (2007 and 2012), e.g. ``2007_trainval`` or
-            ``0712_trainval``; ``LIST`` alone where the folder holds one year or is one.
+    ``split`` is ``YEAR_LIST`` with a year, or 0712 (2007 and 2012), e.g. ``2007_trainval`` or
+    ``0712_trainval``; ``LIST`` alone where the folder holds one year or is one.
 
-    Raises:
-        UserError: no such folder, year or list; an empty list; an image named twice, without an image file,
-            or without an annotation (the list ``test`` may do without: later test sets are published so).
+    Raises UserError: no such folder, year or list; an empty list; an image named twice, without an image
+    file, or without an annotation (the list ``test`` may do without: later test sets are published so).
     """
     devkit = find_devkit(data_dir)
     folders, name = _year_folders(devkit, split)

@@ -43,11 +43,10 @@ class Annotation:
 def read_annotation(path: str | Path) -> Annotation:
     """Reads one XML file. Parts of persons, nested in an object, are no objects.
 
-    Boxes are as the file has them, whether or not they lie in the image: it need not say how large that is.
+    Boxes are as the file has them: it need not say how large the image is.
 
-    Raises:
-        UserError: the file cannot be read, is no VOC annotation, has an object without a class, a number that
-            is none or too large, a flag that is none, xmin > xmax, or a size that is none.
+    Raises UserError: the file cannot be read, is no VOC annotation, has an object without a class, a number
+    that is none or too large, a flag that is none, xmin > xmax, or a size that is none.
     """
     path = Path(path)
     root = _parse_xml(path)

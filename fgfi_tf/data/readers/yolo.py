@@ -26,8 +26,7 @@ def read_objects(
 
     A polygon, as segmentation has it, gives the box around it. ``size``: (H, W) of the upright picture.
 
-    Raises:
-        UserError: the file cannot be read, or the first line that is no such object.
+    Raises UserError: the file cannot be read, or the first line that is no such object.
     """
     boxes, names = [], []
     for number, line in enumerate(text_files.read_text(path).split("\n"), start=1):
@@ -88,8 +87,7 @@ def find_names(root: Path, folders: Sequence[Path]) -> Path | None:
 def read_names(path: Path) -> tuple[str, ...]:
     """The class names of a names file, by their numbers: one a line, or the ``names`` of a YAML file.
 
-    Raises:
-        UserError: the file cannot be read or holds no names.
+    Raises UserError: the file cannot be read or holds no names.
     """
     text = text_files.read_text(path)
     if path.suffix.lower() in (".yaml", ".yml"):

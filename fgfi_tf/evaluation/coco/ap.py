@@ -112,8 +112,7 @@ def evaluate(detections: Boxes, ground_truth: Boxes) -> Evaluation:
     what training ignores, which takes detections without counting them, as a crowd does). Images and classes
     are numbered as they stand. Equal scores rank by row.
 
-    Raises:
-        UserError: pycocotools is not installed.
+    Raises UserError: pycocotools is not installed.
     """
     COCO, COCOeval = pycocotools()
     detections = detections.select(ground_truth.image_ids, allow_missing=True)

@@ -22,8 +22,7 @@ def read_ground_truth(path: str | os.PathLike[str]) -> Boxes:
     An image is called as its file, without suffix, where every image has one of its own; else as its id. An
     annotation without ``area`` gets the area of its box, one without ``iscrowd`` is no crowd.
 
-    Raises:
-        UserError: see ``coco_json.read_annotations``; two categories have the same name.
+    Raises UserError: see ``coco_json.read_annotations``; two categories have the same name.
     """
     found = coco_json.read_annotations(path, named=False)
     images, categories = _by_rising_id(found.images), _by_rising_id(found.categories)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -40,35 +40,27 @@ def evaluate(
     detections: Boxes,
     labels: Boxes,
     variant: str = "official",
-    frames: Iterable[str] | None = None,
-    orientation: bool | None = None,
     min_overlap: Mapping[str, float] = MIN_OVERLAP,
 ) -> Evaluation:
-    """Average precision of each class at each difficulty.
+    """Average precision of each class at each difficulty, over the frames of the ground truths.
+
+    Orientation similarity is computed where every detection has an observation angle and not all are 0, which
+    is what result files without angles hold.
 
     Args:
-        detections: of every evaluated frame; column ``alpha``.
+        detections: of every frame; column ``alpha``.
         labels: ground truths with their DontCare areas; columns ``truncation``, ``occlusion``, ``alpha``.
         variant: ``official`` or ``reference`` (module docstring).
-        frames: ids of the frames to evaluate; by default those of ``labels``.
-        orientation: whether to compute orientation similarity. By default where every detection has an
-            observation angle and not all are 0, which is what result files without angles hold.
         min_overlap: the classes to evaluate, and the IoU that a detection of each has to exceed.
 
-    Raises:
-        UserError: unknown variant, a frame without labels or detections or named twice,
-            orientation asked for where angles are missing.
+    Raises UserError for an unknown variant, or a frame without detections.
     """
     if variant not in VARIANTS:
         raise UserError(f"protocol {variant!r} is not one of {', '.join(VARIANTS)}")
-    labels = labels.select(labels.image_ids if frames is None else frames).by_image()
+    labels = labels.by_image()
     detections = detections.select(labels.image_ids).by_image()
     alpha = detections.column("alpha", NO_ALPHA)
-    has_alpha = len(detections) > 0 and not (alpha == NO_ALPHA).any()
-    if orientation and not has_alpha:
-        raise UserError("orientation similarity needs an observation angle (alpha) for every detection")
-    if orientation is None:
-        orientation = has_alpha and bool((alpha != 0).any())
+    orientation = not (alpha == NO_ALPHA).any() and bool((alpha != 0).any())
     results = {}
     for class_name, overlap in min_overlap.items():
         scene = _ClassScene.of(class_name, overlap, detections, labels, variant)

@@ -19,8 +19,7 @@ TYPE_NAMES = kitti_text.CLASS_NAMES
 def list_frames(folder: str | os.PathLike[str]) -> tuple[str, ...]:
     """The frame ids of all ``*.txt`` files of a folder and its subfolders that are not hidden, sorted.
 
-    Raises:
-        UserError: the folder is absent or holds no text file.
+    Raises UserError: the folder is absent or holds no text file.
     """
     folder = _check_folder(folder)
     names = text_files.ids_below(folder, ".txt")
@@ -34,9 +33,8 @@ def read_labels(
 ) -> Boxes:
     """The label files ``folder/<frame id>.txt`` of these frames.
 
-    Raises:
-        UserError: the folder is absent; files that are absent or hold a malformed line or an unknown type
-            (the message names up to 20 of them).
+    Raises UserError: the folder is absent; files that are absent or hold a malformed line or an unknown type
+    (the message names up to 20 of them).
     """
     table, values = _read(folder, frame_ids, kitti_text.LABEL_FIELDS, class_names)
     columns = {name: values[:, i].copy() for i, name in enumerate(("truncation", "occlusion", "alpha"))}

@@ -36,8 +36,7 @@ def build(
         comparison: the baseline and the teacher of several models.
         min_score: the lowest score drawn in the images that are shown of all of them.
 
-    Raises:
-        UserError: an unknown published row; the image folder is absent or holds no image of these.
+    Raises UserError: an unknown published row; the image folder is absent or holds no image of these.
     """
     protocol.check_published(*(row for run in runs for row in run.published))
     ground_truth = ground_truth.by_image()

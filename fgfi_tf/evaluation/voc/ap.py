@@ -21,7 +21,7 @@ import numpy as np
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import matching
 from fgfi_tf.evaluation.boxes import Boxes
-from fgfi_tf.evaluation.protocol import MEAN, Measure, Result, ignored_rows
+from fgfi_tf.evaluation.protocol import MEAN, Measure, Result, Rule, ignored_rows
 
 METRICS = {"11point": "11 points (VOC 2007)", "area": "Area under the curve (VOC 2010 on)"}
 VARIANTS = ("official", "reference")
@@ -75,10 +75,6 @@ class Evaluation(Result):
 
     def __iter__(self) -> Iterator[tuple[str, ClassResult]]:
         return iter(self.results.items())
-
-    def suffices(self, iou: np.ndarray) -> np.ndarray:
-        """bool: whether boxes of these IoUs match."""
-        return iou >= self.iou_threshold if self.variant == "official" else iou > self.iou_threshold
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -142,9 +138,8 @@ def evaluate(
     ``variant`` is ``official`` or ``reference``, see the module. The ground truth has a column ``difficult``;
     its other classes are left out.
 
-    Raises:
-        UserError: an unknown variant, detections of an image that ``ground_truth`` does not name, no class
-            that both have.
+    Raises UserError: an unknown variant, detections of an image that ``ground_truth`` does not name, no class
+    that both have.
     """
     if variant not in VARIANTS:
         raise UserError(f"protocol {variant!r} is not one of {', '.join(VARIANTS)}")
@@ -153,12 +148,11 @@ def evaluate(
     found, objects = ((one.image * n_classes + one.classes, one.boxes) for one in (detections, ground_truth))
     best_iou, best_truth = matching.best_overlaps(*found, *objects, side=1.0)
     evaluation = Evaluation({}, len(ground_truth.image_ids), iou_threshold, variant)
-    best_truth = np.where(evaluation.suffices(best_iou), best_truth, -1)
+    suffices = Rule(at_least=variant == "official").suffices(best_iou, iou_threshold)
+    best_truth = np.where(suffices, best_truth, -1)
     difficult = ignored_rows(ground_truth)
     for index, name in enumerate(ground_truth.class_names):
-        rows = np.flatnonzero(detections.classes == index)
-        rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
-        own = ground_truth.classes == index
+        rows, own = detections.by_score(detections.classes == index), ground_truth.classes == index
         evaluation.results[name] = _class_result(best_truth[rows], own, difficult)
     return evaluation
 

@@ -53,8 +53,7 @@ def read_ground_truth(
 
     Objects of other classes are left out, as the devkit does; a warning counts them.
 
-    Raises:
-        UserError: files that are missing or no VOC annotation; names up to 20 of them.
+    Raises UserError: files that are missing or no VOC annotation; names up to 20 of them.
     """
     evaluated = {name.lower() for name in class_names}
     frames, unknown, problems = [], collections.Counter(), Problems()
@@ -86,10 +85,9 @@ def read_detections(
     false positives. A warning counts them. ``allow_missing`` takes a class without a file as one without
     detections.
 
-    Raises:
-        UserError: files that are missing or have a wrong line: not six fields, a field that is no finite
-            ASCII number, a coordinate beyond 1e6, an image that is not of the set. Names up to 20 files and
-            their first wrong line.
+    Raises UserError: files that are missing or have a wrong line: not six fields, a field that is no finite
+    ASCII number, a coordinate beyond 1e6, an image that is not of the set. Names up to 20 files and their
+    first wrong line.
     """
     index = {name: number for number, name in enumerate(image_ids)}
     images, numbers, classes, problems = [], [], [], Problems()
