@@ -15,6 +15,7 @@ from fgfi_tf.export import export
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.levels import pair_by_stride
 from fgfi_tf.models import loading, registry
+from fgfi_tf.models.backbones.vgg import VGG
 from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from fgfi_tf.prediction import detect_images
 from fgfi_tf.training import build, checkpoints, evaluate_command, run
@@ -109,7 +110,9 @@ def ssd(variant="vgg11", **options):
 
 
 def frcnn():
-    return FasterRCNN(FasterRCNNConfig(backbone="vgg11", width=1 / 64, class_names=CLASSES, short_side=257))
+    """With two maps, of stride 8 and 16."""
+    config = FasterRCNNConfig(backbone="vgg11", width=1 / 64, class_names=CLASSES, short_side=257)
+    return FasterRCNN(config, backbone=VGG("vgg11", 1 / 64, taps=(4, 5)))
 
 
 def shuffledet():
@@ -122,24 +125,24 @@ def distiller_of(student, teacher, **changes):
 
 
 @pytest.mark.parametrize("levels", ["best", "assigned", "each"])
-def test_a_teacher_of_another_family_with_one_map(levels):
-    """Faster R-CNN's map of stride 16 is compared with fc7, which is the second of six."""
+def test_a_teacher_of_another_family(levels):
+    """Faster R-CNN's two maps are compared with the first two of six; they lose an odd row, and are resized."""
     student = ssd()
     distiller = distiller_of(student, frcnn(), imitation_levels=levels)
     layer = distiller.imitation
-    assert layer.paired() == ((1, 0),)
-    assert [tuple(kernel.shape) for kernel in layer.kernels] == [(3, 3, 32, 8)]
+    assert layer.paired() == ((0, 0), (1, 1))
+    assert [tuple(kernel.shape) for kernel in layer.kernels] == [(3, 3, 16, 8), (3, 3, 32, 8)]
     batch = batch_of(student)
     found = distiller.losses_of(batch, tf.constant(0, tf.int64))
-    (mask,) = layer.masks(*distiller._mask_arguments(batch))
-    assert mask.shape == (2, 17, 17) and not mask[0].numpy().any()
-    # Sides of 78.9 and 155.3 pixels, on maps for boxes from 26, 51, 95, 139 pixels on: the first box is the
-    # second map's, whose anchors also fit it best.
-    rows, columns = np.nonzero(mask[1].numpy())
+    masks = [mask.numpy() for mask in layer.masks(*distiller._mask_arguments(batch))]
+    assert [mask.shape for mask in masks] == [(2, 33, 33), (2, 17, 17)]
+    assert not any(mask[0].any() for mask in masks)  # no object
+    # Sides of 80 and 156 pixels; the maps are for boxes from 26, 51, 95, 139 pixels on. So the first box is the
+    # second map's, whose anchors fit it too, and the second box has no business on either.
+    rows, columns = np.nonzero(masks[1][1])
     inside = (rows * 16 < 130) & (columns * 16 < 100)
-    assert inside.any() and (levels == "each") == (not inside.all())
-    assert np.isfinite(float(found["imitation_loss"]))
-    assert (float(found["imitation_loss"]) > 0) == bool(mask.numpy().any())
+    assert inside.any() and masks[0][1].any() == (levels == "each") == (not inside.all())
+    assert 0 < float(found["imitation_loss"]) < np.inf
 
 
 def test_it_teaches_a_student_with_one_map():
