@@ -126,7 +126,7 @@ def distiller_of(student, teacher, **changes):
 
 @pytest.mark.parametrize("levels", ["best", "assigned", "each"])
 def test_a_teacher_of_another_family(levels):
-    """Faster R-CNN's two maps are compared with the first two of six; they lose an odd row, and are resized."""
+    """Faster R-CNN's two maps are compared with the first two of six, whose size they are given."""
     student = ssd()
     distiller = distiller_of(student, frcnn(), imitation_levels=levels)
     layer = distiller.imitation
@@ -137,7 +137,7 @@ def test_a_teacher_of_another_family(levels):
     masks = [mask.numpy() for mask in layer.masks(*distiller._mask_arguments(batch))]
     assert [mask.shape for mask in masks] == [(2, 33, 33), (2, 17, 17)]
     assert not any(mask[0].any() for mask in masks)  # no object
-    # Sides of 80 and 156 pixels; the maps are for boxes from 26, 51, 95, 139 pixels on. So the first box is the
+    # Sides of 80 and 156 pixels; the maps are for boxes from 26, 51, 95, 139 pixels on. The first box is the
     # second map's, whose anchors fit it too, and the second box has no business on either.
     rows, columns = np.nonzero(masks[1][1])
     inside = (rows * 16 < 130) & (columns * 16 < 100)
