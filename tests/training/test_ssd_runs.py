@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,11 +19,12 @@ from fgfi_tf.models import loading, registry
 from fgfi_tf.models.backbones.vgg import VGG
 from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from fgfi_tf.prediction import detect_images
-from fgfi_tf.training import build, checkpoints, evaluate_command, run
+from fgfi_tf.training import build, checkpoints, evaluate_command, flags, run
 from fgfi_tf.training.optimizers import MomentumSGD
 from fgfi_tf.training.validation import validate
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
+CONFIGS = Path(__file__).resolve().parents[2] / "configs/ssd"
 SIZE, WIDTH = (257, 257), 1 / 32
 
 
@@ -170,6 +172,19 @@ def test_parts_of_a_batch_give_its_update(run_mode):
     assert logs[0]["class_loss"] > 0.1 and logs[1] == pytest.approx(logs[0], rel=1e-5)
     assert np.abs(moved[0]).max() > 1e-4
     np.testing.assert_allclose(moved[1], moved[0], atol=1e-4 * np.abs(moved[0]).max())
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.cfg")), ids=lambda path: path.stem)
+def test_shipped_flagfiles(path):
+    config = validate(flags.parse([f"--flagfile={path}", "--data_dir=."]))
+    assert config.output_dir == f"runs/ssd/{path.stem}"
+    assert config.imitation == path.stem.endswith("_imitation")
+    if path.stem == "voc_vgg16":  # the published recipe
+        recipe = (config.learning_rate, config.batch_size, config.steps, config.lr_boundaries)
+        assert recipe == (0.001, 32, 120_000, (80_000, 100_000))
+        assert (config.momentum, config.decay_rate, config.size) == (0.9, 0.0005, (300, 300))
+    if path.stem == "coco_vgg16":
+        assert (config.steps, config.lr_boundaries) == (400_000, (280_000, 360_000))
 
 
 def test_flags_are_checked(kitti, teacher, tmp_path):
