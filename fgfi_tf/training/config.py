@@ -88,7 +88,7 @@ class ExperimentConfig:
     decay_rate: float = _model(
         0.0005,
         "Weight decay of the published recipes. ShuffleDet: penalty rate * 0.5 * ||W||^2 on conv12. Faster "
-        "R-CNN: rate * W added to the clipped gradient of every kernel.",
+        "R-CNN and SSD: rate * W added to the clipped gradient of every kernel.",
     )
 
     dataset: str = _data("kitti", "Dataset to train on.", chooses=DATASET)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +16,15 @@ from fgfi_tf.export import export
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.levels import pair_by_stride
 from fgfi_tf.models import loading, registry
+from fgfi_tf.models.backbones.vgg import VGG
 from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from fgfi_tf.prediction import detect_images
-from fgfi_tf.training import build, checkpoints, evaluate_command, run
+from fgfi_tf.training import build, checkpoints, evaluate_command, flags, run
 from fgfi_tf.training.optimizers import MomentumSGD
 from fgfi_tf.training.validation import validate
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
+CONFIGS = Path(__file__).resolve().parents[2] / "configs/ssd"
 SIZE, WIDTH = (257, 257), 1 / 32
 
 
@@ -109,7 +112,9 @@ def ssd(variant="vgg11", **options):
 
 
 def frcnn():
-    return FasterRCNN(FasterRCNNConfig(backbone="vgg11", width=1 / 64, class_names=CLASSES, short_side=257))
+    """With two maps, of stride 8 and 16."""
+    config = FasterRCNNConfig(backbone="vgg11", width=1 / 64, class_names=CLASSES, short_side=257)
+    return FasterRCNN(config, backbone=VGG("vgg11", 1 / 64, taps=(4, 5)))
 
 
 def shuffledet():
@@ -122,24 +127,24 @@ def distiller_of(student, teacher, **changes):
 
 
 @pytest.mark.parametrize("levels", ["best", "assigned", "each"])
-def test_a_teacher_of_another_family_with_one_map(levels):
-    """Faster R-CNN's map of stride 16 is compared with fc7, which is the second of six."""
+def test_a_teacher_of_another_family(levels):
+    """Faster R-CNN's two maps are compared with the first two of six, whose size they are given."""
     student = ssd()
     distiller = distiller_of(student, frcnn(), imitation_levels=levels)
     layer = distiller.imitation
-    assert layer.paired() == ((1, 0),)
-    assert [tuple(kernel.shape) for kernel in layer.kernels] == [(3, 3, 32, 8)]
+    assert layer.paired() == ((0, 0), (1, 1))
+    assert [tuple(kernel.shape) for kernel in layer.kernels] == [(3, 3, 16, 8), (3, 3, 32, 8)]
     batch = batch_of(student)
     found = distiller.losses_of(batch, tf.constant(0, tf.int64))
-    (mask,) = layer.masks(*distiller._mask_arguments(batch))
-    assert mask.shape == (2, 17, 17) and not mask[0].numpy().any()
-    # Sides of 78.9 and 155.3 pixels, on maps for boxes from 26, 51, 95, 139 pixels on: the first box is the
-    # second map's, whose anchors also fit it best.
-    rows, columns = np.nonzero(mask[1].numpy())
+    masks = [mask.numpy() for mask in layer.masks(*distiller._mask_arguments(batch))]
+    assert [mask.shape for mask in masks] == [(2, 33, 33), (2, 17, 17)]
+    assert not any(mask[0].any() for mask in masks)  # no object
+    # Sides of 80 and 156 pixels; the maps are for boxes from 26, 51, 95, 139 pixels on. The first box is the
+    # second map's, whose anchors fit it too, and the second box has no business on either.
+    rows, columns = np.nonzero(masks[1][1])
     inside = (rows * 16 < 130) & (columns * 16 < 100)
-    assert inside.any() and (levels == "each") == (not inside.all())
-    assert np.isfinite(float(found["imitation_loss"]))
-    assert (float(found["imitation_loss"]) > 0) == bool(mask.numpy().any())
+    assert inside.any() and masks[0][1].any() == (levels == "each") == (not inside.all())
+    assert 0 < float(found["imitation_loss"]) < np.inf
 
 
 def test_it_teaches_a_student_with_one_map():
@@ -167,6 +172,19 @@ def test_parts_of_a_batch_give_its_update(run_mode):
     assert logs[0]["class_loss"] > 0.1 and logs[1] == pytest.approx(logs[0], rel=1e-5)
     assert np.abs(moved[0]).max() > 1e-4
     np.testing.assert_allclose(moved[1], moved[0], atol=1e-4 * np.abs(moved[0]).max())
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.cfg")), ids=lambda path: path.stem)
+def test_shipped_flagfiles(path):
+    config = validate(flags.parse([f"--flagfile={path}", "--data_dir=."]))
+    assert config.output_dir == f"runs/ssd/{path.stem}"
+    assert config.imitation == path.stem.endswith("_imitation")
+    if path.stem == "voc_vgg16":  # the published recipe
+        recipe = (config.learning_rate, config.batch_size, config.steps, config.lr_boundaries)
+        assert recipe == (0.001, 32, 120_000, (80_000, 100_000))
+        assert (config.momentum, config.decay_rate, config.size) == (0.9, 0.0005, (300, 300))
+    if path.stem == "coco_vgg16":
+        assert (config.steps, config.lr_boundaries) == (400_000, (280_000, 360_000))
 
 
 def test_flags_are_checked(kitti, teacher, tmp_path):

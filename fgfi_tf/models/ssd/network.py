@@ -21,8 +21,8 @@ FULLY_CONNECTED = 1024
 # Channels of the 1 x 1 and of the 3 x 3 convolution of each block behind fc7, and its stride.
 EXTRAS = ((256, 512, 2), (128, 256, 2), (128, 256, 1), (128, 256, 1))
 INITIAL_NORM = 20.0
-# Below this squared norm a vector has no direction.
-_EPSILON = 1e-20
+# Below this squared norm, the published code's, a vector has no direction.
+_EPSILON = 1e-10
 
 
 class L2Normalization(keras.layers.Layer):
