@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fgfi_tf.evaluation.coco.protocol import CocoProtocol
+from fgfi_tf.evaluation.voc.published import ROWS
 from fgfi_tf.models import registry
 from fgfi_tf.training.early import teacher_command
 from fgfi_tf.training.flags import parse
@@ -58,3 +60,25 @@ def test_the_images_of_a_step():
     ):
         config = parse(["train.py", f"--flagfile={CONFIGS}/{name}.cfg"])
         assert (config.batch_size, config.steps) == (batch, steps)
+
+
+def test_published_rows():
+    """Each recipe's figures stand in it, and beside a result with --published."""
+    for row, name, figure in (
+        ("ResNet-101", "voc/resnet101", 74.4),
+        ("ResNet-101-half", "voc/resnet101_half", 67.4),
+        ("ResNet-101-half-I", "voc/resnet101_half_imitation", 71.2),
+        ("ResNet-50", "voc/resnet50", 69.1),
+        ("ResNet-50-I", "voc/resnet50_imitation", 72.0),
+    ):
+        assert ROWS[row] == {("", "mean"): figure}
+        assert f"Published: mAP {figure}" in (CONFIGS / f"{name}.cfg").read_text()
+    for row, name, at_half, whole in (
+        ("C4-ResNet-101-half", "coco/c4_resnet101_half", 48.4, 28.8),
+        ("C4-ResNet-101-half-I", "coco/c4_resnet101_half_imitation", 51.2, 31.6),
+        ("FPN-ResNet-50-half", "coco/fpn_resnet50_half", 52.6, 31.2),
+        ("FPN-ResNet-50-half-I", "coco/fpn_resnet50_half_imitation", 55.8, 34.8),
+    ):
+        assert CocoProtocol.published[row] == {("", "AP"): whole, ("", "AP50"): at_half}
+        text = (CONFIGS / f"{name}.cfg").read_text()
+        assert f"AP at IoU 0.5 {at_half}, COCO AP {whole}" in text

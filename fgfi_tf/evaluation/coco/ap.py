@@ -71,7 +71,7 @@ class Evaluation(Result):
             for name, one in self
             for key, title in (("ap", "AP"), ("ap50", "AP50"), ("ar", "AR100"))
         }
-        return Measure("COCO's twelve numbers", stats), Measure("Classes", classes)
+        return Measure("COCO's twelve numbers", stats, published=True), Measure("Classes", classes)
 
     def curves(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
         """Precision at IoU 0.5 and recall 0, 0.01 ... 1."""

@@ -7,12 +7,24 @@ from fgfi_tf.evaluation.coco import ap, files
 from fgfi_tf.evaluation.protocol import Protocol, Rule
 from fgfi_tf.evaluation.results import of_split
 
+# Of Faster R-CNNs of half the width, and the same imitating (-I): AP at IoU 0.5 and AP, percent.
+_PUBLISHED = {
+    "C4-ResNet-101-half": (48.4, 28.8),
+    "C4-ResNet-101-half-I": (51.2, 31.6),
+    "FPN-ResNet-50-half": (52.6, 31.2),
+    "FPN-ResNet-50-half-I": (55.8, 34.8),
+}
+
 
 class CocoProtocol(Protocol):
     """The twelve numbers of COCO, computed by pycocotools (extra ``[coco]``); see ``ap``."""
 
     title = "COCO detection"
     files = "JSON files of the ground truth and of a list of detections (wants pip install -e '.[coco]')"
+    published = {
+        row: {("", "AP"): whole, ("", "AP50"): at_half} for row, (at_half, whole) in _PUBLISHED.items()
+    }
+    published_source = "Wang et al., CVPR 2019 (COCO)"
     corners = EDGES
     results = "coco"
     json_mark = '"stats":'

@@ -90,5 +90,5 @@ def _best_of_all(levels: list[dict[str, tf.Tensor]], post_nms: int) -> dict[str,
     scores = tf.where(exists, tf.concat([level["scores"] for level in levels], axis=1), -float("inf"))
     _, order = tf.math.top_k(scores, k=post_nms)  # B x N
     boxes = tf.gather(tf.concat([level["boxes"] for level in levels], axis=1), order, batch_dims=1)
-    total = tf.add_n([level["count"] for level in levels])
+    total = sum(level["count"] for level in levels)  # oneDNN complains of AddN with integers
     return {"boxes": boxes, "count": tf.minimum(total, post_nms)}
