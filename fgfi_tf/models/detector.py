@@ -14,6 +14,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.data import policies
+from fgfi_tf.geometry.suppression import RawHead
 from fgfi_tf.models.declaration import Declaration
 from fgfi_tf.models.metadata import ModelMetadata
 from fgfi_tf.models.pixels import Pixels
@@ -241,6 +242,20 @@ class Detector(keras.Model):
         int32, ``count`` [B] int32; rows from ``count`` on are zero.
         """
         raise NotImplementedError("a subclass defines detect")
+
+    def raw_head(self, outputs: Outputs) -> RawHead | None:
+        """``detect`` without suppression, for runtimes that have none: what TFLite and ONNX files compute.
+
+        ``suppression.suppress`` of it gives what ``detect`` gives, times ``scale``. ``outputs`` are those of
+        ``inference_copy()`` for one size of the input. Only operations that every runtime has are to be used:
+        slices, products, exponentials, but no top-k, gather or condition. What has a range of its own, such
+        as logits and deltas, should come from convolutions of its own, since int8 has one scale for a whole
+        map.
+
+        Returns:
+            None where the detector has no such form: it exports as SavedModel alone.
+        """
+        return None
 
     def imitation_boxes(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         """Boxes [B,M,4] as *continuous* corners (width = xmax - xmin) and valid [B,M] for the mask."""

@@ -5,6 +5,8 @@ Each returns this replica's share: sums over its images divided by counts of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from fgfi_tf.geometry.boxes import corners_from_centres
@@ -32,11 +34,15 @@ def split_predictions(predictions: tf.Tensor, num_shapes: int, num_classes: int)
         ``deltas`` [B, A, 4], with A = h * w * num_shapes.
     """
     predictions = tf.cast(predictions, tf.float32)
-    batch, height, width = tf.unstack(tf.shape(predictions)[:3])
+    sizes = [num_shapes * num_classes, num_shapes, num_shapes * 4]
+    return split_parts(tf.split(predictions, sizes, axis=-1), num_shapes, num_classes)
+
+
+def split_parts(parts: Sequence[tf.Tensor], num_shapes: int, num_classes: int) -> dict[str, tf.Tensor]:
+    """As :func:`split_predictions`, of its three parts, float32 [B, h, w, ...] each."""
+    classes, confidence, deltas = parts
+    batch, height, width = (classes.shape[i] or tf.shape(classes)[i] for i in range(3))
     anchors = height * width * num_shapes
-    classes, confidence, deltas = tf.split(
-        predictions, [num_shapes * num_classes, num_shapes, num_shapes * 4], axis=-1
-    )
     return {
         "class_logits": tf.reshape(classes, [batch, anchors, num_classes]),
         "confidence_logits": tf.reshape(confidence, [batch, anchors]),

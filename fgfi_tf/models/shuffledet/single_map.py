@@ -14,6 +14,7 @@ from fgfi_tf.geometry import coding as box_coding
 from fgfi_tf.geometry import nms
 from fgfi_tf.geometry import shapes as anchor_shapes
 from fgfi_tf.geometry.boxes import corners_from_centres
+from fgfi_tf.geometry.suppression import RawHead, Suppression
 from fgfi_tf.models import builtin
 from fgfi_tf.models.detector import Batch, Detector, Outputs
 from fgfi_tf.models.dropout import stateless_dropout
@@ -203,7 +204,7 @@ class SingleMapDetector(Detector):
         """
         split = self.split(outputs)
         deltas, anchors = split["deltas"], tf.reshape(tf.constant(self.anchors), [-1, 4])
-        probability = tf.nn.softmax(split["class_logits"]) * tf.sigmoid(split["confidence_logits"])[..., None]
+        probability = _probability(split)
         scores = tf.reduce_max(probability, axis=-1)
         classes = tf.argmax(probability, axis=-1, output_type=tf.int32)
         if best is not None:
@@ -225,6 +226,21 @@ class SingleMapDetector(Detector):
             max_per_class=MAX_PER_CLASS,
             max_total=TOP_DETECTIONS,
         )
+
+    def raw_head(self, outputs: Outputs) -> RawHead:
+        """Every anchor's box and scores. The head is computed in three parts, each with its own range."""
+        feature, kernel, bias = outputs["features"][0], self.head.kernel, self.head.bias
+        shapes, classes = self.anchors.shape[2], self.num_classes
+        ends = np.cumsum([shapes * classes, shapes, shapes * 4])
+        parts = [
+            tf.nn.bias_add(tf.nn.conv2d(feature, kernel[..., start:end], 1, "SAME"), bias[start:end])
+            for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        ]
+        split = losses.split_parts(parts, shapes, classes)
+        anchors = tf.reshape(tf.constant(self.anchors), [-1, 4])
+        boxes = corners_from_centres(coding.decode(split["deltas"], anchors, *self.input_size))
+        rule = Suppression(NMS_IOU, MAX_PER_CLASS, TOP_DETECTIONS, best_boxes=TOP_DETECTIONS, best_class=True)
+        return RawHead(boxes, _probability(split), rule)
 
     def imitation_anchors(self, height: int, width: int) -> tuple[tf.Tensor, ...]:
         """The anchor grid of the one map, as continuous corners."""
@@ -249,6 +265,11 @@ class SingleMapDetector(Detector):
         copy.head.set_weights(self.head.get_weights())
         copy.metadata = self.metadata
         return copy
+
+
+def _probability(split: dict[str, tf.Tensor]) -> tf.Tensor:
+    """[B, A, C]: each class's probability times the confidence; ``split`` as of ``split_predictions``."""
+    return tf.nn.softmax(split["class_logits"]) * tf.sigmoid(split["confidence_logits"])[..., None]
 
 
 def make_targets(
