@@ -37,7 +37,7 @@ class Network(Protocol):
         """The maps to imitate alone, in inference mode."""
 
     def detection_losses(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
-        """Named float32 scalars, this replica's share of each."""
+        """Named float32 scalars, this replica's share of each; ``batch`` has ``seed`` and ``step`` too."""
 
     def regularization_losses(self) -> dict[str, tf.Tensor]:
         """Named penalties on the weights, of the whole batch."""
