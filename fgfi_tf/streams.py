@@ -22,6 +22,7 @@ class Use(enum.IntEnum):
     TRAINING_STEP = 0  # dropout and samples; the index is the step (or part of one)
     EPOCH = 1  # the order of the examples
     EXAMPLE = 2  # augmentation, crops and choice of boxes; the index is the position in the stream
+    INPUT_SIZE = 3  # of network inputs that change; the index counts the changes
 
 
 def key_of(seed: int | tf.Tensor, use: Use, index: int | tf.Tensor) -> tf.Tensor:
