@@ -13,6 +13,7 @@ from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.faster_rcnn import roi_align
 from fgfi_tf.models.metadata import ModelMetadata
 from fgfi_tf.models.shuffledet import BackboneShuffleDet, ShuffleDet
+from fgfi_tf.models.yolov2.model import YOLOv2
 from fgfi_tf.options import Option
 
 
@@ -106,7 +107,7 @@ def test_words_for_pretrained_weights():
 
 def test_what_is_declared_is_what_the_code_does():
     """Declarations are read before the code is imported; the two must say the same."""
-    for kind in (ShuffleDet, BackboneShuffleDet):
+    for kind in (ShuffleDet, BackboneShuffleDet, YOLOv2):
         arguments = inspect.signature(kind).parameters
         for option in kind.declaration.options:
             assert arguments[option.name].default == option.default
