@@ -24,6 +24,7 @@ class Use(enum.IntEnum):
     EXAMPLE = 2  # augmentation, crops and choice of boxes; the index is the position in the stream
     UNLABELLED_EPOCH = 3  # the same two of the pictures without labels, a stream beside the other
     UNLABELLED_EXAMPLE = 4
+    INPUT_SIZE = 5  # of network inputs that change; the index counts the changes
 
 
 def key_of(seed: int | tf.Tensor, use: Use, index: int | tf.Tensor) -> tf.Tensor:

@@ -106,6 +106,43 @@ def test_recipe_of_voc(name):
     assert values(config, VOC_RECIPE) == VOC_RECIPE
 
 
+YOLOV2_RECIPE = {  # of yolov2-voc.cfg
+    "size": (416, 416),
+    "dataset": "wider",
+    "batch_size": 64,
+    "steps": 80_200,
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "learning_rate": 0.001,
+    "schedule": "step",
+    "lr_decay_steps": "40000,60000",
+    "lr_decay_factor": 0.1,
+    "lr_warmup_steps": 1000,
+    "lr_warmup_power": 4.0,
+    "decay_rate": 0.0005,
+    "clip_norm": 0.0,
+    "jitter": 0.3,
+    "hue": 0.1,
+    "saturation": 1.5,
+    "exposure": 1.5,
+    "flip": 0.5,
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["yolov2", *(f"yolov2_{width}{how}" for width in ("0.25x", "0.15x") for how in ("", "_imitation"))],
+)
+def test_recipe_of_wider(name):
+    config = parse(["train.py", f"--flagfile={CONFIGS}/wider/{name}.cfg"])
+    assert values(config, YOLOV2_RECIPE) == YOLOV2_RECIPE
+    assert config.options_of("model") == {"width": 1.0, "anchors": "auto", "reorg": "auto"}
+    assert config.model == name.removesuffix("_imitation")
+    assert config.resize == "varying_letterbox" and config.imitation == name.endswith("_imitation")
+    bare = ExperimentConfig.of(model=config.model)  # what the detector declares
+    assert values(bare, YOLOV2_RECIPE) == YOLOV2_RECIPE
+
+
 def test_augmentation():
     published = KittiAugmentation(50, (0.5, 1.5), (0.3, 1.7), shift_x=150, shift_y=100, flip=0.5)
     assert KittiAugmentation() == policies.augmentation("kitti") == published

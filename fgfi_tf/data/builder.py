@@ -23,7 +23,7 @@ from absl import logging
 from tqdm.auto import tqdm
 
 from fgfi_tf.data.dataset import Dataset, Frame, first_of
-from fgfi_tf.data.edges import boxes_in_image
+from fgfi_tf.data.edges import boxes_in_image, outside
 from fgfi_tf.data.images import MAX_MEGAPIXELS, encoded_image
 from fgfi_tf.data.records import RawSplit, Sample, is_prepared, prepare_records, quiet_tfds
 from fgfi_tf.errors import Problems, UserError
@@ -92,7 +92,7 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for key, frame in enumerate(tqdm(config.frames, desc=title, unit="image", disable=quiet)):
             with problems.collect():
                 image, size = encoded_image(frame.image_path, config.max_megapixels)
-                boxes, cut = boxes_in_image(frame, size)
+                boxes, cut = boxes_in_image(frame, size, config.dataset.cuts_boxes)
                 if cut:
                     self.cut[frame.image_id] = cut
                 sizes.append(list(map(int, size)))
@@ -104,7 +104,10 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _example(
         self, frame: Frame, image: bytes, size: Sequence[int], boxes: np.ndarray, index: dict
     ) -> dict:
-        attributes = self.builder_config.dataset.attributes
+        dataset = self.builder_config.dataset
+        attributes, ignore = dataset.attributes, frame.ignore
+        if dataset.cuts_boxes:
+            ignore = ignore | outside(frame.boxes, size)
         return {
             "image": io.BytesIO(image),
             "image_id": frame.image_id,
@@ -112,7 +115,7 @@ class SplitBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "objects": {
                 "boxes": boxes.astype(np.float32),
                 "label": np.array([index[name] for name in frame.names], np.int64),
-                "ignore": frame.ignore,
+                "ignore": ignore,
                 **{
                     name: np.asarray(frame.attributes[name], dtype) for name, (_, dtype) in attributes.items()
                 },

@@ -90,6 +90,8 @@ class Dataset:
         class_names: what is learnt where ``--classes`` names nothing; () for the classes of the labels.
         ignored_names: further classes that its labels are known to hold.
         attributes: name -> (shape, dtype) of what its evaluation needs of each object.
+        cuts_boxes: boxes may reach over the edge of their picture however far: they are cut, and ignored
+            where nothing is left. By default they are refused beyond a pixel and a hundredth of the side.
         options: its own, each a flag where it is chosen, and an argument of :meth:`frames`.
         description, homepage: for the records' own metadata.
     """
@@ -98,6 +100,7 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     ignored_names: tuple[str, ...] = ()
     attributes: Mapping[str, tuple[tuple[int, ...], type]] = {}
+    cuts_boxes: bool = False
     options: tuple[Option, ...] = ()
     description: str = ""
     homepage: str = ""

@@ -14,7 +14,9 @@ from fgfi_tf.errors import UserError
 BORDER_PIXELS, BORDER_SHARE = 1.0, 0.01
 
 
-def boxes_in_image(frame: Frame, image_size: tuple[int, int]) -> tuple[np.ndarray, int]:
+def boxes_in_image(
+    frame: Frame, image_size: tuple[int, int], anywhere: bool = False
+) -> tuple[np.ndarray, int]:
     """A frame's boxes, cut to its picture, and how many were cut: see :func:`cut_to_image`.
 
     Labels that give a size must give the upright picture's own. Those that give the size before the EXIF
@@ -32,10 +34,18 @@ def boxes_in_image(frame: Frame, image_size: tuple[int, int]) -> tuple[np.ndarra
             f"{frame.label_path}: says {said[1]} x {said[0]}, "
             f"but {frame.image_path} is {image_size[1]} x {image_size[0]}{hint}"
         )
-    return cut_to_image(frame.boxes, image_size, frame.label_path)
+    return cut_to_image(frame.boxes, image_size, frame.label_path, anywhere)
 
 
-def cut_to_image(boxes: np.ndarray, image_size: tuple[int, int], path: Path | None) -> tuple[np.ndarray, int]:
+def outside(boxes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Which boxes [N,4] hold no pixel of an image: bool [N]."""
+    height, width = image_size
+    return (boxes[:, :2] >= [width, height]).any(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
+
+
+def cut_to_image(
+    boxes: np.ndarray, image_size: tuple[int, int], path: Path | None, anywhere: bool = False
+) -> tuple[np.ndarray, int]:
     """Cuts boxes of a label file to the pixels of the image, and counts those that were cut.
 
     A box thinner than a pixel is widened to one: it lies on one.
@@ -44,6 +54,7 @@ def cut_to_image(boxes: np.ndarray, image_size: tuple[int, int], path: Path | No
         boxes: float64 [N,4], inclusive corners (xmin, ymin, xmax, ymax), 0-based.
         image_size: (H, W).
         path: the label file, for the message.
+        anywhere: boxes may reach over the edge however far (``Dataset.cuts_boxes``).
 
     Returns:
         boxes with x in [0, W - 1] and y in [0, H - 1], and how many of them were changed.
@@ -57,8 +68,8 @@ def cut_to_image(boxes: np.ndarray, image_size: tuple[int, int], path: Path | No
     over = np.maximum(BORDER_PIXELS, BORDER_SHARE * size)  # 4
     finite = np.isfinite(boxes).all(axis=1)  # N
     upside_down = (boxes[:, 2:] + 1 < boxes[:, :2]).any(axis=1)
-    outside = ((boxes < -over) | (boxes > size - 1.0 + over)).any(axis=1)
-    wrong = np.flatnonzero(~finite | upside_down | outside)
+    too_far = ((boxes < -over) | (boxes > size - 1.0 + over)).any(axis=1) & (not anywhere)
+    wrong = np.flatnonzero(~finite | upside_down | too_far)
     if len(wrong):
         first = wrong[0]
         corners = " ".join(f"{value:g}" for value in boxes[first])

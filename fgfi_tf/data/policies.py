@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.options import Option, not_negative
+from fgfi_tf.options import Option, fraction, not_negative
 from fgfi_tf.registries import Registry, resolved
 
 if TYPE_CHECKING:
@@ -101,14 +101,26 @@ def _is_pair(value: str) -> str:
     return ""
 
 
+def _at_least_1(value: float) -> str:
+    return "" if value >= 1 else "must be at least 1"
+
+
+_FLIP = Option(
+    "flip",
+    0.5,
+    "Probability of a horizontal flip.",
+    check=lambda value: "" if 0 <= value <= 1 else "a probability is expected",
+)
 #: What ``--help`` says of them.
 RESIZE_HELP = (
     "How an image becomes the network input: stretch (to --input_size), letterbox (as large as fits into "
-    "it, padded), shorter_side (to a length; --input_size is short side x largest long side), torchvision "
-    "(as that, never cropped, padded to multiples of 32)."
+    "it, padded), varying_letterbox (into another size around it every ten steps of training), shorter_side "
+    "(to a length; --input_size is short side x largest long side), torchvision (as that, never cropped, "
+    "padded to multiples of 32)."
 )
 for _name in ("stretch", "shorter_side", "letterbox", "torchvision"):
     RESIZE.register(_name, f"fgfi_tf.data.resize:{_name.upper()}")
+RESIZE.register("varying_letterbox", "fgfi_tf.data.varying:VARYING_LETTERBOX")
 AUGMENTATION.register("none", AugmentationEntry("fgfi_tf.data.augment:Augmentation"))
 AUGMENTATION.register(
     "kitti",
@@ -124,12 +136,20 @@ AUGMENTATION.register(
                 "Largest random shift of the left and upper border, x by y, in pixels of the image file.",
                 check=_is_pair,
             ),
-            Option(
-                "flip",
-                0.5,
-                "Probability of a horizontal flip.",
-                check=lambda value: "" if 0 <= value <= 1 else "a probability is expected",
-            ),
+            _FLIP,
+        ),
+    ),
+)
+AUGMENTATION.register(
+    "darknet",
+    AugmentationEntry(
+        "fgfi_tf.data.augment_darknet:DarknetAugmentation",
+        (
+            Option("jitter", 0.3, "Width and height each change by up to this share.", check=fraction),
+            Option("hue", 0.1, "The hue moves by up to +- this share of the circle.", check=not_negative),
+            Option("saturation", 1.5, "Most that saturation is multiplied or divided by.", check=_at_least_1),
+            Option("exposure", 1.5, "Most that brightness is multiplied or divided by.", check=_at_least_1),
+            _FLIP,
         ),
     ),
 )

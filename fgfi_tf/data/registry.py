@@ -19,6 +19,7 @@ from fgfi_tf.data.readers.coco import Coco
 from fgfi_tf.data.readers.folder import Folder
 from fgfi_tf.data.readers.kitti import Kitti
 from fgfi_tf.data.readers.voc import Voc
+from fgfi_tf.data.readers.wider import Wider
 from fgfi_tf.errors import UserError
 from fgfi_tf.paths import user_path
 from fgfi_tf.registries import Registry
@@ -31,7 +32,13 @@ _DATASETS: Registry[Dataset] = Registry(
 )
 names, entry, register, unregister = _DATASETS.names, _DATASETS.get, _DATASETS.register, _DATASETS.unregister
 
-for _name, _dataset in (("coco", Coco()), ("folder", Folder()), ("kitti", Kitti()), ("voc", Voc())):
+for _name, _dataset in (
+    ("coco", Coco()),
+    ("folder", Folder()),
+    ("kitti", Kitti()),
+    ("voc", Voc()),
+    ("wider", Wider()),
+):
     register(_name, _dataset)
 
 

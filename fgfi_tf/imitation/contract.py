@@ -41,7 +41,7 @@ class Network(Protocol):
         """What soft labels compare: float32 [B,A,K], see ``soft_labels``; None where a detector has none."""
 
     def detection_losses(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
-        """Named float32 scalars, this replica's share of each."""
+        """Named float32 scalars, this replica's share of each; ``batch`` has ``seed`` and ``step`` too."""
 
     def regularization_losses(self) -> dict[str, tf.Tensor]:
         """Named penalties on the weights, of the whole batch."""

@@ -139,7 +139,7 @@ class Distiller(keras.Model):
 
     def _terms(self, batch: Batch, step: tf.Tensor, micro_batch: tf.Tensor | int):
         """The terms of the loss, and this replica's share of what else is observed (``OBSERVED``)."""
-        batch = {**batch, "seed": self.seed_of(step, micro_batch)}
+        batch = {**batch, "seed": self.seed_of(step, micro_batch), "step": step}
         inputs = self.student.preprocess(batch["image"])
         outputs = self.student(inputs, training=True, seed=batch["seed"])
         labelled = labelled_rows(outputs, batch, self.labelled_share)

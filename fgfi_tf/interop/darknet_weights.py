@@ -8,6 +8,7 @@ norm beta, gamma, running mean and running variance) and its kernel as [out, in,
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +19,8 @@ import tf_keras as keras
 
 from fgfi_tf.errors import UserError
 
+SUFFIX = ".weights"
+_TRUNK = re.compile(r".*\.conv\.\d+")  # what ``darknet partial`` writes: darknet19_448.conv.23
 _VERSION_BYTES = 12
 _TRANSPOSED = 1000  # major or minor above: dense layers transposed, from the first years of Darknet
 
@@ -27,6 +30,12 @@ class Convolution(Protocol):
 
     kernel: tf.Variable
     norm: keras.layers.Layer
+
+
+def is_darknet(path: str | os.PathLike[str]) -> bool:
+    """Whether a path's name is that of a Darknet weight file."""
+    name = Path(path).name
+    return name.endswith(SUFFIX) or _TRUNK.fullmatch(name) is not None
 
 
 def read_header(data: bytes, path: str | os.PathLike[str]) -> tuple[int, int]:

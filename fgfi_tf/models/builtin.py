@@ -34,14 +34,14 @@ _DROPOUT = Option("dropout", 0.5, "Share dropped in front of the last layers whi
 PUBLISHED, AUTO = "published", "auto"  # of anchors
 
 
-def _anchor_fault(value: str) -> str:
+def _anchor_fault(value: str, words: tuple[str, ...] = (PUBLISHED, AUTO)) -> str:
     """What is wrong with a value of ``--anchors``, "" where nothing is."""
-    if value in (PUBLISHED, AUTO):
+    if value in words:
         return ""
     try:
         shapes.parse(value)
     except ValueError as error:
-        return f"{PUBLISHED}, {AUTO}, or {error}"
+        return f"{', '.join(words)}, or {error}"
     return ""
 
 
@@ -206,6 +206,45 @@ BACKBONE_FASTER_RCNN = dataclasses.replace(
     teacher="",
 )
 
+YOLOV2_COCO = "coco"  # of anchors
+YOLOV2 = Declaration(
+    options=(
+        Option("width", 1.0, "Factor on every channel count.", check=positive),
+        Option(
+            "anchors",
+            PUBLISHED,
+            "Anchor shapes: published (VOC's), coco (COCO's), auto (five clusters of the training objects, "
+            "kept in model.json), or widths x heights in cells of 32 pixels: 1.3x1.7,3.2x4.",
+            check=lambda value: _anchor_fault(value, (PUBLISHED, YOLOV2_COCO, AUTO)),
+        ),
+        Option(
+            "reorg",
+            AUTO,
+            "How the passthrough is reordered: space_to_depth, original (as the published weights were "
+            "trained with), auto (original with weights from a .weights file, else space_to_depth).",
+            (AUTO, "space_to_depth", "original"),
+        ),
+    ),
+    input_size=(416, 416),
+    class_names=("face",),
+    resize="varying_letterbox",
+    augmentation="darknet",
+    dataset="wider",
+    # Of Darknet's yolov2-voc.cfg: that of WIDER FACE is not published.
+    recipe={
+        "batch_size": 64,
+        "steps": 80_200,
+        "learning_rate": 1e-3,
+        "lr_warmup_steps": 1000,
+        "lr_warmup_power": 4.0,
+        "schedule": "step",
+        "lr_decay_steps": "40000,60000",
+    },
+    weights="a .weights file of Darknet, or one of its first 23 layers (darknet19_448.conv.23)",
+    teacher="yolov2",
+)
+
+_YOLOV2 = "fgfi_tf.models.yolov2.model:YOLOv2"
 _SSD = "fgfi_tf.models.ssd:SSD"
 _SHUFFLEDET = "fgfi_tf.models.shuffledet:ShuffleDet"
 _BACKBONE = "fgfi_tf.models.shuffledet:BackboneShuffleDet"
@@ -227,4 +266,5 @@ DETECTORS: tuple[tuple[str, str, str, Declaration], ...] = (
         for name in FASTER_RCNN_BACKBONES
         for neck in ("", "_fpn")
     ),
+    *((name, _YOLOV2, _YOLOV2, YOLOV2) for name in ("yolov2", "yolov2_0.25x", "yolov2_0.15x")),
 )

@@ -212,7 +212,8 @@ class Detector(keras.Model):
 
         Each is divided by counts taken over the *global* batch (``fgfi_tf.replica``: ``global_counts``
         for objects and images, ``global_sum`` for what only the outputs tell), so that the sum over
-        replicas is the loss that one device would have computed for the whole batch.
+        replicas is the loss that one device would have computed for the whole batch. In training
+        ``batch["step"]`` (int64 scalar) says how many steps were taken before, for losses that change.
         """
         raise NotImplementedError("a subclass defines detection_losses")
 

@@ -125,7 +125,10 @@ class ExperimentConfig:
     schedule_steps: int = _optimization(0, "Steps that the cosine schedule spans (0: --steps).")
     lr_decay_steps: str = _optimization("", "Steps at which --schedule=step falls, e.g. 25000,35000.")
     lr_decay_factor: float = _optimization(0.1, "Factor of each fall of --schedule=step.")
-    lr_warmup_steps: int = _optimization(0, "Steps in which the learning rate rises linearly from 0.")
+    lr_warmup_steps: int = _optimization(0, "Steps in which the learning rate rises from 0.")
+    lr_warmup_power: float = _optimization(
+        1.0, "How it rises: as this power of the share of those steps (1: linearly; 4: Darknet's burn-in)."
+    )
     momentum: float = _optimization(0.9, "Momentum of the SGD optimizers.")
     weight_decay: float = _optimization(
         0.0, "Decoupled weight decay of sgdw and lamb, per step, scaled with the schedule."

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: cosine, steps or constant, with a linear warm-up."""
+"""Learning-rate schedules: cosine, steps or constant, with a warm-up."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 @keras.utils.register_keras_serializable("fgfi_tf")
 class LinearWarmup(Schedule):
-    """``schedule`` scaled by (step + 1) / steps in the first ``steps`` steps."""
+    """``schedule`` scaled by (step + 1) / steps in the first ``steps`` steps, to the power of ``power``."""
 
-    def __init__(self, schedule: Schedule, steps: int):
+    def __init__(self, schedule: Schedule, steps: int, power: float = 1.0):
         self.schedule = schedule
-        self.steps = steps
+        self.steps, self.power = steps, power
 
     def __call__(self, step) -> tf.Tensor:
         """The rate (float32 scalar) of the update after ``step`` updates."""
         share = (tf.cast(step, tf.float32) + 1.0) / float(self.steps)
-        return self.schedule(step) * tf.minimum(share, 1.0)
+        return self.schedule(step) * tf.minimum(share, 1.0) ** self.power
 
     def get_config(self) -> dict:
         """Every constructor argument."""
-        return {"schedule": keras.optimizers.schedules.serialize(self.schedule), "steps": self.steps}
+        schedule = keras.optimizers.schedules.serialize(self.schedule)
+        return {"schedule": schedule, "steps": self.steps, "power": self.power}
 
     @classmethod
     def from_config(cls, config: dict) -> LinearWarmup:
         """Inverse of :meth:`get_config`."""
-        return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["steps"])
+        return cls(**{**config, "schedule": keras.optimizers.schedules.deserialize(config["schedule"])})
 
 
 @keras.utils.register_keras_serializable("fgfi_tf")
@@ -85,4 +86,6 @@ def build_schedule(config: ExperimentConfig, start: float | None = None) -> Sche
         schedule = keras.optimizers.schedules.PiecewiseConstantDecay([b - 1 for b in boundaries], values)
     else:
         schedule = Constant(rate)
-    return LinearWarmup(schedule, config.lr_warmup_steps) if config.lr_warmup_steps else schedule
+    if not config.lr_warmup_steps:
+        return schedule
+    return LinearWarmup(schedule, config.lr_warmup_steps, config.lr_warmup_power)

@@ -93,7 +93,7 @@ def _validate_model(config: ExperimentConfig) -> None:
 
 
 def _validate_optimization(config: ExperimentConfig) -> None:
-    for name in ("learning_rate", "lr_decay_factor"):
+    for name in ("learning_rate", "lr_decay_factor", "lr_warmup_power"):
         if not getattr(config, name) > 0:
             raise UserError(f"--{name}={getattr(config, name)}: must be above 0")
     if config.ema >= 1 or config.momentum >= 1:

@@ -167,3 +167,13 @@ def test_decay_is_added_after_clipping_and_biases_learn_faster():
         clipped = gradient * 0.01 / norm
         update = clipped + 0.5 * old if old.ndim > 1 else 2.0 * clipped
         np.testing.assert_allclose(variable.numpy(), old - 0.1 * update, rtol=1e-5, atol=1e-7)
+
+
+def test_losses_know_the_step():
+    model, found = distiller(), []
+    plain = model.student.detection_losses
+    model.student.detection_losses = lambda outputs, batch: (
+        found.append(int(batch["step"])) or plain(outputs, batch)
+    )
+    model.losses_of(batch_of(), tf.constant(7, tf.int64))
+    assert found == [7]

@@ -13,6 +13,7 @@ from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.faster_rcnn import roi_align
 from fgfi_tf.models.metadata import ModelMetadata
 from fgfi_tf.models.shuffledet import BackboneShuffleDet, ShuffleDet, SingleMapDetector
+from fgfi_tf.models.yolov2.model import YOLOv2
 from fgfi_tf.options import Option
 
 
@@ -106,8 +107,12 @@ def test_words_for_pretrained_weights():
 
 def test_what_is_declared_is_what_the_code_does():
     """Declarations are read before the code is imported; the two must say the same."""
-    for kind in (ShuffleDet, BackboneShuffleDet):
-        signatures = map(inspect.signature, (SingleMapDetector, kind))
+    for kind, bases in (
+        (ShuffleDet, (SingleMapDetector,)),
+        (BackboneShuffleDet, (SingleMapDetector,)),
+        (YOLOv2, ()),
+    ):
+        signatures = map(inspect.signature, (*bases, kind))
         arguments = {name: argument for one in signatures for name, argument in one.parameters.items()}
         for option in kind.declaration.options:
             assert arguments[option.name].default == option.default

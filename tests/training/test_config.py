@@ -240,7 +240,7 @@ WEIGHING = ("imitation_weight", "imitation_warmup_steps")
 ADAPTATION = ("imitation_normalization", "imitation_adaptation")
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "configs"
 CONFIGS = sorted(
-    path for name in ("kitti", "quickstart", "voc") for path in (CONFIG_FOLDER / name).glob("*.cfg")
+    path for name in ("kitti", "quickstart", "voc", "wider") for path in (CONFIG_FOLDER / name).glob("*.cfg")
 )
 
 

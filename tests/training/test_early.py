@@ -42,7 +42,7 @@ def script(name: str, *arguments: str, code: int = 1) -> str:
         (["--output_dir=x", "--dataset=kiti"], "--dataset=kiti: no such dataset; did you mean kitti?"),
         (
             ["--output_dir=x", "--dataset=mnist"],
-            "--dataset=mnist: no such dataset; known are coco, folder, kitti, voc",
+            "--dataset=mnist: no such dataset; known are coco, folder, kitti, voc, wider",
         ),
         (
             ["--output_dir=x", "--model=shuffledet"],
@@ -84,7 +84,7 @@ def test_help_lists_models_and_datasets_without_tensorflow():
     for name in ("train.py", "evaluate.py"):
         text = " ".join(script(name, "--help", code=0).split())
         assert "faster_rcnn_vgg11, faster_rcnn_vgg16, mobilenet_v2_shuffledet, resnet50_shuffledet" in text
-        assert "Known: coco, folder, kitti, voc." in text
+        assert "Known: coco, folder, kitti, voc, wider." in text
 
 
 def test_detectors_are_those_that_their_families_build():

@@ -48,8 +48,17 @@ def test_warmup_rises_linearly():
     np.testing.assert_allclose(rates(schedule, [0, 1, 2, 3, 9]), [0.2, 0.4, 0.6, 0.8, 0.8], rtol=1e-6)
 
 
+def test_burn_in_rises_by_a_power():
+    """Darknet's: rate * (batch / burn_in)^4, batches counted from 1."""
+    schedule = build_schedule(
+        config(schedule="constant", learning_rate=0.8, lr_warmup_steps=4, lr_warmup_power=4.0)
+    )
+    expected = [0.8 / 256, 0.8 * 16 / 256, 0.8 * 81 / 256, 0.8, 0.8]
+    np.testing.assert_allclose(rates(schedule, [0, 1, 2, 3, 9]), expected, rtol=1e-5)
+
+
 def test_schedules_serialise():
-    schedule = build_schedule(config(lr_warmup_steps=4))
+    schedule = build_schedule(config(lr_warmup_steps=4, lr_warmup_power=2.0))
     again = LinearWarmup.from_config(schedule.get_config())
     assert rates(again, [0, 3, 77]) == rates(schedule, [0, 3, 77])
 

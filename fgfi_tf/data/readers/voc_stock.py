@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import re
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from fgfi_tf.data.readers import stock
 from fgfi_tf.data.readers.voc import CLASS_NAMES
-from fgfi_tf.data.records import RawSplit, Sample, quiet_tfds
+from fgfi_tf.data.records import RawSplit, Sample
 from fgfi_tf.errors import UserError
 from fgfi_tf.paths import user_path
 
@@ -42,14 +40,12 @@ def open_stock(data_dir: str | Path, split: str) -> RawSplit:
         )
     paths, features = [], None
     for folder in STOCK_YEARS[year]:
-        builder = _stock_builder(root / folder)
+        builder = stock.newest_builder(root / folder)
         features = builder.info.features
         for part in STOCK_SPLITS[name]:
-            if part not in builder.info.splits:
-                raise UserError(f"{builder.data_dir}: has no split {part}")
-            paths += builder.info.splits[part].filepaths
+            paths += stock.files_of(builder, part)
     parse = functools.partial(parse_stock_record, features)
-    return RawSplit(paths, parse, CLASS_NAMES, _stock_labels(paths, parse))
+    return RawSplit(paths, parse, CLASS_NAMES, stock.labels_of(paths, parse))
 
 
 def parse_stock_record(features: tfds.features.FeaturesDict, serialized: tf.Tensor) -> Sample:
@@ -76,41 +72,3 @@ def parse_stock_record(features: tfds.features.FeaturesDict, serialized: tf.Tens
         "image_size": size,  # 2
         "attributes": attributes,
     }
-
-
-def _stock_builder(folder: Path) -> tfds.core.DatasetBuilder:
-    """The newest version in ``folder``."""
-    versions = [p.parent for p in folder.glob("*/dataset_info.json")]
-    if not versions:
-        raise UserError(f"{folder}: no prepared TFDS voc")
-    newest = max(versions, key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])
-    with quiet_tfds():
-        builder = tfds.builder_from_directory(newest)
-    kind = builder.info.file_format
-    if kind is not tfds.core.FileFormat.TFRECORD:
-        raise UserError(f"{newest}: holds {kind.value} files; prepare voc with file_format='tfrecord'")
-    return builder
-
-
-def _stock_labels(paths: list[str], parse) -> list[dict[str, Any]]:
-    """Labels of every record, images not decoded."""
-
-    def labels(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        sample = parse(serialized)
-        del sample["image"]
-        return sample
-
-    frames = []
-    records = tf.data.TFRecordDataset(paths).map(labels, num_parallel_calls=tf.data.AUTOTUNE)
-    for sample in records.as_numpy_iterator():
-        frames.append(
-            {
-                "image_id": sample["image_id"].decode(),
-                "image_size": sample["image_size"],
-                "boxes": np.round(sample["boxes"].astype(np.float64), 2),
-                "label": sample["label"],
-                "ignore": sample["ignore"],
-                **sample["attributes"],
-            }
-        )
-    return frames

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from fgfi_tf.data.wider_mat import SETTINGS
 from fgfi_tf.evaluation import matching
 from fgfi_tf.evaluation.boxes import Boxes
 from fgfi_tf.evaluation.protocol import Measure, Result
 
-SETTINGS = ("easy", "medium", "hard")
 IOU_THRESHOLD = 0.5
 N_THRESHOLDS = 1000
 
@@ -89,7 +89,7 @@ def counted_faces(faces: Boxes) -> dict[str, np.ndarray]:
     """Setting -> bool [F]. Ground truth without WIDER's settings has one, of all faces not ignored."""
     if set(SETTINGS) <= set(faces.columns):
         return {name: faces.flag(name) for name in SETTINGS}
-    return {"all": ~faces.flag("invalid", "ignore")}
+    return {"all": ~faces.flag("ignore", "invalid")}
 
 
 def evaluate(detections: Boxes, faces: Boxes) -> Evaluation:

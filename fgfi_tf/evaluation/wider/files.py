@@ -5,52 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from fgfi_tf.data import wider_mat
+from fgfi_tf.data.wider_mat import FACES_FILE, SETTING_FILE
 from fgfi_tf.errors import Problems, UserError
 from fgfi_tf.evaluation.boxes import EDGES, Boxes
-from fgfi_tf.evaluation.wider.ap import SETTINGS
+
+__all__ = ["FACES_FILE", "SETTING_FILE", "read_detections", "read_ground_truth"]
 
 CLASS_NAMES = ("face",)
-FACES_FILE = "wider_face_val.mat"
-SETTING_FILE = "wider_{}_val.mat"
 _FIELDS = 5  # x y w h score
 
 
 def read_ground_truth(folder: str | os.PathLike[str]) -> Boxes:
-    """The four official validation files of a folder, ``wider_{face,easy,medium,hard}_val.mat``.
-
-    Raises:
-        UserError: scipy is not installed; a file is absent, damaged or of another form.
-    """
-    folder = Path(folder)
-    faces = _read_mat(folder / FACES_FILE, ("event_list", "file_list", "face_bbx_list"))
-    chosen = {name: _read_mat(folder / SETTING_FILE.format(name), ("gt_list",)) for name in SETTINGS}
-    try:
-        return _faces(faces, {name: mat["gt_list"] for name, mat in chosen.items()})
-    except (IndexError, ValueError, TypeError) as error:
-        raise UserError(f"{folder}: the files are not those of WIDER FACE's evaluation: {error}") from None
-
-
-def _faces(faces: dict[str, Any], chosen: dict[str, np.ndarray]) -> Boxes:
-    image_ids: list[str] = []
-    boxes: list[np.ndarray] = []
-    counted: dict[str, list[np.ndarray]] = {name: [] for name in chosen}
-    for event, (event_name,) in enumerate(faces["event_list"]):
-        files = faces["file_list"][event, 0]
-        for image in range(len(files)):
-            image_ids.append(f"{event_name[0]}/{files[image, 0][0]}")
-            own = np.asarray(faces["face_bbx_list"][event, 0][image, 0], np.float64).reshape(-1, 4)
-            boxes.append(own)
-            for name, lists in chosen.items():
-                rows = np.asarray(lists[event, 0][image, 0], np.int64).reshape(-1) - 1  # 1-based in the file
-                if len(rows) and not 0 <= rows.min() <= rows.max() < len(own):
-                    raise ValueError(f"{image_ids[-1]}: {name} names a face that it does not have")
-                counted[name].append(np.isin(np.arange(len(own)), rows))
-    columns = {name: np.concatenate([np.zeros(0, bool), *flags]) for name, flags in counted.items()}
-    return _table(image_ids, boxes, columns=columns)
+    """The four official validation files of a folder; see ``data.wider_mat.read_settings``."""
+    faces = wider_mat.read_settings(Path(folder))
+    columns = {
+        name: np.concatenate([np.zeros(0, bool), *(one.columns[name] for one in faces)])
+        for name in wider_mat.SETTINGS
+    }
+    return _table([one.image_id for one in faces], [one.boxes for one in faces], columns=columns)
 
 
 def _table(
@@ -65,26 +41,6 @@ def _table(
     boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     classes = np.zeros(len(boxes), np.int64)
     return Boxes(tuple(image_ids), CLASS_NAMES, image, classes, boxes, scores, columns or {}, EDGES)
-
-
-def _read_mat(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise UserError(
-            f"{path}: MATLAB files are read with scipy: pip install -e '.[wider]', or pip install scipy"
-        ) from None
-    if not path.is_file():
-        names = [FACES_FILE, *(SETTING_FILE.format(name) for name in SETTINGS)]
-        raise UserError(f"{path}: no such file; the folder of the labels holds {', '.join(names)}")
-    try:
-        found = loadmat(path)
-    except Exception as error:  # scipy raises whatever the damaged bytes lead it to
-        raise UserError(f"{path}: cannot be read as a MATLAB file: {error}") from None
-    missing = [key for key in keys if key not in found]
-    if missing:
-        raise UserError(f"{path}: holds no {missing[0]}")
-    return found
 
 
 def read_detections(

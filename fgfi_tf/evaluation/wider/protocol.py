@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fgfi_tf.evaluation.boxes import EDGES, Boxes
-from fgfi_tf.evaluation.protocol import Protocol, Rule, Setting
+from fgfi_tf.evaluation.protocol import Protocol, Result, Rule, Setting
 from fgfi_tf.evaluation.results import of_split
 from fgfi_tf.evaluation.wider import ap, files
 
@@ -29,6 +31,15 @@ class WiderProtocol(Protocol):
     results = "wider"
     json_mark = '"easy":'
     main_setting = "medium"
+
+    def rows_beside(self, row: str, split: str) -> tuple[str, ...]:
+        """The row that is named; of the validation split all there are."""
+        return tuple(self.published) if not row and split == "val" else super().rows_beside(row, split)
+
+    def table(self, results: Mapping[str, Result], published: str = "", split: str = "") -> str:
+        """As in ``Protocol``; published rows are of the settings, and stand beside no other numbers."""
+        settings = all(set(ap.SETTINGS) <= set(result.metrics) for result in results.values())
+        return super().table(results, published, split if settings else "")
 
     def evaluate(self, detections: Boxes, ground_truth: Boxes) -> ap.Evaluation:
         """AP at every setting."""

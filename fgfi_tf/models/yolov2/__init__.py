@@ -1,1 +1,1 @@
-"""YOLOv2: network, coding, region loss (pure parts; the detector comes with the resize policies)."""
+"""YOLOv2 (Redmon & Farhadi, CVPR 2017), the detector of the WIDER FACE experiments."""

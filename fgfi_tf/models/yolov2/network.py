@@ -68,7 +68,6 @@ class Network(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.folded = folded
-        self._reorg = REORGS[reorg]
         self._number = 0
         channels = 3
         self.trunk: list[ConvBN | None] = []  # None: a max pool
@@ -87,8 +86,6 @@ class Network(keras.layers.Layer):
             self.head.append(self._convolution(channels, variant.channels(full), size))
             channels = variant.channels(full)
         through = variant.channels(PASSTHROUGH_CHANNELS)
-        if reorg == "original" and through % 4:
-            raise ValueError(f"the original reorg needs a multiple of 4 passthrough channels, not {through}")
         self.passthrough = self._convolution(stride_16, through, 1)
         self.feature_channels = variant.channels(LAST_CHANNELS)
         self.last = self._convolution(4 * through + channels, self.feature_channels, 3)
@@ -98,6 +95,14 @@ class Network(keras.layers.Layer):
             kernel_initializer=keras.initializers.VarianceScaling(2.0, mode="fan_in"),
             name="predict",
         )
+        self.set_reorg(reorg)
+
+    def set_reorg(self, reorg: str) -> None:
+        """Takes another of ``reorg.REORGS``. Raises ValueError as the constructor does."""
+        through = self.passthrough.filters
+        if reorg == "original" and through % 4:
+            raise ValueError(f"the original reorg needs a multiple of 4 passthrough channels, not {through}")
+        self.reorg = reorg
 
     def _convolution(self, channels: int, width: int, size: int) -> ConvBN:
         self._number += 1
@@ -112,9 +117,13 @@ class Network(keras.layers.Layer):
             name=f"conv{self._number}",
         )
 
+    def trunk_convolutions(self) -> list[ConvBN]:
+        """Those of Darknet-19."""
+        return [convolution for convolution in self.trunk if convolution is not None]
+
     def convolutions(self) -> list[ConvBN]:
         """In the order of the cfg file, and so of a weight file; ``predict`` follows them."""
-        return [*(c for c in self.trunk if c is not None), *self.head, self.passthrough, self.last]
+        return [*self.trunk_convolutions(), *self.head, self.passthrough, self.last]
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         """Images [B, 32h, 32w, 3] in 0..1 to the map that is imitated and the predictions.
@@ -138,7 +147,7 @@ class Network(keras.layers.Layer):
         through = self.passthrough(stride_16, training=training)
         through = first_channels(through, self.passthrough.filters)
         x = first_channels(x, self.head[-1].filters)
-        joined = tf.concat([self._reorg(through), x], axis=-1)  # the passthrough first
+        joined = tf.concat([REORGS[self.reorg](through), x], axis=-1)  # the passthrough first
         features = first_channels(self.last(joined, training=training), self.feature_channels)
         return {
             "stride_16": first_channels(stride_16, self.passthrough.in_channels),

@@ -89,18 +89,30 @@ def assign(
 
 
 def best_iou(predicted: tf.Tensor, boxes: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-    """float32 [B, P]: each predicted box's best IoU with any ground truth; 0 without one.
+    """float32 [B, P]: each predicted box's best IoU with any ground truth; 0 without one. No gradient.
 
     ``predicted`` [B, P, 4], ``boxes`` [B, M, 4] (cx, cy, w, h). The ground truths are taken a few at a
     time, so the memory does not grow with their number.
     """
-    count = tf.shape(boxes)[1]
     predicted, boxes = box_forms.corners_from_centres(predicted), box_forms.corners_from_centres(boxes)
 
-    def step(start: tf.Tensor, best: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        chunk, there = boxes[:, start : start + _CHUNK], valid[:, start : start + _CHUNK]
+    def of_some(chunk: tf.Tensor, there: tf.Tensor) -> tf.Tensor:
         found = tf.where(there[:, None], pairwise_iou(predicted, chunk), 0.0)  # B x P x chunk
-        return start + _CHUNK, tf.maximum(best, tf.reduce_max(found, axis=-1))
+        return tf.maximum(tf.reduce_max(found, axis=-1), 0.0)  # -inf of none
+
+    if boxes.shape[1] is not None and boxes.shape[1] <= _CHUNK:
+        return tf.stop_gradient(of_some(boxes, valid))
+    rest = -tf.shape(boxes)[1] % _CHUNK
+    boxes, valid = tf.pad(boxes, [[0, 0], [0, rest], [0, 0]]), tf.pad(valid, [[0, 0], [0, rest]])
+    # A batch has room for the fullest picture there is; behind its own last one there is nothing to compare.
+    count = tf.reduce_max(tf.where(valid, tf.range(tf.shape(valid)[1]) + 1, 0))
+
+    def step(start: tf.Tensor, best: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        chunk, there = (
+            tf.slice(boxes, [0, start, 0], [-1, _CHUNK, -1]),
+            tf.slice(valid, [0, start], [-1, _CHUNK]),
+        )
+        return start + _CHUNK, tf.maximum(best, of_some(chunk, there))
 
     none = tf.zeros(tf.shape(predicted)[:2])
     _, best = tf.while_loop(
@@ -110,7 +122,7 @@ def best_iou(predicted: tf.Tensor, boxes: tf.Tensor, valid: tf.Tensor) -> tf.Ten
         parallel_iterations=1,
         shape_invariants=(tf.TensorShape([]), none.shape),
     )
-    return tf.stop_gradient(tf.maximum(best, 0.0))
+    return tf.stop_gradient(best)
 
 
 def _last_on_each(index: tf.Tensor, valid: tf.Tensor, predictors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
