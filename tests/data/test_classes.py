@@ -51,7 +51,7 @@ def test_what_a_list_does_not_name_is_refused():
         table("helmet")
     # the labels hold Helmet: a misspelt class is named beside what was meant
     with pytest.raises(
-        UserError, match=r"Helmet 3.* names what no label is of: halmet \(did you mean helmet\?\)"
+        UserError, match=r"Helmet 4.* names what no label is of: halmet \(did you mean helmet\?\)"
     ):
         table("halmet,dog,vest")
     assert table("helmet,cat", published=("cat", "dog"), ignored=("vest",)).ignored == ("dog", "vest")
