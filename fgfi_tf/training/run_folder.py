@@ -20,7 +20,6 @@ FINISHED_FILE = "finished"
 BEST_FOLDER = "best"
 SUMMARY_FOLDER = "tensorboard"
 EVALUATION_FOLDER = "evaluation"
-RESULTS_FILE = "results.json"
 RECORDS = (LOG_FILE, METRICS_FILE, DATA_FILE)
 
 
@@ -135,6 +134,7 @@ def _compare(folder: RunFolder, config: ExperimentConfig) -> None:
     check_schedule(there, config)
 
 
+RESULTS_FILE = "results.json"
 # What a run writes, by subfolder, as patterns; --overwrite deletes that and nothing else.
 _CHECKPOINT = ("ckpt-*.index*", "ckpt-*.data-*", f"{MODEL_FILE}*")
 _EVENTS = ("events.out.tfevents.*",)
