@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import importlib.util
 import os
@@ -23,8 +22,7 @@ _LOADED: set[str] = set()
 def resolve(text: str) -> tuple[str, ...]:
     """What ``--extensions`` names, separated by commas: files as absolute paths, modules as they are.
 
-    Raises:
-        UserError: a file that is not there.
+    Raises UserError for a file that is not there.
     """
     found = []
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -77,8 +75,6 @@ def _import(name: str) -> None:
     if not name.endswith(_SUFFIX):
         importlib.import_module(name)
         return
-    if not Path(name).is_file():
-        raise FileNotFoundError(errno.ENOENT, "no such file", name)
     module_name = f"fgfi_tf_extension_{Path(name).stem}_{zlib.crc32(name.encode()):08x}"
     spec = importlib.util.spec_from_file_location(module_name, name)
     module = importlib.util.module_from_spec(spec)
