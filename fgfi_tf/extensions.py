@@ -22,7 +22,8 @@ _LOADED: set[str] = set()
 def resolve(text: str) -> tuple[str, ...]:
     """What ``--extensions`` names, separated by commas: files as absolute paths, modules as they are.
 
-    Raises UserError for a file that is not there.
+    Raises:
+        UserError: a file that is not there.
     """
     found = []
     for part in filter(None, (part.strip() for part in text.split(","))):

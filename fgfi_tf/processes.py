@@ -6,8 +6,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 
-from fgfi_tf.stopping import SIGNALS
-
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Exit codes of a command that one of them stopped.
 STOPPED = frozenset(128 + number for number in SIGNALS)
 
