@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import importlib.util
 import os
@@ -81,8 +80,6 @@ def _import(name: str) -> None:
     if not name.endswith(_SUFFIX):
         importlib.import_module(name)
         return
-    if not Path(name).is_file():
-        raise FileNotFoundError(errno.ENOENT, "no such file", name)
     module_name = f"fgfi_tf_extension_{Path(name).stem}_{zlib.crc32(name.encode()):08x}"
     spec = importlib.util.spec_from_file_location(module_name, name)
     module = importlib.util.module_from_spec(spec)

@@ -194,12 +194,7 @@ class Chosen:
 
 
 def options_of(config: Any, flag: str) -> dict[str, Any]:
-    """The options of what a command's flag, such as ``"model"``, has chosen, those at their defaults too.
-
-    Args:
-        config: the command's options, with those of what is chosen in its field ``options``.
-        flag: the name of a flag that chooses.
-    """
+    """The options of what a command's flag, such as ``"model"``, has chosen, those at their defaults too."""
     chosen = Chosen(config, lambda name: getattr(config, name))
     return {option.name: config.options.get(option.name, option.default) for option in chosen.of(flag)}
 

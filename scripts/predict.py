@@ -121,7 +121,7 @@ def _predict(
         ):
             if config.pictures:
                 drawn = prediction.draw_detections(image, found, predictor.class_names, config.min_score)
-                output.append(_picture_name(file), _png(drawn))
+                output.append(f"{file.name}.png", _png(drawn))
             for form in forms:
                 if form.grows:
                     output.append_all(_results(form, {file.name: found}, predictor))
@@ -171,7 +171,7 @@ def _output(
     """The folder of the results; refuses, before an image is read, to write over what is there."""
     output = OutputFolder(config.output_dir, "output_dir", config.overwrite)
     nothing = {file.name: _detections(0) for file in files}
-    names = [*map(_picture_name, files)] if config.pictures else []
+    names = [f"{file.name}.png" for file in files] if config.pictures else []
     for form in forms:
         names += _results(form, nothing, predictor)
     twice = [name for name, count in collections.Counter(map(str.casefold, names)).items() if count > 1]
@@ -191,10 +191,6 @@ def _detections(count: int) -> dict[str, np.ndarray]:
         "scores": np.zeros(count, np.float32),
         "classes": np.arange(count, dtype=np.int32),
     }
-
-
-def _picture_name(file: ImageFile) -> str:
-    return f"{file.name}.png"
 
 
 def _png(picture: np.ndarray) -> bytes:

@@ -36,9 +36,8 @@ class ModelMetadata:
 
     def as_dict(self) -> dict[str, object]:
         """The fields by name; ``extensions``, ``classes`` and ``resize`` only where there are any."""
-        fields = dataclasses.asdict(self)
-        optional = {"extensions": self.extensions, "classes": self.classes, "resize": self.resize}
-        return {key: value for key, value in fields.items() if optional.get(key, True)}
+        fields, optional = dataclasses.asdict(self), ("extensions", "classes", "resize")
+        return {key: value for key, value in fields.items() if value or key not in optional}
 
     def write(self, folder: Path) -> None:
         """Writes ``model.json`` into a folder, whole or not at all."""

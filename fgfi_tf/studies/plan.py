@@ -108,9 +108,7 @@ def read_plan(path: str | Path) -> Plan:
         study.get("title", path.stem),
         study.get("text", "").strip(),
         arms,
-        study.get("baseline", ""),
-        study.get("teacher", ""),
-        study.get("metric", ""),
+        *(study.get(key, "") for key in ("baseline", "teacher", "metric")),
         study.get("runs", path.stem),
     )
     for name in (plan.baseline, plan.teacher, *(source for arm in arms for source in sources(arm))):
@@ -184,8 +182,7 @@ def fingerprint(plan: Plan, arm: Arm, seed: int) -> str:
 def source_seed(source: Arm, seed: int) -> int:
     """The run that another one of a seed starts from: that of the same seed, or the only one.
 
-    Raises:
-        UserError: there are several, and none of that seed.
+    Raises UserError where there are several, and none of that seed.
     """
     if seed in source.seeds:
         return seed

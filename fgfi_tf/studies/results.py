@@ -51,8 +51,7 @@ def results_file(plan: Plan) -> Path:
 def read_results(plan: Plan) -> dict[tuple[str, int], RunResult]:
     """(arm, seed) -> the run's result, of the runs that the plan has with the flags that it has now.
 
-    Raises:
-        UserError: a line is not one that the tool wrote.
+    Raises UserError for a line that the tool did not write.
     """
     path = results_file(plan)
     if not path.is_file():

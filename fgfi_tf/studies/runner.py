@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shlex
@@ -15,6 +14,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.processes import STOPPED, run_and_wait
 from fgfi_tf.studies import results
 from fgfi_tf.studies.plan import Arm, Plan, config_of, fingerprint, source_seed
+from fgfi_tf.training.run_log import METRICS_FILE, read_metrics
 
 _TIME_FILE = "study_seconds"  # what earlier starts of the run took
 _COMMIT_FILE = "study_commit"  # of its first start: another study may find the run done
@@ -54,11 +54,7 @@ class Runner:
         return self.runs_dir / arm.name / f"seed{seed}-{fingerprint(self.plan, arm, seed)}"
 
     def flags(self, arm: Arm, seed: int) -> list[str]:
-        """The training's flags with all places filled in.
-
-        Raises:
-            UserError: the plan has a place that is not known, or needs ``--data_dir``.
-        """
+        """The training's flags with all places filled in. Raises UserError for one that is not known."""
         config = config_of(arm, seed)
         given = [*arm.flags, f"--seed={seed}", f"--output_dir={self.folder(arm, seed)}"]
         if not config.evaluate_every:  # the last step is evaluated in any case
@@ -86,11 +82,8 @@ class Runner:
     def run(self) -> int:
         """Runs all that is missing; a run that was interrupted goes on where it stopped.
 
-        Returns:
-            0, or the exit code of a training that a signal stopped.
-
-        Raises:
-            UserError: a training failed; what is done stays, the same command goes on.
+        Returns 0, or the exit code of a training that a signal stopped. Raises UserError where one failed;
+        what is done stays, the same command goes on.
         """
         todo = self.missing()
         for number, (arm, seed) in enumerate(todo):
@@ -139,6 +132,8 @@ class Runner:
 
     def _result(self, arm: Arm, seed: int, seconds: float) -> results.RunResult:
         folder, steps = self.folder(arm, seed), config_of(arm).steps
+        table = folder / METRICS_FILE
+        rows = read_metrics(table)[1] if table.is_file() else []
         try:
             curve = json.loads((folder / "evaluation" / "results.json").read_text())
             metrics = curve[str(steps)]
@@ -151,7 +146,7 @@ class Runner:
             command=[*arm.flags, f"--seed={seed}"],
             metrics=metrics,
             curve=curve,
-            losses=_last_losses(folder / "metrics.csv"),
+            losses={key: float(value) for row in rows[-1:] for key, value in row.items() if value},
             seconds=round(seconds, 1),
             commit=(folder / _COMMIT_FILE).read_text(),
             versions=results.versions(),
@@ -188,11 +183,3 @@ def _seconds(folder: Path) -> float:
         return float((folder / _TIME_FILE).read_text())
     except (OSError, ValueError):
         return 0.0
-
-
-def _last_losses(path: Path) -> dict[str, float]:
-    if not path.is_file():
-        return {}
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return {key: float(value) for key, value in rows[-1].items() if value not in ("", None)} if rows else {}

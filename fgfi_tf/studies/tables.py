@@ -46,8 +46,7 @@ class ArmResult:
 def analyse(plan: Plan, results: Results, metric: str) -> list[ArmResult]:
     """Each arm that has results, in the plan's order."""
     values = {
-        arm.name: {seed: one.metrics[metric] for (name, seed), one in results.items() if name == arm.name}
-        for arm in plan.arms
+        arm.name: {seed: one.metrics[metric] for seed, one in _of(arm, results).items()} for arm in plan.arms
     }
     base = values.get(plan.baseline, {})
     ceiling = summarise(list(values.get(plan.teacher, {}).values())).mean if plan.teacher else math.nan
@@ -64,6 +63,10 @@ def analyse(plan: Plan, results: Results, metric: str) -> list[ArmResult]:
             share = pairs.difference.mean / gap if gap > 0 else None
         found.append(ArmResult(arm, dict(sorted(own.items())), summarise(list(own.values())), pairs, share))
     return found
+
+
+def _of(arm: Arm, results: Results) -> dict[int, RunResult]:
+    return {seed: one for (name, seed), one in results.items() if name == arm.name}
 
 
 def metric_of(plan: Plan, results: Results) -> str:
@@ -187,15 +190,13 @@ def _points_figure(plan: Plan, found: list[ArmResult], metric: str) -> Figure:
 def _curves_figure(plan: Plan, results: Results, metric: str) -> Figure | None:
     lines = []
     for number, arm in enumerate(plan.arms):
-        curves = [one.curve for (name, _), one in results.items() if name == arm.name]
+        curves = [one.curve for one in _of(arm, results).values()]
         steps = sorted(set.intersection(*(set(curve) for curve in curves)), key=int) if curves else []
         if len(steps) < 2:
             continue
         mean = [float(np.mean([curve[step][metric] for curve in curves])) for step in steps]
-        x = np.array([int(step) for step in steps])
-        lines.append(
-            Line(arm.title, x, np.array(mean), SERIES_COLORS[number % len(SERIES_COLORS)], marker="o")
-        )
+        x, color = np.array([int(step) for step in steps]), SERIES_COLORS[number % len(SERIES_COLORS)]
+        lines.append(Line(arm.title, x, np.array(mean), color, marker="o"))
     if not lines:
         return None
     panel = Curves("", tuple(lines), "steps", metric, x_from_zero_to_one=False)
@@ -206,9 +207,8 @@ def _metrics_table(plan: Plan, results: Results) -> Table:
     metrics = list(next(iter(results.values())).metrics)
     rows = []
     for arm in plan.arms:
-        own = [one.metrics for (name, _), one in results.items() if name == arm.name]
-        if own:
-            means = (100 * float(np.mean([one[name] for one in own])) for name in metrics)
+        if own := _of(arm, results).values():
+            means = (100 * float(np.mean([one.metrics[name] for one in own])) for name in metrics)
             rows.append(Row(arm.title, tuple(means)))
     return Table("", tuple(metrics), tuple(rows))
 

@@ -18,7 +18,8 @@ import tf_keras as keras
 from fgfi_tf.errors import UserError
 
 
-def _tensorflow_addons() -> ModuleType:
+def optimizers() -> ModuleType:
+    """``tensorflow_addons.optimizers``. Raises UserError where it is not installed."""
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     import tf_keras.src.engine
 
@@ -34,27 +35,4 @@ def _tensorflow_addons() -> ModuleType:
             "--optimizer=sgdw and --optimizer=lamb need tensorflow-addons (pip install "
             f"tensorflow-addons==0.23.0; it has no release for Python 3.12 and later): {error}"
         ) from error
-    return tensorflow_addons
-
-
-def sgdw(
-    learning_rate, weight_decay, momentum: float, exclude: list[str]
-) -> keras.optimizers.legacy.Optimizer:
-    """Momentum SGD with decoupled weight decay (Loshchilov and Hutter, 2019).
-
-    ``weight_decay`` is subtracted as a share of the weight at each step, a number or a schedule; variables
-    whose name matches a pattern of ``exclude`` do not decay. Raises UserError without tensorflow-addons.
-    """
-    return _tensorflow_addons().optimizers.SGDW(
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        momentum=momentum,
-        exclude_from_weight_decay=exclude,
-    )
-
-
-def lamb(learning_rate, weight_decay: float, exclude: list[str]) -> keras.optimizers.legacy.Optimizer:
-    """LAMB: Adam with layer-wise rates (You et al., 2020). Raises UserError without tensorflow-addons."""
-    return _tensorflow_addons().optimizers.LAMB(
-        learning_rate=learning_rate, weight_decay=weight_decay, exclude_from_weight_decay=exclude
-    )
+    return tensorflow_addons.optimizers

@@ -26,9 +26,7 @@ class StepCallback(keras.callbacks.Callback):
     """Base: turns Keras's batch index into the run's step.
 
     The logs are tensors: to read one waits for the step, which would leave a GPU idle between the steps.
-
-    Args:
-        start: steps done before this ``fit``.
+    ``start``: steps done before this ``fit``.
     """
 
     def __init__(self, start: int):
@@ -71,11 +69,7 @@ class StopOnNonFinite(StepCallback):
     themselves are not finite, and the run ends instead of skipping every update that is left.
 
     A step's losses are read when the next one is on its way already, but for steps after which
-    something is written.
-
-    Args:
-        folder: of the checkpoints, to name the last good one.
-        at_once: (previous step, step) to whether something is written then.
+    something is written, as ``at_once`` says of (previous step, step). ``folder``: of the checkpoints.
     """
 
     def __init__(
@@ -120,13 +114,7 @@ class StopOnNonFinite(StepCallback):
 
 
 class SaveCheckpoints(StepCallback):
-    """Saves every ``every`` steps and when training ends.
-
-    Args:
-        manager: writes the checkpoints.
-        every: steps between checkpoints.
-        saved: called with the path of each new checkpoint.
-    """
+    """Saves every ``every`` steps and when training ends; ``saved`` is told the path of each checkpoint."""
 
     def __init__(
         self, start: int, manager: CheckpointManager, every: int, saved: Callable[[Path], None] | None = None
@@ -157,10 +145,7 @@ class SaveCheckpoints(StepCallback):
 class StopOnSignal(StepCallback):
     """Ends training after the current step when a stop was asked for.
 
-    Args:
-        request: what the signal handler sets.
-        agree: in a cluster, whether *any* worker was asked; every worker calls it at the same steps.
-        every: steps between these agreements.
+    In a cluster ``agree`` tells whether *any* worker was asked; each calls it every ``every`` steps.
     """
 
     def __init__(

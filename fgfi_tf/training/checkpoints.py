@@ -36,10 +36,8 @@ class CheckpointManager:
     """Saves and takes up a run's state.
 
     Args:
-        folder: where the checkpoints lie.
         state: the trackable objects by name (student, imitation, optimizer, step, ...).
         step: the step counter; its value names the checkpoints.
-        keep: how many of the newest to keep.
         writes: False for the workers of a cluster that must take part in saving but own no files;
             they write into a folder of their own and delete it.
         fingerprint: what ``UserError`` calls the model when a checkpoint does not fit.

@@ -71,14 +71,8 @@ class CheckpointEvaluator:
     """Evaluates checkpoints of one run, one after the other, with one graph.
 
     In float32, whatever precision the caller trains in: ``best/`` is chosen by the numbers that an evaluation
-    of its own gives.
-
-    Args:
-        dataset: the split.
-        protocol: its evaluation.
-        batch_size: images at a time (0: as is usual for the detector).
-        model: detector name, needed for files of other programs only.
-        stop: asked between batches whether to give up.
+    of its own gives. ``batch_size`` 0 is the usual one of the detector; ``model`` names it where the files
+    are of other programs; ``stop`` is asked between batches whether to give up.
     """
 
     def __init__(
@@ -114,9 +108,6 @@ class ResultLog:
 
     ``results.json`` says which checkpoint is the best, and ``best/`` holds it whatever ends the process: it
     is copied there before, and the one before it is deleted after the file says so.
-
-    Args:
-        folder: the run.
     """
 
     def __init__(self, folder: RunFolder):

@@ -79,17 +79,11 @@ def _flags(config_class: type, chosen: Chosen) -> list[_Flag]:
     for field in fields:
         about, default = field.metadata, chosen.defaults.get(field.name, field.default)
         text = about["help"]
-        groups[about["group"]].append(
-            _Flag(
-                field.name,
-                field.type,
-                default,
-                text() if callable(text) else text,
-                about["group"],
-                about["choices"],
-                about["chooses"],
-            )
+        text = text() if callable(text) else text
+        flag = _Flag(
+            field.name, field.type, default, text, about["group"], about["choices"], about["chooses"]
         )
+        groups[about["group"]].append(flag)
         group = f"Options of {chosen.names.get(field.name)} (--{field.name})"
         groups[about["group"]] += [
             _Flag(option.name, option.type, option.default, option.text, group, option.choices)

@@ -15,13 +15,7 @@ FACTOR = 10.0
 
 
 class Health:
-    """Looks at the means of a run's losses.
-
-    Args:
-        config: the run.
-        losses: names of the detector's losses.
-        warn: called with each warning.
-    """
+    """Looks at the means of a run's losses (the detector's ``losses`` by name) and says what is wrong."""
 
     def __init__(self, config: ExperimentConfig, losses: Sequence[str], warn: Callable[[str], None]):
         self._config, self._warn = config, warn

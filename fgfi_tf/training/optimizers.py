@@ -47,8 +47,9 @@ class MomentumSGD(keras.optimizers.legacy.SGD):
 def build_optimizer(config: ExperimentConfig) -> Optimizer:
     """The optimizer of an experiment, to be called in the strategy's scope.
 
-    With ``--ema`` it is wrapped in a moving average of weights, with float16 in loss scaling. Raises
-    UserError where tensorflow-addons is needed (sgdw, lamb) and missing.
+    sgdw is SGD with decoupled weight decay (Loshchilov and Hutter, 2019), lamb Adam with layer-wise rates
+    (You et al., 2020). With ``--ema`` weights have a moving average, with float16 losses are scaled.
+    Raises UserError where tensorflow-addons is needed (sgdw, lamb) and missing.
     """
     schedule = build_schedule(config)
     if config.optimizer == "sgd":
@@ -57,9 +58,13 @@ def build_optimizer(config: ExperimentConfig) -> Optimizer:
         optimizer = keras.optimizers.legacy.Adam(schedule)
     elif config.optimizer == "sgdw":
         decay = build_schedule(config, start=config.weight_decay) if config.weight_decay else 0.0
-        optimizer = addons.sgdw(schedule, decay, config.momentum, NO_DECAY)
+        optimizer = addons.optimizers().SGDW(
+            decay, learning_rate=schedule, momentum=config.momentum, exclude_from_weight_decay=NO_DECAY
+        )
     else:
-        optimizer = addons.lamb(schedule, config.weight_decay, NO_DECAY)
+        optimizer = addons.optimizers().LAMB(
+            schedule, weight_decay=config.weight_decay, exclude_from_weight_decay=NO_DECAY
+        )
     if config.ema:
         optimizer = MovingAverage(optimizer, config.ema)
     if config.mixed_precision == "float16":

@@ -28,7 +28,6 @@ class Summaries(StepCallback):
 
     Args:
         folder: for the event files; None on the workers that write none.
-        every: steps between summaries.
         learning_rate: step to rate.
         batch_size: global, for images/s.
         log: called with one line a summary, and one after the first steps (None: nothing is logged).
@@ -127,11 +126,7 @@ def duration(seconds: float) -> str:
 
 
 class ProgressBar(StepCallback):
-    """A progress bar over the whole run, with the model's metrics, on a terminal.
-
-    Args:
-        total: steps of the whole run.
-    """
+    """A progress bar over the whole run, with the model's metrics, on a terminal."""
 
     def __init__(self, start: int, total: int):
         super().__init__(start)
@@ -141,6 +136,7 @@ class ProgressBar(StepCallback):
             unit="step",
             mininterval=BAR_SECONDS,
             dynamic_ncols=True,
+            position=0,
             file=sys.stdout,
         )
 
@@ -155,13 +151,10 @@ class ProgressBar(StepCallback):
 
 
 class Pictures(StepCallback):
-    """Pictures in TensorBoard.
+    """Pictures in TensorBoard; ``draw`` gives them by name, each uint8 [H, W, 3].
 
-    Args:
-        folder: for the event files; None on the workers that write none, but have to draw with
-            the others (reading batch norm statistics is a collective operation).
-        every: steps between pictures.
-        draw: gives pictures by name, each uint8 [H, W, 3].
+    ``folder`` is for the event files; None on the workers that write none, but have to draw with the others
+    (reading batch norm statistics is a collective operation).
     """
 
     def __init__(

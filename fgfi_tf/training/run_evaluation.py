@@ -21,16 +21,8 @@ class RunEvaluation:
     """Evaluates the saved checkpoints that are due, on a network of its own: no other worker takes part.
 
     An evaluation is given up when a stop is asked for, since what asks may not wait; the run makes up for it,
-    as for one that a kill fell on, when it is taken up again.
-
-    Args:
-        config: the experiment.
-        evaluator: gives up once ``request`` has a name.
-        protocol: of the dataset.
-        results: the run's.
-        start: steps done before.
-        request: who asked for a stop.
-        say: shows a line, or several.
+    as for one that a kill fell on, when it is taken up again. ``evaluator`` gives up once ``request`` has a
+    name; ``start``: steps done before.
     """
 
     def __init__(

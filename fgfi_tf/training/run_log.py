@@ -25,11 +25,7 @@ _TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
 class RunLog:
-    """Prints lines, and adds them to ``train.log``.
-
-    Args:
-        path: the file; None on the workers that write none, whose lines nobody sees.
-    """
+    """Prints lines, and adds them to a file; none on the workers that write none, whose lines nobody sees."""
 
     def __init__(self, path: Path | None):
         self._path = path
@@ -68,17 +64,12 @@ class RunLog:
 
 
 class MetricsTable:
-    """``metrics.csv``: a row of named values at each step that is summarised.
-
-    Args:
-        path: the file.
-        start: the step that the run goes on from.
-    """
+    """``metrics.csv``: a row of named values at each summary, of a run that goes on from step ``start``."""
 
     def __init__(self, path: Path, start: int):
         self._path, self._columns, self._rows = path, ["step"], []
         if path.is_file():
-            self._columns, rows = _read(path)
+            self._columns, rows = read_metrics(path)
             self._rows = [row for row in rows if int(row["step"]) <= start]
             self._write()
 
@@ -109,8 +100,8 @@ class MetricsTable:
             _cannot_write(self._path, error)
 
 
-def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and whole rows; a kill may have left half a row."""
+def read_metrics(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and whole rows of ``metrics.csv``; a kill may have left half a row. Raises UserError."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)

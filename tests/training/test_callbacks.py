@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
+import select
+import struct
+import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -12,14 +19,21 @@ from fgfi_tf.training import callbacks, progress, run
 
 
 @pytest.mark.parametrize("columns", [40, 80, 300])
-def test_bar_keeps_to_its_line(monkeypatch, capsys, columns):
+def test_bar_keeps_to_its_line(monkeypatch, columns):
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     monkeypatch.setattr(progress, "BAR_SECONDS", 0.0)
-    monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setenv("LINES", "24")
-    bar = progress.ProgressBar(17, 40000)
-    bar.on_train_batch_end(0, {"loss": 31.12345, "class_loss": 1.2e-06, "box": 5.0})
-    line = capsys.readouterr().out.split("\r")[-1]
-    assert "18/40000" in line and len(line) <= columns
+    with open(follower, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        bar = progress.ProgressBar(17, 40000)
+        bar.on_train_batch_end(0, {"loss": 31.12345, "class_loss": 1.2e-06, "box": 5.0})
+        shown = b""
+        while select.select([leader], [], [], 0.3)[0]:
+            shown += os.read(leader, 10000)
+        bar.on_train_end()
+    os.close(leader)
+    line = shown.decode().split("\r")[-1]
+    assert "18/40000" in line and len(line) < columns
     assert ("loss=31.1, class_loss=1.2e-6, box=5" in line) == (columns == 300)
 
 
@@ -35,7 +49,7 @@ def test_bar_reads_losses_only_where_it_moves(monkeypatch, capsys):
         bar.on_train_batch_end(batch, Logs(float(batch), read))
     bar.on_train_end()
     assert read == [4.0]  # those of the last step
-    assert capsys.readouterr().out.endswith("loss=4]\n")
+    assert capsys.readouterr().out.rstrip().endswith("loss=4]")
 
 
 class Logs(dict):

@@ -141,7 +141,7 @@ def test_a_checkpoint_of_the_moving_average_of_tensorflow_addons_goes_on(name, t
     gradients = [[0.3, -0.1], [0.2, 0.5], [-0.4, 0.1], [0.1, 0.1]]
     changes = {"optimizer": name, "steps": 10}
     first = tf.Variable([1.0, 2.0], name="kernel")
-    optimizer = addons._tensorflow_addons().optimizers.MovingAverage(
+    optimizer = addons.optimizers().MovingAverage(
         build_optimizer(config(**changes)), average_decay=0.9, dynamic_decay=True
     )
     apply(optimizer, first, gradients[:2])
@@ -198,4 +198,4 @@ def test_float16_scales_the_loss():
 def test_missing_addons_is_one_clear_line(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tensorflow_addons", None)
     with pytest.raises(UserError, match="--optimizer=sgdw and --optimizer=lamb need tensorflow-addons"):
-        addons.sgdw(0.1, 0.0, 0.9, [])
+        addons.optimizers()

@@ -33,7 +33,10 @@ def convolve(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1) -> tf.Tensor:
     @tf.custom_gradient
     def convolution(x, kernel):
         def gradient(upstream):
-            of_x = _input_gradient(x, kernel, upstream, steps, tf.float32 if half else x.dtype)
+            dtype = tf.float32 if half else x.dtype
+            exact = tf.cast(kernel, dtype), tf.cast(upstream, dtype)
+            of_x = tf.nn.depthwise_conv2d_backprop_input(tf.shape(x), *exact, steps, "SAME")
+            of_x = tf.cast(of_x, x.dtype)
             if wide:
                 return of_x, _wide_filter_gradient(x, kernel, upstream, strides)
             return of_x, tf.nn.depthwise_conv2d_backprop_filter(x, kernel.shape, upstream, steps, "SAME")
@@ -41,14 +44,6 @@ def convolve(x: tf.Tensor, kernel: tf.Tensor, strides: int = 1) -> tf.Tensor:
         return tf.nn.depthwise_conv2d(x, kernel, steps, "SAME"), gradient
 
     return convolution(x, kernel)
-
-
-def _input_gradient(x, kernel, upstream, steps, dtype) -> tf.Tensor:
-    """The gradient of x, computed in ``dtype``."""
-    gradient = tf.nn.depthwise_conv2d_backprop_input(
-        tf.shape(x), tf.cast(kernel, dtype), tf.cast(upstream, dtype), steps, "SAME"
-    )
-    return tf.cast(gradient, x.dtype)
 
 
 def _wide_filter_gradient(x: tf.Tensor, kernel: tf.Tensor, upstream: tf.Tensor, strides: int) -> tf.Tensor:

@@ -37,13 +37,7 @@ def is_reference_checkpoint(path: str | Path) -> bool:
 def load_trained(model: ShuffleDet, path: str | Path, *, or_backbone: bool = False) -> bool:
     """Assigns a checkpoint's weights, of whichever kind it is; False where it is none of the 2019 code.
 
-    Args:
-        model: see :func:`load`.
-        path: checkpoint prefix.
-        or_backbone: whether it may hold a backbone alone.
-
-    Raises:
-        UserError: as :func:`load`, or it holds a backbone and may not.
+    Raises UserError as :func:`load`, or where it holds a backbone alone and may not (``or_backbone``).
     """
     if not is_reference_checkpoint(path):
         return False
