@@ -16,7 +16,8 @@ from fgfi_tf import cli
 from fgfi_tf.errors import UserError
 from fgfi_tf.options import option
 from fgfi_tf.training import early, flags
-from fgfi_tf.training.config import extensions_option, parse_size
+from fgfi_tf.training.config import extensions_option
+from fgfi_tf.training.parsing import parse_size
 
 
 @dataclasses.dataclass(frozen=True)

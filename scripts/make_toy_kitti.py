@@ -14,7 +14,7 @@ from fgfi_tf import cli
 from fgfi_tf.errors import UserError
 from fgfi_tf.options import option
 from fgfi_tf.training import flags
-from fgfi_tf.training.config import parse_size
+from fgfi_tf.training.parsing import parse_size
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from fgfi_tf.data import policies
 from fgfi_tf.geometry.suppression import RawHead
 from fgfi_tf.models.declaration import Declaration
 from fgfi_tf.models.metadata import ModelMetadata
-from fgfi_tf.models.pixels import Pixels
+from fgfi_tf.models.pixels import Pixels, content_mask
 
 # A box of 112 pixels, half of a classifier's 224, is that of stride 8 (Lin et al. 2017, equation 1): for
 # strides 4, 8, .. 64 a box belongs to level floor(log2(side / 56)), as in published comparisons.
@@ -301,14 +301,3 @@ class Detector(keras.Model):
     def imitation_options(self) -> dict[str, object]:
         """Arguments of ``ImitationLoss`` with which this student's adaptation starts and decays."""
         return {}
-
-
-def content_mask(content: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
-    """Which cells of a ``height`` x ``width`` grid hold picture: bool [B, height, width].
-
-    ``content``: (h, w) in cells of each picture, in its upper left corner, [B, 2].
-    """
-    content = tf.cast(content, tf.int32)
-    rows = tf.range(height)[None] < content[:, :1]  # B x height
-    columns = tf.range(width)[None] < content[:, 1:]  # B x width
-    return tf.logical_and(rows[:, :, None], columns[:, None, :])

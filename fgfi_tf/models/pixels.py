@@ -1,4 +1,4 @@
-"""The pixels that a network was trained on."""
+"""The pixels that a network was trained on, and which of its input are picture."""
 
 from __future__ import annotations
 
@@ -38,3 +38,14 @@ CAFFE = Pixels((123.68, 116.779, 103.939), bgr=True)
 SIGNED = Pixels((127.5,) * 3, (127.5,) * 3)
 # torchvision's: 0..1, minus the mean of ImageNet, divided by its standard deviation.
 NORMALIZED = Pixels((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255))
+
+
+def content_mask(content: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
+    """Which cells of a ``height`` x ``width`` grid hold picture: bool [B, height, width].
+
+    ``content``: (h, w) in cells of each picture, in its upper left corner, [B, 2].
+    """
+    content = tf.cast(content, tf.int32)
+    rows = tf.range(height)[None] < content[:, :1]  # B x height
+    columns = tf.range(width)[None] < content[:, 1:]  # B x width
+    return tf.logical_and(rows[:, :, None], columns[:, None, :])

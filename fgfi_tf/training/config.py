@@ -18,6 +18,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.models import registry
 from fgfi_tf.options import Chooses, Chosen, flag_fields, option, options_of
+from fgfi_tf.training.parsing import parse_numbers, parse_size
 
 AUTO = "auto"  # of imitation_weight
 DETECTOR = Chooses("detector", registry.names)  # one that brings neither options nor a recipe
@@ -294,19 +295,3 @@ RESUMABLE = frozenset(
     "output_dir overwrite allow_changed_data summary_every checkpoint_every keep_checkpoints "
     "picture_every evaluate_every devices virtual_cpus worker_timeout jit_compile steps_per_execution".split()
 )
-
-
-def parse_size(flag: str, text: str) -> tuple[int, int]:
-    """'384x1248' to (384, 1248); raises UserError naming the flag."""
-    try:
-        return policies.pair(text)
-    except ValueError as error:
-        raise UserError(f"--{flag}={text}: {error}") from error
-
-
-def parse_numbers(flag: str, text: str, kind: type = float) -> tuple:
-    """'1,2' to (1, 2); raises UserError naming the flag."""
-    try:
-        return tuple(kind(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise UserError(f"--{flag}={text}: numbers separated by commas are expected") from error

@@ -23,7 +23,8 @@ from fgfi_tf.evaluation.report.write import to_markdown, write
 from fgfi_tf.models import registry
 from fgfi_tf.options import option, options_of
 from fgfi_tf.paths import user_path
-from fgfi_tf.training.config import DATASET, DETECTOR, RESIZE, extensions_option, parse_size
+from fgfi_tf.training.config import DATASET, DETECTOR, RESIZE, extensions_option
+from fgfi_tf.training.parsing import parse_size
 
 _DATA, _INPUT = "Data", "Network input"
 _QUANTILES, _LISTED = (0.05, 0.25, 0.5, 0.75, 0.95), 20

@@ -16,7 +16,7 @@ from fgfi_tf.evaluation.boxes import Boxes
 from fgfi_tf.evaluation.kitti import ap as kitti
 from fgfi_tf.evaluation.kitti import files as kitti_files
 from fgfi_tf.evaluation.voc import ap as voc
-from fgfi_tf.training.config import parse_numbers
+from fgfi_tf.training.parsing import parse_numbers
 
 
 def kitti_evaluation(options: Options) -> Iterator[Result]:

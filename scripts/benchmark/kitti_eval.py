@@ -33,7 +33,7 @@ from fgfi_tf.evaluation.kitti.result import CLASS_NAMES, DIFFICULTIES, VARIANTS
 from fgfi_tf.evaluation.results import write_kitti
 from fgfi_tf.options import option
 from fgfi_tf.training import flags
-from fgfi_tf.training.config import parse_numbers
+from fgfi_tf.training.parsing import parse_numbers
 
 _REPOSITORY = Path(__file__).resolve().parent.parent.parent
 

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 
 from fgfi_tf.options import option
-from fgfi_tf.training.config import parse_numbers, parse_size
+from fgfi_tf.training.parsing import parse_numbers, parse_size
 
 # So small that networks with random weights stay what they are over the rounds.
 LEARNING_RATE, MOMENTUM = 1e-6, 0.9

@@ -14,7 +14,7 @@ from fgfi_tf.imitation import losses
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models import convolutions
 from fgfi_tf.models.cpu_forms import channels
-from fgfi_tf.training.config import parse_numbers
+from fgfi_tf.training.parsing import parse_numbers
 
 STEP, WITHOUT, MASK = "imitation step", "mask and loss, without the adaptation", "mask alone"
 

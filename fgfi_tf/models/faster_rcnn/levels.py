@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from fgfi_tf.geometry.anchors import repeat_cell, rounded_cell
-from fgfi_tf.models.detector import content_mask
+from fgfi_tf.models.pixels import content_mask
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

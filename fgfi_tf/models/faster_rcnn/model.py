@@ -46,8 +46,7 @@ class FasterRCNN(Detector):
     Args:
         config: see :class:`FasterRCNNConfig`.
         name: as in Keras.
-        backbone: what gives the feature maps, one per level, all of as many channels; as in ``config`` where
-            None.
+        backbone: what gives the feature maps, a level each, of as many channels; None: as in ``config``.
         levels: stride and anchors of each map, as many anchors per cell on each; where None those that the
             config's backbone has, or the published anchors at the given backbone's strides.
         roi_levels: RoIs are pooled from so many of the first levels; from all where None.
