@@ -84,10 +84,7 @@ class Detector(keras.Model):
 
     @classmethod
     def check_input_size(cls, size: tuple[int, int]) -> None:
-        """Raises UserError, starting with the size, where the network cannot take it.
-
-        What is no size for the resize policy is refused there.
-        """
+        """Raises UserError, starting with the size, where the network (not the resize) cannot take it."""
 
     @classmethod
     def fitted_options(

@@ -14,7 +14,6 @@ from fgfi_tf.data import policies
 from fgfi_tf.data import registry as datasets
 from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.data.splits import VAL_FRACTION
-from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.models import registry
 from fgfi_tf.options import Chooses, Chosen, flag_fields, option, options_of
