@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.training import flags
+from fgfi_tf.training import flags, validation
 from fgfi_tf.training.config import RESUMABLE, ExperimentConfig
 
 STUDY = "study"
@@ -126,7 +126,10 @@ def _arm(path: Path, section: configparser.SectionProxy, study: configparser.Sec
     for flag in arm.flags:
         if re.match(r"--?(no)?(output_dir|seed|overwrite)\b", flag):
             raise UserError(f"--plan={path}: [{arm.name}] {flag}: the study itself sets it")
-    config_of(arm)  # its flags are checked before anything runs
+    try:  # all flags are checked before anything runs
+        validation.validate_values(dataclasses.replace(config_of(arm), output_dir="runs"))
+    except UserError as error:
+        raise UserError(f"--plan={path}: {error}") from None
     return arm
 
 
@@ -164,15 +167,16 @@ def config_of(arm: Arm, seed: int = 0) -> ExperimentConfig:
 def fingerprint(plan: Plan, arm: Arm, seed: int) -> str:
     """Changes with every flag that a run's result depends on, and with those of the runs that it starts from.
 
-    Flags at their default are left out, so that a flag which comes later changes nothing.
+    Flags at their default are left out, so that a flag which comes later changes nothing; neither does the
+    order in which flags are declared.
     """
     config = config_of(arm, seed)
-    texts = []
+    texts = [f"{name}={value!r}" for name, value in config.options.items()]
     for field in dataclasses.fields(config):
-        if field.name == "options":
-            texts += [f"{name}={value!r}" for name, value in config.options.items()]
-        elif field.name not in _WITHOUT_EFFECT and getattr(config, field.name) != field.default:
-            texts.append(f"{field.name}={getattr(config, field.name)!r}")
+        value = getattr(config, field.name)
+        if field.name not in _WITHOUT_EFFECT | {"options"} and value != field.default:
+            texts.append(f"{field.name}={value!r}")
+    texts.sort()
     for name in sources(arm):
         source = plan.arm(name)
         texts.append(f"{name} {fingerprint(plan, source, source_seed(source, seed))}")

@@ -1,5 +1,7 @@
 """Plans of studies: what they hold, what changes a run, what is refused."""
 
+import json
+
 import pytest
 from places import REPOSITORY
 
@@ -96,12 +98,27 @@ def test_a_fingerprint_is_of_what_a_result_depends_on(tmp_path):
         (("--steps=30", "--setps=30"), r"\[plain\]: unknown flag --setps; did you mean"),
         (("--steps=30", "--seed=3"), r"\[plain\] --seed=3: the study itself sets it"),
         (("--steps=30", "--output_dir=x"), "the study itself sets it"),
+        (
+            ("--steps=30", "--steps=30 --checkpoint_every=20 --evaluate_every=30"),
+            "--evaluate_every=30: checkpoints are evaluated, so it must be a multiple",
+        ),
         (("[plain]", "[teacher]"), "section 'teacher' already exists"),
     ],
 )
 def test_refusals(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         read(tmp_path, TEXT.replace(*change))
+
+
+def test_shipped_plans_can_run_and_their_results_are_theirs():
+    """A change of what a fingerprint is made of would make every recorded result unknown."""
+    for path in (REPOSITORY / "configs/studies").glob("*.cfg"):
+        plan = plans.read_plan(path)
+        recorded = path.with_suffix(".jsonl")
+        lines = recorded.read_text().splitlines() if recorded.exists() else []
+        for line in map(json.loads, lines):
+            arm = plan.arm(line["arm"])
+            assert line["fingerprint"] == plans.fingerprint(plan, arm, line["seed"]), (path, line["arm"])
 
 
 def test_a_plan_that_is_not_there(tmp_path):
