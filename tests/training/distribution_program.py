@@ -1,7 +1,7 @@
 """Ten steps of a training on some virtual CPUs, in a process of its own.
 
 usage: distribution_program.py OUTPUT.npz model=NAME [teacher=NAME] [replicas=N] [images=N] [parts=N]
-           [precision=NAME] [batch_norm=inference] [order=DIGITS] [share=NUMBER] [labelled=K/N]
+           [precision=NAME] [batch_norm=inference] [order=DIGITS] [share=NUMBER] [labelled=K:N]
 
 Virtual devices can only be made before TensorFlow starts, and one process serves one size of a
 group of replicas, so this is no part of the test process.
@@ -95,7 +95,7 @@ def train(
     batch_norm: str = "training",
     order: str = "01234567",
     share: str = "",
-    labelled: str = "1/1",
+    labelled: str = "1:1",
 ) -> dict[str, np.ndarray]:
     over = build_strategy(virtual_cpus=int(replicas))
     keras.utils.set_random_seed(3)
@@ -131,7 +131,7 @@ def train(
             imitation,
             imitation_weight=weight,
             gradient_accumulation=int(parts),
-            labelled_share=tuple(map(int, labelled.split("/"))),
+            labelled_share=tuple(map(int, labelled.split(":"))),
         )
         optimizer = MomentumSGD(rate, 0.9)
         if precision == "float16":

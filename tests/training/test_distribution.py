@@ -96,7 +96,7 @@ def test_parts_on_2_devices_are_the_parts_on_one(tmp_path, names):
 @pytest.mark.parametrize("split", [("replicas=2",), ("parts=2", "batch_norm=inference")])
 def test_images_without_labels_on_2_devices_and_in_2_parts(tmp_path, split):
     # Images 0 to 3 of a batch have labels; each of two devices or parts has two of them, and two others.
-    arguments = (*TINY, "images=80", "labelled=1/2", *split[1:])
+    arguments = (*TINY, "images=80", "labelled=1:2", *split[1:])
     alone = trained(tmp_path, *arguments)
     assert_same_training(alone, trained(tmp_path, *arguments, "order=01452367", split[0]))
 
