@@ -34,52 +34,36 @@ from benchmark.options import Options
 
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError
+from fgfi_tf.registries import resolved
 from fgfi_tf.training import flags
 
-
-def _cases() -> dict:
-    from benchmark import (
-        evaluation,
-        faster_rcnn,
-        inference,
-        input_pipeline,
-        limits,
-        memory,
-        parts,
-        processes,
-        steps,
-    )
-
-    return {
-        "imitation_step": steps.imitation_step,
-        "plain_step": steps.plain_step,
-        "limits": limits.limits,
-        "inference": inference.inference,
-        "imitation_loss": parts.imitation_loss,
-        "group_conv": parts.group_conv,
-        "frcnn_step": faster_rcnn.step_case,
-        "frcnn_inference": faster_rcnn.inference_case,
-        "frcnn_parts": faster_rcnn.parts_case,
-        "peak_memory": memory.peak_memory,
-        "pipeline": input_pipeline.pipeline_case,
-        "fast_step": processes.fast_step,
-        "scaling": processes.scaling,
-        "kitti_eval": evaluation.kitti_evaluation,
-        "voc_eval": evaluation.voc_evaluation,
-    }
+# Case -> where it is.
+CASES = {
+    "imitation_step": "steps:imitation_step",
+    "plain_step": "steps:plain_step",
+    "limits": "limits:limits",
+    "inference": "inference:inference",
+    "imitation_loss": "parts:imitation_loss",
+    "group_conv": "parts:group_conv",
+    "frcnn_step": "faster_rcnn:step_case",
+    "frcnn_inference": "faster_rcnn:inference_case",
+    "frcnn_parts": "faster_rcnn:parts_case",
+    "peak_memory": "memory:peak_memory",
+    "pipeline": "input_pipeline:pipeline_case",
+    "fast_step": "processes:fast_step",
+    "scaling": "processes:scaling",
+    "kitti_eval": "evaluation:kitti_evaluation",
+    "voc_eval": "evaluation:voc_evaluation",
+}
 
 
-def _set_threads(threads: int) -> None:
+def _prepare(threads: int) -> None:
+    """TensorFlow gets the threads of --threads (0: its own choice), and of GPUs the memory that it needs."""
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
-
-
-def _share_gpus() -> None:
-    """Both frameworks take memory as they need it: TensorFlow would take all."""
-    import tensorflow as tf
-
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
 
@@ -87,25 +71,22 @@ def _share_gpus() -> None:
 def main(argv: Sequence[str]) -> None:
     """Parses the flags, runs the cases, prints and writes the results."""
     options = flags.parse(argv, Options)
-    if options.threads:
-        _set_threads(options.threads)
-    _share_gpus()
+    _prepare(options.threads)
     from benchmark import memory, timing, torch_process
 
     if options.peak_of:
         return memory.print_peak(options)
-    cases = _cases()
-    names = list(cases) if options.cases == "all" else options.cases.split(",")
+    names = list(CASES) if options.cases == "all" else options.cases.split(",")
     for name in names:
-        if name not in cases:
-            raise UserError(f"--cases: unknown case {name!r}; known are {', '.join(cases)}")
+        if name not in CASES:
+            raise UserError(f"--cases: unknown case {name!r}; known are {', '.join(CASES)}")
     with torch_process.started(options) as torch:
         environment = timing.environment(torch.request("about")[0] if torch else "takes no part")
     header = "\n".join(f"* {key}: {value}" for key, value in environment.items())
     print(f"{header}\n")
     texts, results = [header], []
     for name in names:
-        for result in cases[name](options):
+        for result in resolved(f"benchmark.{CASES[name]}")(options):
             text = result.to_markdown()
             results.append(result.to_json())
             texts.append(text)

@@ -73,11 +73,6 @@ class Step:
     needs: tuple[str, ...] = ()
     always: bool = False
 
-    @property
-    def resumes(self) -> bool:
-        """Whether an unfinished run goes on where it stopped."""
-        return self.script == "train.py"
-
 
 MODELS = TEACHER, PLAIN, IMITATING = "teacher", "student", "student_imitating"
 
@@ -142,13 +137,13 @@ def _trainings(config: QuickstartConfig, folder: Path, data: Path) -> list[Step]
 
 
 def _evaluations(folder: Path, data: Path) -> list[Step]:
-    found = []
-    for name in MODELS:
+    def evaluation(name: str) -> Step:
         made = folder / "detections" / name
         flags = (f"--checkpoint={folder / name}", f"--data_dir={data}", f"--results_dir={made}")
         title = f"evaluate the {name.replace('_', ' ')}"
-        found.append(Step(f"evaluate_{name}", title, "evaluate.py", flags, made, ("scenes", name)))
-    return found
+        return Step(f"evaluate_{name}", title, "evaluate.py", flags, made, ("scenes", name))
+
+    return [*map(evaluation, MODELS)]
 
 
 def _comparison(folder: Path, data: Path) -> Step:
@@ -227,7 +222,8 @@ def _run(step: Step, record: Record) -> int:
     if record.done(step) and not step.always:
         print("    done before", flush=True)
         return 0
-    if step.made.exists() and record.knows(step) and not (step.resumes and record.same(step)):
+    goes_on = step.script == "train.py" and record.same(step)
+    if step.made.exists() and record.knows(step) and not goes_on:
         if not record.same(step):
             print("    made anew: its flags, or what it builds on, changed", flush=True)
         shutil.rmtree(step.made)

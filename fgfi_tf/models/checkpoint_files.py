@@ -18,12 +18,8 @@ DAMAGE = (tf.errors.OpError, OSError, IndexError, RuntimeError, UnicodeDecodeErr
 
 def list_checkpoints(folder: Path | str) -> list[Path]:
     """The prefixes ``ckpt-<step>`` in a folder, oldest first. The index is what TensorFlow writes last."""
-    found = []
-    for index in Path(folder).glob("ckpt-*.index"):
-        match = re.fullmatch(r"ckpt-(\d+)\.index", index.name)
-        if match:
-            found.append((int(match.group(1)), index.with_suffix("")))
-    return [path for _, path in sorted(found)]
+    indices = [path for path in Path(folder).glob("ckpt-*.index") if re.fullmatch(r"ckpt-\d+", path.stem)]
+    return sorted((path.with_suffix("") for path in indices), key=step_of)
 
 
 def step_of(path: Path | str) -> int:
