@@ -176,7 +176,7 @@ def test_parts_of_a_batch_give_its_update(run_mode):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.cfg")), ids=lambda path: path.stem)
 def test_shipped_flagfiles(path):
-    config = validate(flags.parse([f"--flagfile={path}", "--data_dir=."]))
+    config = validate(flags.parse(["train.py", f"--flagfile={path}", "--data_dir=."]))
     assert config.output_dir == f"runs/ssd/{path.stem}"
     assert config.imitation == path.stem.endswith("_imitation")
     if path.stem == "voc_vgg16":  # the published recipe
