@@ -137,8 +137,9 @@ class SSD(Detector):
         found = losses.detect(outputs["logits"], outputs["offsets"], tf.constant(self.defaults))
         scale = tf.tile(tf.reverse(batch["scale"], [-1]), [1, 2])[:, None]  # B x 1 x (x, y, x, y)
         sizes = tf.cast(batch["image_size"], tf.float32)[:, None]  # B x 1 x 2
-        # A letterboxed picture ends before the input does.
-        boxes = forms.clip(forms.inclusive(found["boxes"] * self._sides() / scale), sizes, inclusive=True)
+        near, far = tf.split(forms.inclusive(found["boxes"] * self._sides() / scale), 2, axis=-1)
+        # What is narrower than a pixel has one; a letterboxed picture ends before the input does.
+        boxes = forms.clip(tf.concat([near, tf.maximum(near, far)], axis=-1), sizes, inclusive=True)
         kept = tf.sequence_mask(found["count"], tf.shape(boxes)[1])
         return found | {"boxes": tf.where(kept[..., None], boxes, 0.0)}
 
