@@ -111,7 +111,7 @@ def load_state(
 def _of_classes(
     detector: SSD, arrays: Mapping[str, np.ndarray], path: object, any_classes: bool
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """The arrays with predictions of the detector's classes, or without any and False where they are others."""
+    """The arrays with predictions of the detector's classes; of others, without them and False."""
     first = arrays.get(f"{_CLASSES}0.weight")
     boxes = detector.heads.offsets[0].filters // 4
     ours = len(detector.class_names) + 1
