@@ -84,6 +84,12 @@ SSD = Declaration(
     weights="for SSD torchvision's .pth (ssd300_vgg16_coco-*.pth), vgg16_reducedfc.pth, or an ImageNet VGG "
     "(.pth, .h5)",
 )
+BACKBONE_SSD = dataclasses.replace(
+    SSD,
+    options=SSD.options[1:],
+    pretrained=(IMAGENET,),
+    weights="imagenet (of ssd300_efficientnet_lite0); the .pth of EfficientNet-Lite0",
+)
 BACKBONE_SHUFFLEDET = dataclasses.replace(
     SHUFFLEDET,
     options=(dataclasses.replace(_DROPOUT, default=0.0), _ANCHORS),
@@ -114,13 +120,14 @@ FASTER_RCNN = Declaration(
     teacher="faster_rcnn_vgg16",
 )
 
-_SSD = "fgfi_tf.models.ssd:SSD"
+_SSD, _BACKBONE_SSD = "fgfi_tf.models.ssd:SSD", "fgfi_tf.models.ssd:BackboneSSD"
 _SHUFFLEDET = "fgfi_tf.models.shuffledet:ShuffleDet"
 _BACKBONE = "fgfi_tf.models.shuffledet:BackboneShuffleDet"
 _FASTER_RCNN = "fgfi_tf.models.faster_rcnn:FasterRCNN"
 #: Name, class, what builds it (given the name first), declaration.
 DETECTORS: tuple[tuple[str, str, str, Declaration], ...] = (
     *((f"ssd300_{name}", _SSD, _SSD, SSD) for name in ("vgg11", "vgg16")),
+    ("ssd300_efficientnet_lite0", _BACKBONE_SSD, _BACKBONE_SSD, BACKBONE_SSD),
     *((f"{name}_shuffledet", _BACKBONE, _BACKBONE, BACKBONE_SHUFFLEDET) for name in BACKBONES),
     *((f"shuffledet_{width}", _SHUFFLEDET, _SHUFFLEDET, SHUFFLEDET) for width in ("1x", "0.5x", "0.25x")),
     *(

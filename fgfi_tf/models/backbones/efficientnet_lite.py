@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -39,7 +40,7 @@ STAGES = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
-TAPS = (4, 6)  # the last stages at stride 16 and at stride 32
+TAPS = {4: 1, 8: 2, 16: 4, 32: 6}  # the last stage at each stride
 
 
 class InvertedResidual(keras.layers.Layer):
@@ -78,13 +79,28 @@ class InvertedResidual(keras.layers.Layer):
 
 
 class EfficientNetLite0(Backbone):
-    """The classifier up to its last block; TensorFlow's SAME padding. Takes inputs of any size."""
+    """The classifier up to its last block; TensorFlow's SAME padding. Takes inputs of any size.
 
-    channels = (112, 320)
+    Args:
+        input_size: of no account, see :class:`Backbone`.
+        folded: see there.
+        strides: of the maps that it gives, ascending; of 4, 8, 16 and 32.
+        kwargs: as in Keras.
+    """
+
     pixels = Pixels((127.0,) * 3, (128.0,) * 3)
 
-    def __init__(self, input_size: tuple[int, int] | None = None, *, folded: bool = False, **kwargs):
+    def __init__(
+        self,
+        input_size: tuple[int, int] | None = None,
+        *,
+        folded: bool = False,
+        strides: Sequence[int] = Backbone.strides,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
+        self.strides = tuple(strides)
+        self.channels = tuple(STAGES[TAPS[stride]].channels for stride in strides)
         self.stem = ConvBN(
             3, STEM_CHANNELS, 3, 2, activation="relu6", epsilon=EPSILON, folded=folded, name="stem"
         )
@@ -97,11 +113,11 @@ class EfficientNetLite0(Backbone):
                 name = f"block{len(self.blocks)}"
                 self.blocks.append(InvertedResidual(channels, stage, strides, folded=folded, name=name))
                 channels = stage.channels
-            if index in TAPS:
+            if index in [TAPS[stride] for stride in self.strides]:
                 self._taps.append(len(self.blocks) - 1)
 
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, H, W, 3] to maps [B, H / 16, W / 16, 112] and half as large with 320 channels."""
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, ...]:
+        """[B, H, W, 3] to a map for each stride; the usual two have 112 and 320 channels."""
         x, maps = self.stem(inputs, training=training), []
         for index, block in enumerate(self.blocks):
             x = block(x, training=training)

@@ -12,6 +12,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.geometry import boxes as forms
 from fgfi_tf.geometry import shapes as anchor_shapes
 from fgfi_tf.models import builtin
+from fgfi_tf.models.backbones.backbone import Backbone
 from fgfi_tf.models.detector import Batch, Detector, Outputs
 from fgfi_tf.models.ssd import default_boxes as kinds
 from fgfi_tf.models.ssd import losses, matching, weights
@@ -36,6 +37,7 @@ class SSD(Detector):
         matching: which default box learns which ground truth, one of ``matching.RULES``.
         default_boxes: a key of ``default_boxes.KINDS``.
         name: as in Keras.
+        backbone: gives six maps of the usual sizes; VGG as above where None.
 
     Raises:
         UserError: for an impossible input size.
@@ -56,6 +58,7 @@ class SSD(Detector):
         matching: str = "bipartite",
         default_boxes: str = "voc",
         name: str | None = None,
+        backbone: Backbone | None = None,
     ):
         self.check_input_size(input_size)
         super().__init__(name=name or variant)
@@ -64,7 +67,7 @@ class SSD(Detector):
         self.weight_decay, self.box_kind = weight_decay, default_boxes
         maps, _ = kinds.KINDS[default_boxes]
         self.defaults = np.concatenate([grid.reshape(-1, 4) for grid in self._grids(*self.input_size)])
-        self.backbone = Trunk(variant.removeprefix(PREFIX), width)
+        self.backbone = Trunk(variant.removeprefix(PREFIX), width) if backbone is None else backbone
         self.heads = Heads([source.boxes_per_position for source in maps], len(self.class_names) + 1)
         self.pixels, self.feature_channels = self.backbone.pixels, self.backbone.channels
         self.feature_strides = tuple(round(step) for step in kinds.steps(self.input_size[0]))
@@ -126,11 +129,12 @@ class SSD(Detector):
 
     def learning_rate_multiplier(self, variable: tf.Variable) -> float:
         """2 for biases, 1 for weights: the factor on the learning rate in the published recipe."""
-        return 2.0 if _is_bias(variable) else 1.0
+        return 2.0 if variable.name.rsplit("/", 1)[-1].startswith("bias") else 1.0
 
     def decay_rate(self, variable: tf.Variable) -> float:
-        """0 for biases, else ``weight_decay``."""
-        return 0.0 if _is_bias(variable) else self.weight_decay
+        """0 for biases and batch norm, else ``weight_decay``."""
+        name = variable.name.rsplit("/", 1)[-1]
+        return 0.0 if name.startswith(("bias", "gamma", "beta")) else self.weight_decay
 
     def detect(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
         """The 200 best boxes after suppression within each class; see ``losses.detect``."""
@@ -160,8 +164,3 @@ class SSD(Detector):
     def _sides(self) -> tf.Tensor:
         """(w, h, w, h) of the network input."""
         return tf.constant([*self.input_size[::-1]] * 2, tf.float32)
-
-
-def _is_bias(variable: tf.Variable) -> bool:
-    """Whether a variable, an adaptation's too, is a bias, by its name."""
-    return variable.name.rsplit("/", 1)[-1].startswith("bias")
