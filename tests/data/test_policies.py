@@ -132,7 +132,11 @@ def test_options_by_name():
         ("kitti", {"brightness": -1}, "--brightness=-1: must be at least 0"),
         ("kitti", {"flip": 1.5}, "--flip=1.5: a probability is expected"),
         ("voc", {"flip": 0.3}, "--flip=0.3: expected is 0.5 (each image and its mirror image) or 0"),
-        ("coco", {}, "unknown augmentation policy 'coco'; known are kitti, none, ssd, voc"),
+        (
+            "coco",
+            {},
+            f"unknown augmentation policy 'coco'; known are {', '.join(policies.AUGMENTATION.names())}",
+        ),
     ):
         with pytest.raises(UserError) as raised:
             policies.augmentation(name, values)

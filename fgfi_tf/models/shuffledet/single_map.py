@@ -14,7 +14,7 @@ from fgfi_tf.geometry import coding as box_coding
 from fgfi_tf.geometry import nms
 from fgfi_tf.geometry import shapes as anchor_shapes
 from fgfi_tf.geometry.boxes import corners_from_centres
-from fgfi_tf.models import builtin
+from fgfi_tf.models import builtin, fitted_anchors
 from fgfi_tf.models.detector import Batch, Detector, Outputs
 from fgfi_tf.models.dropout import stateless_dropout
 from fgfi_tf.models.pixels import Pixels
@@ -98,24 +98,14 @@ class SingleMapDetector(Detector):
         """Of ``anchors="auto"`` as many shapes as are published; see ``geometry.shapes.cluster``."""
         if options["anchors"] != builtin.AUTO:
             return dict(options), ""
-        sides = np.array(input_size[::-1], np.float64)
         published = anchor_grids.shuffledet_anchors(*input_size)[0, 0, :, 2:]
-        try:
-            found = anchor_shapes.cluster(shapes, len(published), seed)
-        except ValueError as error:
-            raise UserError(f"--anchors=auto: {error}; label more objects, or --anchors=published") from error
-        text = anchor_shapes.to_text(found / sides)
-        before, after = (anchor_shapes.best_ious(shapes, these).mean() for these in (published, found))
-        listed = ", ".join(f"{w:.0f}x{h:.0f}" for w, h in found)
-        return {**options, "anchors": text}, (
-            f"anchors of {len(shapes)} objects at {input_size[0]}x{input_size[1]}, width x height: {listed}; "
-            f"mean best IoU {before:.3f} with the published ones, {after:.3f} with these"
-        )
+        found, line = fitted_anchors.fit(shapes, published, input_size, seed)
+        return {**options, "anchors": anchor_shapes.to_text(found / input_size[::-1])}, line
 
     def anchor_misfit(self, shapes: np.ndarray, pictures: np.ndarray) -> str:
         """Where a quarter of the objects or more are unlike every anchor, whatever their place."""
-        hint = ": --anchors=auto fits them" if self.anchor_option == builtin.PUBLISHED else ""
-        return anchor_shapes.misfit(shapes, self.anchors[0, 0, :, 2:], hint)
+        published = self.anchor_option == builtin.PUBLISHED
+        return fitted_anchors.misfit(shapes, self.anchors[0, 0, :, 2:], published)
 
     def anchor_grid(self, height: int, width: int) -> np.ndarray:
         """Anchors of a network input, (cx, cy, w, h): float32 [h, w, K, 4]; see ``shuffledet_anchors``."""

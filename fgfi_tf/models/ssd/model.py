@@ -10,8 +10,7 @@ import tensorflow as tf
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry import boxes as forms
-from fgfi_tf.geometry import shapes as anchor_shapes
-from fgfi_tf.models import builtin
+from fgfi_tf.models import builtin, fitted_anchors
 from fgfi_tf.models.backbones.backbone import Backbone
 from fgfi_tf.models.detector import Batch, Detector, Outputs
 from fgfi_tf.models.ssd import default_boxes as kinds
@@ -85,7 +84,7 @@ class SSD(Detector):
     def anchor_misfit(self, shapes: np.ndarray, pictures: np.ndarray) -> str:
         """Where a quarter of the objects or more are unlike every default box, whatever the place."""
         sides = np.array(self.input_size[::-1])
-        return anchor_shapes.misfit(shapes, np.unique(self.defaults[:, 2:], axis=0) * sides)
+        return fitted_anchors.misfit(shapes, np.unique(self.defaults[:, 2:], axis=0) * sides, False)
 
     def load_trained(self, path: Path) -> bool:
         """torchvision's state dict of ssd300_vgg16, and of the like; see ``weights``."""
