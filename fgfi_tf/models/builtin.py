@@ -120,8 +120,8 @@ FASTER_RCNN = Declaration(
     teacher="faster_rcnn_vgg16",
 )
 
-_SSD, _BACKBONE_SSD = "fgfi_tf.models.ssd:SSD", "fgfi_tf.models.ssd:BackboneSSD"
 _SHUFFLEDET = "fgfi_tf.models.shuffledet:ShuffleDet"
+_SSD, _BACKBONE_SSD = "fgfi_tf.models.ssd:SSD", "fgfi_tf.models.ssd:BackboneSSD"
 _BACKBONE = "fgfi_tf.models.shuffledet:BackboneShuffleDet"
 _FASTER_RCNN = "fgfi_tf.models.faster_rcnn:FasterRCNN"
 #: Name, class, what builds it (given the name first), declaration.
