@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,9 +64,9 @@ class SSD(Detector):
         super().__init__(name=name or variant)
         self.variant, self.width, self.matching = variant, width, matching
         self.input_size, self.class_names = tuple(input_size), tuple(class_names)
-        self.weight_decay, self.box_kind = weight_decay, default_boxes
+        self.weight_decay = weight_decay
+        self.take_default_boxes(default_boxes)
         maps, _ = kinds.KINDS[default_boxes]
-        self.defaults = np.concatenate([grid.reshape(-1, 4) for grid in self._grids(*self.input_size)])
         self.backbone = Trunk(variant.removeprefix(PREFIX), width) if backbone is None else backbone
         self.heads = Heads([source.boxes_per_position for source in maps], len(self.class_names) + 1)
         self.pixels, self.feature_channels = self.backbone.pixels, self.backbone.channels
@@ -81,13 +82,21 @@ class SSD(Detector):
                 "six feature maps"
             )
 
+    def take_default_boxes(self, kind: str) -> None:
+        """Those of a key of ``default_boxes.KINDS`` from now on, in the metadata too."""
+        self.box_kind = kind
+        self.defaults = np.concatenate([grid.reshape(-1, 4) for grid in self._grids(*self.input_size)])
+        if self.metadata is not None:
+            options = {**self.metadata.options, "default_boxes": kind}
+            self.metadata = dataclasses.replace(self.metadata, options=options)
+
     def anchor_misfit(self, shapes: np.ndarray, pictures: np.ndarray) -> str:
         """Where a quarter of the objects or more are unlike every default box, whatever the place."""
         sides = np.array(self.input_size[::-1])
         return fitted_anchors.misfit(shapes, np.unique(self.defaults[:, 2:], axis=0) * sides, False)
 
     def load_trained(self, path: Path) -> bool:
-        """torchvision's state dict of ssd300_vgg16, and of the like; see ``weights``."""
+        """torchvision's state dict of ssd300_vgg16, with the default boxes it is for; see ``weights``."""
         return weights.load_trained(self, path)
 
     def load_pretrained(self, path: Path | str, pixels: str = "auto") -> bool:

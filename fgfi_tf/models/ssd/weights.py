@@ -22,6 +22,7 @@ from fgfi_tf.models.pixels import CAFFE
 if TYPE_CHECKING:
     from fgfi_tf.models.ssd.model import SSD
 
+TORCHVISION = "torchvision"  # of default_boxes.KINDS
 SCALE = "backbone.scale_weight"
 _CLASSES = "head.classification_head.module_list."
 # Of the classifier's fully connected layers, 4096 each, every fourth output is taken; of the 7 x 7 places of
@@ -30,7 +31,7 @@ _KEPT, _PLACES, _POOLED = 4, 3, 7
 
 
 def load_trained(detector: SSD, path: str | Path) -> bool:
-    """torchvision's state dict; False for what is no weight file of another program.
+    """torchvision's state dict, and its default boxes; False for what is no weight file of another program.
 
     Raises:
         UserError: the file is of a classifier, unreadable, incomplete, of another width or number of classes.
@@ -40,6 +41,7 @@ def load_trained(detector: SSD, path: str | Path) -> bool:
     if is_h5(path):
         raise UserError(f"{path}: holds ImageNet weights, not a trained detector")
     load_state(detector, read_pth(path), path)
+    detector.take_default_boxes(TORCHVISION)
     return True
 
 
@@ -62,6 +64,8 @@ def load_pretrained(detector: SSD, path: Path, pixels: str = "auto") -> bool:
     arrays = read_h5(path) if is_h5(path) else read_pth(path)
     if any(key.startswith("backbone.") for key in arrays):
         load_state(detector, arrays, path, any_classes=True)
+        if detector.box_kind != TORCHVISION:
+            logging.warning("%s: was trained with --default_boxes=%s", path, TORCHVISION)
         return True
     if detector.width != 1:
         raise UserError(
