@@ -6,9 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# Objects are far from all anchors below this IoU, and a quarter of them is worth a word.
-FAR_IOU = 0.3
-FAR_SHARE = 0.25
 _STARTS = 10
 _MAX_ROUNDS = 100
 
@@ -23,23 +20,6 @@ def shape_iou(shapes: np.ndarray, others: np.ndarray) -> np.ndarray:
 def best_ious(shapes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     """IoU of each shape [N,2] with the anchor shape [K,2] that is most like it: float64 [N]."""
     return shape_iou(shapes, anchors).max(axis=1)
-
-
-def misfit(shapes: np.ndarray, anchors: np.ndarray, hint: str = "") -> str:
-    """A line where a quarter of the objects' shapes [N,2] or more are unlike every anchor's [K,2], else "".
-
-    ``hint`` ends it.
-    """
-    if not len(shapes):
-        return ""
-    best = best_ious(shapes, anchors)
-    far = int((best < FAR_IOU).sum())
-    if far < FAR_SHARE * len(shapes):
-        return ""
-    return (
-        f"no anchor is like {far} of the {len(shapes)} training objects (best IoU below {FAR_IOU}; the "
-        f"mean of all is {best.mean():.2f}){hint}"
-    )
 
 
 def cluster(shapes: np.ndarray, count: int, seed: int) -> np.ndarray:

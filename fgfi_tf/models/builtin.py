@@ -86,6 +86,12 @@ SSD = Declaration(
     weights="for SSD torchvision's .pth (ssd300_vgg16_coco-*.pth), vgg16_reducedfc.pth, or an ImageNet VGG "
     "(.pth, .h5)",
 )
+BACKBONE_SSD = dataclasses.replace(
+    SSD,
+    options=SSD.options[1:],
+    pretrained=(IMAGENET,),
+    weights="imagenet (of ssd300_efficientnet_lite0); the .pth of EfficientNet-Lite0",
+)
 BACKBONE_SHUFFLEDET = dataclasses.replace(
     SHUFFLEDET,
     options=(dataclasses.replace(_DROPOUT, default=0.0), _ANCHORS),
@@ -245,14 +251,15 @@ YOLOV2 = Declaration(
 )
 
 _YOLOV2 = "fgfi_tf.models.yolov2.model:YOLOv2"
-_SSD = "fgfi_tf.models.ssd:SSD"
 _SHUFFLEDET = "fgfi_tf.models.shuffledet:ShuffleDet"
+_SSD, _BACKBONE_SSD = "fgfi_tf.models.ssd:SSD", "fgfi_tf.models.ssd:BackboneSSD"
 _BACKBONE = "fgfi_tf.models.shuffledet:BackboneShuffleDet"
 _FRCNN = "fgfi_tf.models.faster_rcnn"
 _BUILD = f"{_FRCNN}:build"
 #: Name, class, what builds it (given the name first), declaration.
 DETECTORS: tuple[tuple[str, str, str, Declaration], ...] = (
     *((f"ssd300_{name}", _SSD, _SSD, SSD) for name in ("vgg11", "vgg16")),
+    ("ssd300_efficientnet_lite0", _BACKBONE_SSD, _BACKBONE_SSD, BACKBONE_SSD),
     *((f"{name}_shuffledet", _BACKBONE, _BACKBONE, BACKBONE_SHUFFLEDET) for name in BACKBONES),
     *((f"shuffledet_{width}", _SHUFFLEDET, _SHUFFLEDET, SHUFFLEDET) for width in ("1x", "0.5x", "0.25x")),
     *((f"faster_rcnn_{name}", f"{_FRCNN}:FasterRCNN", _BUILD, FASTER_RCNN) for name in ("vgg11", "vgg16")),

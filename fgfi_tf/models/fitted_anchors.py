@@ -7,6 +7,10 @@ import numpy as np
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry import shapes as anchor_shapes
 
+# Objects are far from all anchors below this IoU, and a quarter of them is worth a warning.
+FAR_IOU = 0.3
+FAR_SHARE = 0.25
+
 
 def fit(
     shapes: np.ndarray, published: np.ndarray, input_size: tuple[int, int], seed: int
@@ -38,5 +42,17 @@ def fit(
 
 
 def misfit(shapes: np.ndarray, anchors: np.ndarray, could_fit: bool) -> str:
-    """``geometry.shapes.misfit``; ``could_fit``: ``--anchors=auto`` is worth naming."""
-    return anchor_shapes.misfit(shapes, anchors, ": --anchors=auto fits them" if could_fit else "")
+    """A line where a quarter of the objects or more are unlike every anchor, whatever their place; else "".
+
+    ``shapes`` [N,2] and ``anchors`` [K,2] are of one unit; ``could_fit``: ``--anchors=auto`` is worth naming.
+    """
+    if not len(shapes):
+        return ""
+    best = anchor_shapes.best_ious(shapes, anchors)
+    far = int((best < FAR_IOU).sum())
+    if far < FAR_SHARE * len(shapes):
+        return ""
+    return (
+        f"no anchor is like {far} of the {len(shapes)} training objects (best IoU below {FAR_IOU}; the "
+        f"mean of all is {best.mean():.2f}){': --anchors=auto fits them' if could_fit else ''}"
+    )

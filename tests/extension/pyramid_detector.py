@@ -64,7 +64,8 @@ class PyramidDetector(Detector):
             )
             self.norms.append(BatchNorm())
         self.heads = [keras.layers.Conv2D(outputs, 3, padding="same") for _ in STRIDES]
-        self.feature_channels = (channels, 2 * channels)[-1 if imitated == "coarse" else 0 :]
+        first = -1 if imitated == "coarse" else 0
+        self.feature_channels, self.feature_strides = (channels, 2 * channels)[first:], STRIDES[first:]
         self(tf.zeros([1, *self.input_size, 3]))  # creates the variables
 
     @classmethod

@@ -11,6 +11,7 @@ from fgfi_tf.models import builtin, loading, registry
 from fgfi_tf.models.backbones import vgg_weights
 from fgfi_tf.models.backbones.vgg import VGG
 from fgfi_tf.models.pixels import CAFFE, NORMALIZED, Pixels
+from fgfi_tf.models.ssd import default_boxes
 
 WIDTH = 1 / 16
 # Indices of the convolutions in the sequential VGG, and their channels.
@@ -95,6 +96,10 @@ def test_a_state_dict_fills_every_variable(tmp_path, variant):
     loading.load_weights(model, tmp_path / "ssd.pth")
     assert all(np.isfinite(variable).all() for variable in model.variables)
     assert sum(v.shape.num_elements() for v in model.variables) == sum(a.size for a in state.values())
+    # torchvision's boxes come with its weights, for evaluation and export too.
+    maps, clipped = default_boxes.KINDS["torchvision"]
+    np.testing.assert_array_equal(model.defaults, default_boxes.default_boxes(maps, clipped))
+    assert model.metadata.options == {"width": WIDTH, "default_boxes": "torchvision"}
     same(model.backbone.vgg.convolutions[0].kernel, state["backbone.features.0.weight"])
     same(
         model.backbone.vgg.convolutions[-1].kernel,
@@ -142,6 +147,7 @@ def test_other_classes_start_from_it_and_are_told(tmp_path, caplog):
         loading.load_weights(model, tmp_path / "ssd.pth")
     assert loading.load_initial_weights(model, tmp_path / "ssd.pth") == ""
     assert "of 5 classes: all but their predictions is loaded" in caplog.text
+    assert "was trained with --default_boxes=torchvision" in caplog.text and model.box_kind == "voc"
     np.testing.assert_array_equal(model.heads.logits[0].kernel, before)
     same(model.heads.offsets[0].kernel, state["head.regression_head.module_list.0.weight"])
 

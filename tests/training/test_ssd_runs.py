@@ -157,7 +157,7 @@ def test_it_teaches_a_student_with_one_map():
     assert pair_by_stride((16,), teacher.feature_strides, 1, 6) == ((0, 1),)
 
 
-def test_parts_of_a_batch_give_its_update(run_mode):
+def test_parts_of_a_batch_give_its_update():
     """Images with none and with many matched boxes in different parts: the sums are those of the whole."""
     logs, moved = [], []
     for parts in (1, 2):
@@ -166,7 +166,7 @@ def test_parts_of_a_batch_give_its_update(run_mode):
         distiller = Distiller(student, gradient_accumulation=parts)
         distiller.compile(MomentumSGD(1e-3, 0.9))
         before = [variable.numpy() for variable in distiller.trained_variables]
-        logs.append({k: float(v) for k, v in run_mode(distiller.train_step)(batch_of(student)).items()})
+        logs.append({k: float(v) for k, v in distiller.train_step(batch_of(student)).items()})
         after = [variable.numpy() for variable in distiller.trained_variables]
         moved.append(np.concatenate([np.ravel(a - b) for a, b in zip(after, before, strict=True)]))
     assert logs[0]["class_loss"] > 0.1 and logs[1] == pytest.approx(logs[0], rel=1e-5)
@@ -176,7 +176,7 @@ def test_parts_of_a_batch_give_its_update(run_mode):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.cfg")), ids=lambda path: path.stem)
 def test_shipped_flagfiles(path):
-    config = validate(flags.parse([f"--flagfile={path}", "--data_dir=."]))
+    config = validate(flags.parse(["train.py", f"--flagfile={path}", "--data_dir=."]))
     assert config.output_dir == f"runs/ssd/{path.stem}"
     assert config.imitation == path.stem.endswith("_imitation")
     if path.stem == "voc_vgg16":  # the published recipe

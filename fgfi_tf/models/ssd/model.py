@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import tensorflow as tf
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry import boxes as forms
-from fgfi_tf.geometry import shapes as anchor_shapes
-from fgfi_tf.models import builtin
+from fgfi_tf.models import builtin, fitted_anchors
+from fgfi_tf.models.backbones.backbone import Backbone
 from fgfi_tf.models.detector import Batch, Detector, Outputs
 from fgfi_tf.models.ssd import default_boxes as kinds
 from fgfi_tf.models.ssd import losses, matching, weights
@@ -36,6 +37,7 @@ class SSD(Detector):
         matching: which default box learns which ground truth, one of ``matching.RULES``.
         default_boxes: a key of ``default_boxes.KINDS``.
         name: as in Keras.
+        backbone: gives six maps of the usual sizes; VGG as above where None.
 
     Raises:
         UserError: for an impossible input size.
@@ -56,15 +58,16 @@ class SSD(Detector):
         matching: str = "bipartite",
         default_boxes: str = "voc",
         name: str | None = None,
+        backbone: Backbone | None = None,
     ):
         self.check_input_size(input_size)
         super().__init__(name=name or variant)
         self.variant, self.width, self.matching = variant, width, matching
         self.input_size, self.class_names = tuple(input_size), tuple(class_names)
-        self.weight_decay, self.box_kind = weight_decay, default_boxes
+        self.weight_decay = weight_decay
+        self.take_default_boxes(default_boxes)
         maps, _ = kinds.KINDS[default_boxes]
-        self.defaults = np.concatenate([grid.reshape(-1, 4) for grid in self._grids(*self.input_size)])
-        self.backbone = Trunk(variant.removeprefix(PREFIX), width)
+        self.backbone = Trunk(variant.removeprefix(PREFIX), width) if backbone is None else backbone
         self.heads = Heads([source.boxes_per_position for source in maps], len(self.class_names) + 1)
         self.pixels, self.feature_channels = self.backbone.pixels, self.backbone.channels
         self.feature_strides = tuple(round(step) for step in kinds.steps(self.input_size[0]))
@@ -79,13 +82,21 @@ class SSD(Detector):
                 "six feature maps"
             )
 
+    def take_default_boxes(self, kind: str) -> None:
+        """Those of a key of ``default_boxes.KINDS`` from now on, in the metadata too."""
+        self.box_kind = kind
+        self.defaults = np.concatenate([grid.reshape(-1, 4) for grid in self._grids(*self.input_size)])
+        if self.metadata is not None:
+            options = {**self.metadata.options, "default_boxes": kind}
+            self.metadata = dataclasses.replace(self.metadata, options=options)
+
     def anchor_misfit(self, shapes: np.ndarray, pictures: np.ndarray) -> str:
         """Where a quarter of the objects or more are unlike every default box, whatever the place."""
         sides = np.array(self.input_size[::-1])
-        return anchor_shapes.misfit(shapes, np.unique(self.defaults[:, 2:], axis=0) * sides)
+        return fitted_anchors.misfit(shapes, np.unique(self.defaults[:, 2:], axis=0) * sides, False)
 
     def load_trained(self, path: Path) -> bool:
-        """torchvision's state dict of ssd300_vgg16, and of the like; see ``weights``."""
+        """torchvision's state dict of ssd300_vgg16, with the default boxes it is for; see ``weights``."""
         return weights.load_trained(self, path)
 
     def load_pretrained(self, path: Path | str, pixels: str = "auto") -> bool:
@@ -126,19 +137,21 @@ class SSD(Detector):
 
     def learning_rate_multiplier(self, variable: tf.Variable) -> float:
         """2 for biases, 1 for weights: the factor on the learning rate in the published recipe."""
-        return 2.0 if _is_bias(variable) else 1.0
+        return 2.0 if variable.name.rsplit("/", 1)[-1].startswith("bias") else 1.0
 
     def decay_rate(self, variable: tf.Variable) -> float:
-        """0 for biases, else ``weight_decay``."""
-        return 0.0 if _is_bias(variable) else self.weight_decay
+        """0 for biases and batch norm, else ``weight_decay``."""
+        name = variable.name.rsplit("/", 1)[-1]
+        return 0.0 if name.startswith(("bias", "gamma", "beta")) else self.weight_decay
 
     def detect(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
         """The 200 best boxes after suppression within each class; see ``losses.detect``."""
         found = losses.detect(outputs["logits"], outputs["offsets"], tf.constant(self.defaults))
         scale = tf.tile(tf.reverse(batch["scale"], [-1]), [1, 2])[:, None]  # B x 1 x (x, y, x, y)
         sizes = tf.cast(batch["image_size"], tf.float32)[:, None]  # B x 1 x 2
-        # A letterboxed picture ends before the input does.
-        boxes = forms.clip(forms.inclusive(found["boxes"] * self._sides() / scale), sizes, inclusive=True)
+        near, far = tf.split(forms.inclusive(found["boxes"] * self._sides() / scale), 2, axis=-1)
+        # What is narrower than a pixel has one; a letterboxed picture ends before the input does.
+        boxes = forms.clip(tf.concat([near, tf.maximum(near, far)], axis=-1), sizes, inclusive=True)
         kept = tf.sequence_mask(found["count"], tf.shape(boxes)[1])
         return found | {"boxes": tf.where(kept[..., None], boxes, 0.0)}
 
@@ -159,8 +172,3 @@ class SSD(Detector):
     def _sides(self) -> tf.Tensor:
         """(w, h, w, h) of the network input."""
         return tf.constant([*self.input_size[::-1]] * 2, tf.float32)
-
-
-def _is_bias(variable: tf.Variable) -> bool:
-    """Whether a variable, an adaptation's too, is a bias, by its name."""
-    return variable.name.rsplit("/", 1)[-1].startswith("bias")

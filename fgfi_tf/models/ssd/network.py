@@ -1,4 +1,4 @@
-"""SSD's network: VGG with its last layers made convolutions, six maps, and what predicts from each.
+"""SSD's network: VGG with its last layers made convolutions, or a backbone; six maps, and the heads of each.
 
 Liu et al., SSD (ECCV 2016), section 2.1; the published Caffe network and torchvision's are this one.
 """
@@ -6,6 +6,7 @@ Liu et al., SSD (ECCV 2016), section 2.1; the published Caffe network and torchv
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import tensorflow as tf
 import tf_keras as keras
@@ -69,28 +70,76 @@ class Trunk(Backbone):
             channels, 3, padding="same", dilation_rate=6, activation="relu", name="fc6"
         )
         self.fc7 = keras.layers.Conv2D(channels, 1, activation="relu", name="fc7")
-        self.extras = [
-            (
-                keras.layers.Conv2D(scaled(narrow, width), 1, activation="relu", name=f"conv{number}_1"),
-                keras.layers.Conv2D(
-                    scaled(wide, width), 3, strides=stride, activation="relu", name=f"conv{number}_2"
-                ),
-            )
-            for number, (narrow, wide, stride) in enumerate(EXTRAS, start=6)
-        ]
+        self.extras = extra_blocks(EXTRAS, width)
         self.channels = (self.vgg.channels[0], channels, *(scaled(wide, width) for _, wide, _ in EXTRAS))
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, ...]:
         """Preprocessed images [B,H,W,3] to the six maps [B,h,w,C]; H and W are at least 257."""
         fine, coarse = self.vgg(inputs)
         coarse = self.fc7(self.fc6(tf.nn.max_pool2d(coarse, 3, 1, "SAME")))
-        maps = [self.norm(fine), coarse]
-        for narrow, wide in self.extras:
-            features = narrow(maps[-1])
-            if wide.strides[0] > 1:  # as published: a row above and below, where SAME would pad below alone
-                features = tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]])
-            maps.append(wide(features))
-        return tuple(maps)
+        return extended([self.norm(fine), coarse], self.extras)
+
+
+class BackboneTrunk(Backbone):
+    """Six maps on a backbone that ImageNet has trained: its own at stride 8, 16 and 32, and three blocks.
+
+    They are of the same sizes as :class:`Trunk`'s. Batch norm has made them alike: none is normalised again.
+
+    Args:
+        backbone: gives maps of stride 8, 16 and 32, whose sizes are rounded up.
+        name: as in Keras.
+    """
+
+    def __init__(self, backbone: Backbone, name: str = "backbone"):
+        super().__init__(name=name)
+        self.backbone, self.pixels = backbone, backbone.pixels
+        specifications = EXTRAS[1:]
+        self.extras = extra_blocks(specifications)
+        self.channels = (*backbone.channels, *(wide for _, wide, _ in specifications))
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, ...]:
+        """Preprocessed images [B,H,W,3] to the six maps [B,h,w,C]; H and W are at least 257."""
+        return extended(self.backbone(inputs, training=training), self.extras)
+
+    def load_pretrained(self, path: Path | str) -> None:
+        """Those of the backbone."""
+        self.backbone.load_pretrained(path)
+
+    def fold_from(self, source: BackboneTrunk) -> None:
+        """Takes over ``source``'s function in inference mode; the backbone of this one is folded."""
+        self.backbone.fold_from(source.backbone)
+        for ours, theirs in zip(self.extras, source.extras, strict=True):
+            for layer, other in zip(ours, theirs, strict=True):
+                layer.set_weights(other.get_weights())
+
+
+def extra_blocks(
+    specifications: Sequence[tuple[int, int, int]], width: float = 1.0
+) -> list[tuple[keras.layers.Layer, keras.layers.Layer]]:
+    """A 1 x 1 and a 3 x 3 convolution for each (channels of both, stride), named up to conv9."""
+    first = 10 - len(specifications)
+    return [
+        (
+            keras.layers.Conv2D(scaled(narrow, width), 1, activation="relu", name=f"conv{number}_1"),
+            keras.layers.Conv2D(
+                scaled(wide, width), 3, strides=stride, activation="relu", name=f"conv{number}_2"
+            ),
+        )
+        for number, (narrow, wide, stride) in enumerate(specifications, start=first)
+    ]
+
+
+def extended(
+    maps: Sequence[tf.Tensor], blocks: Sequence[tuple[keras.layers.Layer, keras.layers.Layer]]
+) -> tuple[tf.Tensor, ...]:
+    """The maps, and what each block makes of the last one."""
+    maps = list(maps)
+    for narrow, wide in blocks:
+        features = narrow(maps[-1])
+        if wide.strides[0] > 1:  # as published: a row above and below, where SAME would pad below alone
+            features = tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        maps.append(wide(features))
+    return tuple(maps)
 
 
 class Heads(keras.layers.Layer):

@@ -22,6 +22,7 @@ from fgfi_tf.models.pixels import CAFFE
 if TYPE_CHECKING:
     from fgfi_tf.models.ssd.model import SSD
 
+TORCHVISION = "torchvision"  # of default_boxes.KINDS
 SCALE = "backbone.scale_weight"
 _CLASSES = "head.classification_head.module_list."
 # Of the classifier's fully connected layers, 4096 each, every fourth output is taken; of the 7 x 7 places of
@@ -30,7 +31,7 @@ _KEPT, _PLACES, _POOLED = 4, 3, 7
 
 
 def load_trained(detector: SSD, path: str | Path) -> bool:
-    """torchvision's state dict; False for what is no weight file of another program.
+    """torchvision's state dict, and its default boxes; False for what is no weight file of another program.
 
     Raises:
         UserError: the file is of a classifier, unreadable, incomplete, of another width or number of classes.
@@ -40,6 +41,7 @@ def load_trained(detector: SSD, path: str | Path) -> bool:
     if is_h5(path):
         raise UserError(f"{path}: holds ImageNet weights, not a trained detector")
     load_state(detector, read_pth(path), path)
+    detector.take_default_boxes(TORCHVISION)
     return True
 
 
@@ -62,6 +64,8 @@ def load_pretrained(detector: SSD, path: Path, pixels: str = "auto") -> bool:
     arrays = read_h5(path) if is_h5(path) else read_pth(path)
     if any(key.startswith("backbone.") for key in arrays):
         load_state(detector, arrays, path, any_classes=True)
+        if detector.box_kind != TORCHVISION:
+            logging.warning("%s: was trained with --default_boxes=%s", path, TORCHVISION)
         return True
     if detector.width != 1:
         raise UserError(
@@ -90,11 +94,10 @@ def load_state(
     """
     what = f"a state dict of {detector.variant}"
     sources, predictions = _state_sources(detector), _class_sources(detector)
-    arrays = _of_classes(detector, arrays, path, any_classes)
-    if arrays.get(f"{_CLASSES}0.weight") is not None:
+    arrays, fitting = _of_classes(detector, arrays, path, any_classes)
+    if fitting:
         sources += predictions
     known = {SCALE, *(key for source in sources for key in (source.kernel, source.bias))}
-    known |= {key for source in predictions for key in (source.kernel, source.bias)}
     if others := sorted(set(arrays) - known):
         raise UserError(f"{path}: not {what}: it also holds {', '.join(others[:8])}")
     norm = detector.backbone.norm
@@ -111,22 +114,22 @@ def load_state(
 
 def _of_classes(
     detector: SSD, arrays: Mapping[str, np.ndarray], path: object, any_classes: bool
-) -> dict[str, np.ndarray]:
-    """The arrays with the predictions of the detector's classes, or without any where they are others."""
+) -> tuple[dict[str, np.ndarray], bool]:
+    """The arrays with predictions of the detector's classes; of others, without them and False."""
     first = arrays.get(f"{_CLASSES}0.weight")
     boxes = detector.heads.offsets[0].filters // 4
     ours = len(detector.class_names) + 1
     theirs = ours if first is None or first.ndim != 4 else len(first) // boxes
     if theirs == ours:
-        return dict(arrays)
+        return dict(arrays), True
     if theirs == builtin.COCO_IDS[-1] + 1 and detector.class_names == builtin.COCO_CLASSES:
         chosen = [0, *builtin.COCO_IDS]
         predictions = {key: _rows(value, theirs, chosen) for key, value in arrays.items() if _CLASSES in key}
-        return {**arrays, **predictions}
+        return {**arrays, **predictions}, True
     if not any_classes:
         raise UserError(f"{path}: detects {theirs - 1} classes, not {ours - 1}")
     logging.warning("%s: of %d classes: all but their predictions is loaded", path, theirs - 1)
-    return {key: value for key, value in arrays.items() if _CLASSES not in key}
+    return {key: value for key, value in arrays.items() if _CLASSES not in key}, False
 
 
 def _rows(array: np.ndarray, classes: int, chosen: list[int]) -> np.ndarray:

@@ -197,6 +197,18 @@ def test_detections_are_in_pixels_of_the_file(run_mode):
     assert not found["boxes"][:, 1:].numpy().any() and not found["boxes"][1].numpy().any()
 
 
+def test_a_detection_has_at_least_a_pixel():
+    """Of a file a third as large, the smallest square of 30 pixels, shrunk to 1.5, is half a pixel wide."""
+    model = tiny()
+    logits, offsets = np.full([1, len(model.defaults), 4], [9.0, 0, 0, 0], np.float32), np.zeros([1, 8732, 4])
+    logits[0, 8], offsets[0, 8] = [0, 9.0, 0, 0], [0, 0, np.log(1 / 20) / 0.2, 0]  # at (20, 4)
+    batch = {"scale": tf.constant([[3.0, 3.0]]), "image_size": tf.constant([[100, 100]])}
+    outputs = {"logits": tf.constant(logits), "offsets": tf.constant(offsets, tf.float32)}
+    found = model.detect(outputs, batch)
+    left = (20 - 0.75) / 3
+    np.testing.assert_allclose(found["boxes"][0, 0], [left, 0, left, 19 / 3 - 1], atol=1e-3)
+
+
 def test_detections_end_with_a_letterboxed_picture():
     model = tiny()
     logits = np.full([1, len(model.defaults), 4], [9.0, 0, 0, 0], np.float32)

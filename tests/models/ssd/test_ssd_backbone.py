@@ -1,0 +1,84 @@
+"""SSD on EfficientNet-Lite0: maps, parameters, folding, what it loads."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.models import loading, registry
+from fgfi_tf.models.backbones import pretrained
+
+NAME = "ssd300_efficientnet_lite0"
+CLASSES = ("a", "b", "c")
+
+
+@pytest.fixture(scope="module", name="detector")
+def detector_fixture():
+    """With statistics other than 0 and 1, so that folding has something to fold."""
+    tf.random.set_seed(1)
+    model = registry.build(NAME, input_size=(300, 300), class_names=CLASSES, matching="each_best")
+    generator = np.random.default_rng(0)
+    for variable in model.variables:
+        name = variable.name.split("/")[-1]
+        if name.startswith(("moving_variance", "gamma")):
+            variable.assign(generator.uniform(0.7, 1.4, variable.shape))
+        elif name.startswith(("moving_mean", "beta", "bias")):
+            variable.assign(generator.normal(0, 0.2, variable.shape))
+    return model
+
+
+def test_parameters_by_hand(detector):
+    # The published network without its last 1 x 1 convolution and its classifier.
+    total = 4_652_008 - (320 * 1280 + 2 * 1280) - (1280 * 1000 + 1000)
+    for before in (320, 256, 256):
+        total += before * 128 + 128 + 9 * 128 * 256 + 256
+    for channels, boxes in zip((40, 112, 320, 256, 256, 256), (4, 6, 6, 6, 4, 4), strict=True):
+        total += boxes * (4 + 4) * (9 * channels + 1)
+    assert sum(int(np.prod(v.shape)) for v in detector.trainable_variables) == total
+    assert detector.feature_channels == (40, 112, 320, 256, 256, 256)
+    assert detector.feature_strides == (8, 16, 32, 64, 100, 300)
+
+
+def test_the_inference_copy_is_the_same_function(detector):
+    images = tf.random.stateless_uniform([2, 300, 300, 3], [1, 2], 0, 255)
+    copy = detector.inference_copy()
+    ours, theirs = copy(copy.preprocess(images)), detector(detector.preprocess(images))
+    assert [m.shape[1:3] for m in ours["features"]] == [(n, n) for n in (38, 19, 10, 5, 3, 1)]
+    for found, expected in zip(tf.nest.flatten(ours), tf.nest.flatten(theirs), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    assert not copy.trainable_variables and not any("moving" in v.name for v in copy.variables)
+    assert (copy.matching, copy.metadata) == ("each_best", detector.metadata)
+
+
+def test_batch_norm_does_not_decay(detector):
+    rates = {
+        v.name.rsplit("/", 1)[-1].split(":")[0]: detector.decay_rate(v) for v in detector.trainable_variables
+    }
+    assert rates == {"kernel": 0.0005, "bias": 0.0, "gamma": 0.0, "beta": 0.0}
+
+
+def test_every_variable_learns(detector):
+    images = tf.random.stateless_uniform([2, 300, 300, 3], [1, 2], 0, 255)
+    with tf.GradientTape() as tape:
+        outputs = detector(detector.preprocess(images), training=True)
+        loss = tf.reduce_sum(tf.square(outputs["logits"])) + tf.reduce_sum(tf.square(outputs["offsets"]))
+    gradients = tape.gradient(loss, detector.trainable_variables)
+    assert all(gradient is not None and np.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_which_weights_it_takes(detector, tmp_path):
+    with pytest.raises(UserError, match="a.pth: holds ImageNet weights, not a trained detector"):
+        loading.load_weights(detector, tmp_path / "a.pth")
+    (tmp_path / "a.pth").write_bytes(b"no weights")
+    with pytest.raises(UserError, match="a.pth: damaged or not a PyTorch file"):
+        loading.load_initial_weights(detector, tmp_path / "a.pth")
+    with pytest.raises(UserError, match="imagenet: ssd300_vgg16 has no such weights of its own"):
+        registry.is_pretrained("ssd300_vgg16", "imagenet")
+    if importlib.util.find_spec(pretrained.LITE0_PACKAGE):
+        assert loading.load_initial_weights(detector, "imagenet") == ""
+        other = registry.build("efficientnet_lite0_shuffledet", input_size=(64, 64), class_names=CLASSES)
+        loading.load_initial_weights(other, "imagenet")
+        stem, same = detector.backbone.backbone.stem.kernel, other.backbone.trunk.stem.kernel
+        np.testing.assert_array_equal(stem, same)
