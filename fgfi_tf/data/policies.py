@@ -140,7 +140,7 @@ AUGMENTATION.register(
     ),
 )
 AUGMENTATION.register(
-    "darknet",
+    "yolo",
     AugmentationEntry(
         "fgfi_tf.data.augment_darknet:DarknetAugmentation",
         (

@@ -97,7 +97,7 @@ YOLOV2 = Declaration(
     input_size=(416, 416),
     class_names=("face",),
     resize="varying_letterbox",
-    augmentation="darknet",
+    augmentation="yolo",
     dataset="wider",
     # Of Darknet's yolov2-voc.cfg: that of WIDER FACE is not published.
     recipe={
@@ -116,7 +116,7 @@ YOLOV2 = Declaration(
 _SHUFFLEDET = "fgfi_tf.models.shuffledet:ShuffleDet"
 _BACKBONE = "fgfi_tf.models.shuffledet:BackboneShuffleDet"
 _FASTER_RCNN = "fgfi_tf.models.faster_rcnn:FasterRCNN"
-_YOLOV2 = "fgfi_tf.models.yolov2.model:YOLOv2"
+_YOLOV2 = "fgfi_tf.models.yolov2:YOLOv2"
 
 #: Name, class, what builds it (given the name first), declaration.
 DETECTORS: tuple[tuple[str, str, str, Declaration], ...] = (
