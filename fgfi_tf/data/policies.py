@@ -141,7 +141,7 @@ AUGMENTATION.register(
     ),
 )
 AUGMENTATION.register(
-    "darknet",
+    "yolo",
     AugmentationEntry(
         "fgfi_tf.data.augment_darknet:DarknetAugmentation",
         (

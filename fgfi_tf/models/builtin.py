@@ -234,7 +234,7 @@ YOLOV2 = Declaration(
     input_size=(416, 416),
     class_names=("face",),
     resize="varying_letterbox",
-    augmentation="darknet",
+    augmentation="yolo",
     dataset="wider",
     # Of Darknet's yolov2-voc.cfg: that of WIDER FACE is not published.
     recipe={
@@ -250,7 +250,7 @@ YOLOV2 = Declaration(
     teacher="yolov2",
 )
 
-_YOLOV2 = "fgfi_tf.models.yolov2.model:YOLOv2"
+_YOLOV2 = "fgfi_tf.models.yolov2:YOLOv2"
 _SHUFFLEDET = "fgfi_tf.models.shuffledet:ShuffleDet"
 _SSD, _BACKBONE_SSD = "fgfi_tf.models.ssd:SSD", "fgfi_tf.models.ssd:BackboneSSD"
 _BACKBONE = "fgfi_tf.models.shuffledet:BackboneShuffleDet"

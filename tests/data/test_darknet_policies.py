@@ -17,8 +17,8 @@ from fgfi_tf.errors import UserError
 
 def test_options_by_name():
     given = {"jitter": 0.2, "hue": 0.0, "saturation": 1.0, "exposure": 2.0, "flip": 0}
-    assert policies.augmentation("darknet", given) == DarknetAugmentation(0.2, 0.0, 1.0, 2.0, 0)
-    assert policies.augmentation("darknet") == DarknetAugmentation(0.3, 0.1, 1.5, 1.5, 0.5)
+    assert policies.augmentation("yolo", given) == DarknetAugmentation(0.2, 0.0, 1.0, 2.0, 0)
+    assert policies.augmentation("yolo") == DarknetAugmentation(0.3, 0.1, 1.5, 1.5, 0.5)
     assert type(DarknetAugmentation().off()) is Augmentation
     for values, message in (
         ({"saturation": 0.5}, "--saturation=0.5: must be at least 1"),
@@ -27,7 +27,7 @@ def test_options_by_name():
         ({"hue": -0.1}, "--hue=-0.1: must be at least 0"),
     ):
         with pytest.raises(UserError, match=message):
-            policies.augmentation("darknet", values)
+            policies.augmentation("yolo", values)
 
 
 def test_a_picture_on_grey_by_hand(run_mode):
@@ -82,25 +82,25 @@ def test_boxes_follow_the_pixels():
         np.testing.assert_allclose(moved[0], [left, top, right, bottom], atol=1.2)
         ratios.append((right - left + 1) / (bottom - top + 1) / (120 / 64))
         sides.append(left < 200 - right)
-        again, _, _ = policy.augment(tf.constant(picture), boxes, classes, key)
-        np.testing.assert_allclose(again, image, atol=1e-2)
+    again, _, _ = policy.augment(tf.constant(picture), boxes, classes, key)
+    np.testing.assert_allclose(again, image, atol=1e-2)
     # the aspect ratio lies within 0.7 / 1.3 and 1.3 / 0.7 of the picture's
     assert 0.5 < min(ratios) < 0.85 and 1.2 < max(ratios) < 1.95 and len(set(sides)) == 2
 
 
 def test_sizes_are_darknets():
     """All of the ten squares from 320 to 608, each for ten steps, by the seed."""
-    sizes = [VARYING_LETTERBOX.training_size((416, 416), 3, step).numpy() for step in range(0, 2000, 10)]
+    sizes = [VARYING_LETTERBOX.training_size((416, 416), 3, step).numpy() for step in range(0, 600, 10)]
     assert {tuple(size) for size in sizes} == {(side, side) for side in range(320, 609, 32)}
     for step in (1, 9):
         np.testing.assert_array_equal(
             VARYING_LETTERBOX.training_size((416, 416), 3, tf.constant(step, tf.int64)), sizes[0]
         )
-    others = [VARYING_LETTERBOX.training_size((416, 416), 4, step).numpy() for step in range(0, 200, 10)]
-    assert not np.array_equal(others, sizes[:20])
+    others = [VARYING_LETTERBOX.training_size((416, 416), 4, step).numpy() for step in range(0, 50, 10)]
+    assert not np.array_equal(others, sizes[:5])
     assert VARYING_LETTERBOX.largest_input((416, 416)) == (608, 608)
     assert VARYING_LETTERBOX.largest_input((32, 64)) == (32, 96)
-    wide = {tuple(VARYING_LETTERBOX.training_size((128, 256), 0, s).numpy()) for s in range(0, 400, 10)}
+    wide = {tuple(VARYING_LETTERBOX.training_size((128, 256), 0, s).numpy()) for s in range(0, 300, 10)}
     assert {h for h, _ in wide} == {96, 128, 160, 192} and {w for _, w in wide} == {
         192,
         224,
@@ -122,7 +122,9 @@ def test_batches_of_a_size_that_changes(tmp_path):
         "seed": 5,
         "augmentation": DarknetAugmentation(),
     }
-    whole = list(pipeline.training_batches(data, **options).take(32).as_numpy_iterator())
+    stream = pipeline.training_batches(data, **options)
+    assert stream.element_spec["image"].shape.as_list() == [2, None, None, 3]  # one trace for all sizes
+    whole = list(stream.take(22).as_numpy_iterator())
     sides = [batch["image"].shape[1:3] for batch in whole]
     assert all(len(set(sides[i : i + 10])) == 1 for i in (0, 10, 20)) and len(set(sides)) > 1
     for batch in whole:
@@ -132,7 +134,5 @@ def test_batches_of_a_size_that_changes(tmp_path):
     for expected, batch in zip(whole[19:], later, strict=False):
         for key, value in expected.items():
             np.testing.assert_array_equal(batch[key], value, err_msg=key)
-    spec = pipeline.training_batches(data, **options).element_spec  # one trace of a step serves all sizes
-    assert spec["image"].shape.as_list() == [2, None, None, 3]
     (batch,) = pipeline.evaluation_batches(data, resize=VARYING_LETTERBOX, input_size=(64, 64), batch_size=6)
     assert batch["image"].shape == (6, 64, 64, 3) and np.all(batch["content_size"] == [48, 64])

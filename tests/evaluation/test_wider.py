@@ -13,6 +13,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation.boxes import EDGES, Boxes
 from fgfi_tf.evaluation.results import write_wider
 from fgfi_tf.evaluation.wider import ap, files
+from fgfi_tf.evaluation.wider.protocol import WiderProtocol
 
 pytest.importorskip("scipy", reason="scipy reads the official MATLAB files")
 from scipy.io import savemat
@@ -203,3 +204,23 @@ def test_no_tensorflow_is_loaded():
     code = "import sys, fgfi_tf.evaluation.wider.ap, fgfi_tf.evaluation.wider.files;"
     code += "assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_published_rows_stand_beside_the_validation_split_s_settings():
+    protocol = WiderProtocol()
+    known = protocol.evaluate(detections([FACE], [0.9]), faces([FACE], [True]))
+    header, columns, *rows = protocol.table({"": known}, split="val").splitlines()
+    assert header == "WIDER FACE detection, AP at IoU 0.5, percent"
+    assert columns.split("  ")[-1] == "0.15x-I (published)" and columns.count("(published)") == 5
+    assert [row.split() for row in rows] == [
+        ["easy", "100.0", "87.2", "78.2", "83.9", "69.7", "79.3"],
+        ["medium", "100.0", "74.6", "69.8", "74.9", "61.1", "67.0"],
+        ["hard", "100.0", "36.0", "35.6", "38.5", "29.7", "32.0"],
+    ]
+    assert "published" not in protocol.table({"": known}, split="train")
+    assert protocol.table({"": known}, "0.25x").count("(published)") == 1
+    # without the kit's files all faces count that are not ignored: no row is of that
+    plain = table([FACE, OTHER], ["e/a"], None, columns={"ignore": np.array([False, True])})
+    whole = protocol.evaluate(detections([FACE], [0.9]), plain)
+    assert whole.to_json() == {"all": 1.0, "faces": {"all": 1}}
+    assert "published" not in protocol.table({"": whole}, split="val")

@@ -13,7 +13,7 @@ from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.faster_rcnn import roi_align
 from fgfi_tf.models.metadata import ModelMetadata
 from fgfi_tf.models.shuffledet import BackboneShuffleDet, ShuffleDet
-from fgfi_tf.models.yolov2.model import YOLOv2
+from fgfi_tf.models.yolov2 import YOLOv2
 from fgfi_tf.options import Option
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +14,20 @@ import tensorflow as tf
 import wider_fixtures
 from places import REPOSITORY
 
+from fgfi_tf.models import registry
 from fgfi_tf.training import flags
 
-# Runs scripts in this process as a shell would one after the other, up to one that fails.
+# Runs scripts in this process as a shell would one after the other, up to one that fails; "kill" makes of a
+# finished run one that was killed at its ninth step.
 SEVERAL = """
-import json, runpy, sys
+import json, pathlib, runpy, shutil, sys
 for sys.argv in json.loads(sys.argv[1]):
+    if sys.argv[0].endswith("kill"):
+        whole, killed = map(pathlib.Path, sys.argv[1:])
+        shutil.copytree(whole, killed)
+        for path in (*killed.glob("checkpoints/ckpt-12*"), killed / "finished"):
+            path.unlink()
+        continue
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:
@@ -67,23 +74,20 @@ class Road:
 def road_fixture(tmp_path_factory):
     pytest.importorskip("scipy", reason="scipy reads the evaluation kit's MATLAB files")
     road = Road(tmp_path_factory.mktemp("wider"))
+    student, resumed = road.root / "student", road.root / "resumed"
+    teacher = registry.build("yolov2", input_size=(64, 64), class_names=("face",), width=0.02)
+    teacher.metadata.write(road.root / "teacher")
+    tf.train.Checkpoint(student=teacher).write(str(road.root / "teacher/ckpt-1"))
     road.said = scripts(
-        road.train("teacher", "--model=yolov2", "--steps=1", "--checkpoint_every=1"),
         road.imitate("student", f"--evaluate_every={STEPS}"),
-    )
-    # the run as a kill at its ninth step leaves it
-    shutil.copytree(road.root / "student", road.root / "resumed")
-    for path in (*road.root.glob("resumed/checkpoints/ckpt-12*"), road.root / "resumed/finished"):
-        path.unlink()
-    shutil.rmtree(road.root / "resumed/evaluation")
-    student = f"--checkpoint={road.root / 'student'}"
-    road.found = scripts(
+        ("kill", str(student), str(resumed)),
         road.imitate("resumed"),
-        ("evaluate.py", student, f"--data_dir={road.data}", f"--output_json={road.root / 'ap.json'}")
-        + (f"--results_dir={road.root / 'results'}", f"--report_dir={road.root / 'report'}"),
+        ("evaluate.py", f"--checkpoint={student}", f"--data_dir={road.data}")
+        + (f"--output_json={road.root / 'ap.json'}", f"--results_dir={road.root / 'results'}")
+        + (f"--report_dir={road.root / 'report'}",),
         ("evaluate.py", "--format=wider", f"--labels={road.kit}", f"--detections={road.root / 'results'}")
         + (f"--output_json={road.root / 'again.json'}",),
-        ("export.py", student, f"--output_dir={road.root / 'exported'}"),
+        ("export.py", f"--checkpoint={student}", f"--output_dir={road.root / 'exported'}"),
         ("predict.py", f"--model_path={road.root / 'exported'}", f"--output_dir={road.root / 'predicted'}")
         + (f"--images={road.data / 'WIDER_val/images'}", "--nopictures"),
     )
@@ -130,7 +134,7 @@ def test_easy_medium_and_hard(road):
     found = json.loads((road.root / "ap.json").read_text())
     assert found["faces"] == {"easy": 2, "medium": 3, "hard": 3}
     assert json.loads((road.root / "again.json").read_text()) == found
-    assert "0.25x-I (published)" in road.found and "WIDER FACE detection" in road.found
+    assert "0.25x-I (published)" in road.said and "WIDER FACE detection" in road.said
     assert "easy" in (road.root / "report/index.html").read_text()
     ids = sorted(wider_fixtures.rows_of(road.data, "val"))
     for folder in ("results", "predicted"):

@@ -1,1 +1,5 @@
 """YOLOv2 (Redmon & Farhadi, CVPR 2017), the detector of the WIDER FACE experiments."""
+
+from fgfi_tf.models.yolov2.model import YOLOv2
+
+__all__ = ["YOLOv2"]
