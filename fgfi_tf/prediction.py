@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
@@ -223,6 +224,15 @@ def predict_files(
                 batch = np.stack([window[place][1] for place in together])  # B x H x W x 3
                 found.update(zip(together, predictor(batch), strict=True))
         yield from ((file, image, found[place]) for place, (file, image) in enumerate(window))
+
+
+def predict_frames(
+    predictor: Predictor, frames: Iterable[np.ndarray], batch_size: int = 1
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """(frame, detections) of each frame [H, W, 3], which are all of one size, ``batch_size`` at a time."""
+    frames = iter(frames)
+    while together := list(itertools.islice(frames, batch_size)):
+        yield from zip(together, predictor(np.stack(together)), strict=True)
 
 
 def _readable(

@@ -44,8 +44,3 @@ def restore(distiller: Distiller, prefix: Path) -> None:
         saved.assert_existing_objects_matched().expect_partial()
     except (ValueError, AssertionError, tf.errors.OpError) as error:
         raise UserError(f"{prefix} holds no adaptation to this teacher: {first_line(error)}") from error
-
-
-def step_of(prefix: Path) -> int:
-    """Of ``ckpt-450``: 450."""
-    return int(prefix.name.rsplit("-", 1)[-1])

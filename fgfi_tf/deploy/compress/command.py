@@ -1,4 +1,4 @@
-"""``scripts/compress.py``: a distilled student, pruned or made ready for int8, still imitating its teacher."""
+"""``scripts/compress.py``: a distilled student, pruned or made ready for int8, still imitating."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def compress(config: CompressConfig) -> str:
     from fgfi_tf.deploy.compress import prune, quantize
     from fgfi_tf.models.checkpoint_files import find_checkpoint
     from fgfi_tf.models.loading import read_metadata
-    from fgfi_tf.training import build, flags, restoring
+    from fgfi_tf.training import build, checkpoints, flags, restoring
     from fgfi_tf.training.run_folder import RunFolder
 
     run = _fine_tuning(config)
@@ -91,9 +91,8 @@ def compress(config: CompressConfig) -> str:
         hooks.append(prune.MagnitudePruning(student, config.sparsity, config.steps))
     else:
         quantized = quantize.QuantizedLayers(student)
-    batches = build.build_batches(
-        run, dataset, student, tf.distribute.get_strategy(), restoring.step_of(prefix)
-    )
+    start = checkpoints.step_of(prefix)  # the data go on
+    batches = build.build_batches(run, dataset, student, tf.distribute.get_strategy(), start)
     with dataset.reading():
         history = distiller.fit(batches, steps_per_epoch=config.steps, verbose=0, callbacks=hooks)
     if quantized is not None:

@@ -56,7 +56,7 @@ class MagnitudePruning(keras.callbacks.Callback):
         for layer in self.layers:
             # past Keras' own __setattr__: what the library asks of a layer that it does not know
             object.__setattr__(layer, "get_prunable_weights", lambda layer=layer: [layer.kernel])
-            wrapper = library.PruneLowMagnitude(layer, pruning_schedule=schedule)
+            wrapper = library.prune_low_magnitude(layer, pruning_schedule=schedule)
             wrapper.build(None)
             wrapper.pruning_step.assign(0)
             self._wrappers.append(wrapper)

@@ -127,7 +127,7 @@ def make_config(library: Any, layer: keras.layers.Layer) -> Any:
     """The library's ``QuantizeConfig`` of one of our layers.
 
     Kernels have 8 bits with a range for each output channel around 0, activations 8 bits with one range, from
-    the least to the largest value seen: what the converter does. The last convolution's outputs are left alone.
+    the least to the largest value seen, as the converter does. The last convolution's outputs are left alone.
     """
     quantizers = library.quantizers
     of_kernels = quantizers.LastValueQuantizer(8, per_axis=True, symmetric=True, narrow_range=True)
