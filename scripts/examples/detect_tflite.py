@@ -12,15 +12,27 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
 
-def stretch(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A picture [H, W, 3] to the network's size, bilinearly between pixel centres, as in training."""
+def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture [H, W, 3] at another size, bilinearly between pixel centres, as in training."""
     for axis, size in ((0, height), (1, width)):
         place = (np.arange(size) + 0.5) * picture.shape[axis] / size - 0.5
         low = np.clip(np.floor(place).astype(int), 0, picture.shape[axis] - 1)
         high = np.minimum(low + 1, picture.shape[axis] - 1)
         share = np.clip(place - low, 0.0, 1.0).reshape([-1 if i == axis else 1 for i in range(3)])
         picture = np.take(picture, low, axis) * (1 - share) + np.take(picture, high, axis) * share
-    return np.rint(picture).astype(np.uint8)
+    return picture
+
+
+def network_input(picture: np.ndarray, card: dict) -> tuple[np.ndarray, np.ndarray]:
+    """What the network takes, uint8 [1, h, w, 3], and its pixels for each of the picture's (x, y, x, y)."""
+    size, own = np.array(card["input_size"]), np.array(picture.shape[:2])
+    scale = size / own  # stretched to the network's size, or as large as fits, in the upper left corner
+    if card["resize"] == "letterbox":
+        scale = np.full(2, scale.min())
+    content = np.minimum(np.rint(own * scale).astype(int), size)
+    image = np.full((*size, 3), card["padding_color"])
+    image[: content[0], : content[1]] = resize(picture, *content)
+    return np.rint(image).astype(np.uint8)[None], np.tile(scale[::-1], 2)
 
 
 def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -57,17 +69,12 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, rule: dict) -> list[tuple[fl
 def main(file: str, picture: str, least: float = 0.3) -> list[tuple[str, float, list[float]]]:
     """Prints and returns class, score and box in the picture's pixels of what is found."""
     card = json.loads(Path(file).with_name("detector.json").read_text())
-    if card["resize"] != "stretch":
-        raise SystemExit("this example stretches pictures; the detector wants them letterboxed")
-    height, width = card["input_size"]
-    image = np.asarray(Image.open(picture).convert("RGB"))
-    run = Interpreter(model_path=file).get_signature_runner("serving_default")
-    raw = run(images=stretch(image, height, width)[None])
-    scale = np.tile([image.shape[1] / width, image.shape[0] / height], 2)
+    images, scale = network_input(np.asarray(Image.open(picture).convert("RGB")), card)
+    raw = Interpreter(model_path=file).get_signature_runner("serving_default")(images=images)
     results = []
     for score, number, box in suppress(raw["boxes"][0], raw["scores"][0], card["suppression"]):
         if score >= least:
-            results.append((card["class_names"][number], score, (box * scale).tolist()))
+            results.append((card["class_names"][number], score, (box / scale).tolist()))
             print(results[-1][0], f"{score:.3f}", *(f"{side:.1f}" for side in results[-1][2]))
     return results
 

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fgfi_tf.deploy import counting, describe_command, tflite
+from fgfi_tf.deploy import counting, describe_command
 from fgfi_tf.deploy.describe_command import DescribeConfig, describe
-from fgfi_tf.deploy.network import RawNetwork
 from fgfi_tf.errors import UserError
-from fgfi_tf.export import export
 from fgfi_tf.models import registry
 
 
@@ -43,16 +41,14 @@ def test_detector_computes_as_before(found, detector):
     assert detector(x, training=False)["predictions"].shape == (1, 4, 6, 72)
 
 
-def test_files_count_what_they_compute(found, detector, tmp_path):
-    (tmp_path / "model.tflite").write_bytes(tflite.convert(RawNetwork(detector)))
-    file = counting.of_file(tmp_path / "model.tflite")
+def test_files_count_what_they_compute(found, exported):
+    file = counting.of_file(exported / "model.tflite")
     # narrow groups are dense there, with zeros; the rest is as it was
     assert found.multiply_adds < file.multiply_adds < 2 * found.multiply_adds
     assert [layer for layer in file.layers if layer.kind == "CONV_2D"][0].multiply_adds == 64 * 96 * 27 * 24
-    saved = counting.of_saved_model(export(detector, tmp_path / "saved"))
-    assert saved.multiply_adds == file.multiply_adds
-    config = DescribeConfig(str(tmp_path / "model.tflite"), layers=False)
-    (tmp_path / "detector.json").touch()
+    assert counting.of_file(exported / "model_int8.tflite").multiply_adds == file.multiply_adds
+    assert counting.of_saved_model(exported / "savedmodel").multiply_adds == file.multiply_adds
+    config = DescribeConfig(str(exported / "model.tflite"), layers=False)
     assert describe(config).splitlines()[-1] == f"multiply-adds: {file.multiply_adds / 1e9:.3f} G"
 
 

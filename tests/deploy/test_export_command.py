@@ -12,7 +12,6 @@ import export as export_script
 import numpy as np
 import predict
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from fgfi_tf import cli
@@ -21,44 +20,10 @@ from fgfi_tf.prediction import Predictor
 EXAMPLES = Path(__file__).resolve().parents[2] / "scripts" / "examples"
 
 
-@pytest.fixture(scope="module", name="checkpoint")
-def checkpoint_fixture(detector, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "checkpoints"
-    detector.metadata.write(folder)
-    tf.train.Checkpoint(student=detector).write(str(folder / "ckpt-1"))
-    return folder.parent
-
-
-@pytest.fixture(scope="module", name="photos")
-def photos_fixture(pictures, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    for number, picture in enumerate(pictures):
-        Image.fromarray(picture).save(folder / f"{number}.png")
-    return folder
-
-
 def run(script, *arguments) -> int:
     with pytest.raises(SystemExit) as end:
         cli.run(script.main, [f"{script.__name__}.py", *arguments])
     return end.value.code
-
-
-@pytest.fixture(scope="module", name="exported")
-def exported_fixture(checkpoint, photos, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("device")
-    code = run(
-        export_script,
-        f"--checkpoint={checkpoint}",
-        f"--output_dir={folder}",
-        "--format=tflite,savedmodel",
-        "--quantize=none,int8",
-        f"--images={photos}",
-        "--latency_runs=2",
-        "--calibration_images=3",
-        "--check_images=4",
-    )
-    assert code == 0
-    return folder
 
 
 def test_what_is_written(exported):

@@ -49,16 +49,6 @@ def _card(detector):
     return Card(detector.input_size, detector.resize, detector.padding_color, detector.class_names, rule)
 
 
-@pytest.fixture(scope="module", name="folder")
-def folder_fixture(network, detector, inputs, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("files")
-    _card(detector).write(folder)
-    for quantize in ("none", "int8"):
-        model = tflite.convert(network, quantize, lambda: inputs)
-        (folder / f"model_{quantize}.tflite").write_bytes(model)
-    return folder
-
-
 def test_raw_head_and_suppression_are_what_the_detector_detects(detector, pictures):
     network = RawNetwork(detector, batch=None)
     assert network.suppression == _card(detector).suppression
@@ -75,16 +65,16 @@ def test_raw_head_and_suppression_are_what_the_detector_detects(detector, pictur
     np.testing.assert_allclose(scale, [64 / 75, 96 / 130], rtol=1e-6)
 
 
-def test_float32_file_is_exact_and_of_built_in_operations(folder, detector, pictures):
+def test_float32_file_is_exact_and_of_built_in_operations(exported, detector, pictures):
     # the picture is rounded to whole numbers on its way in: of the network's size it is the same
     images = np.stack([network_inputs(_card(detector), picture[None])[0][0] for picture in pictures])
-    found = Predictor.load(folder / "model_none.tflite")(images)
+    found = Predictor.load(exported / "model.tflite")(images)
     expected = Predictor.of_detector(detector)(images)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one["classes"], other["classes"])
         np.testing.assert_allclose(one["scores"], other["scores"], atol=1e-4)
         np.testing.assert_allclose(one["boxes"], other["boxes"], atol=0.02)
-    kinds = [kind for kind, _ in graph_of((folder / "model_none.tflite").read_bytes())]
+    kinds = [kind for kind, _ in graph_of((exported / "model.tflite").read_bytes())]
     assert not {kind for kind in kinds if kind in ("CUSTOM", "PLACEHOLDER_FOR_GREATER_OP_CODES")}
     # the stem, 16 units of two pointwise and one depthwise, three parts of the head; batch norm folded
     assert kinds.count("CONV_2D") == 1 + 16 * 2 + 3
@@ -93,8 +83,8 @@ def test_float32_file_is_exact_and_of_built_in_operations(folder, detector, pict
     assert kinds.count("TRANSPOSE") == 6
 
 
-def test_int8_network_and_float_decoding(folder):
-    operations = graph_of((folder / "model_int8.tflite").read_bytes())
+def test_int8_network_and_float_decoding(exported):
+    operations = graph_of((exported / "model_int8.tflite").read_bytes())
     int8, float32 = 9, 0
     for kind, types in operations:
         if kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "CONCATENATION", "ADD") and types == [int8]:
@@ -109,22 +99,22 @@ def test_int8_network_and_float_decoding(folder):
     assert [kind for kind, _ in operations].count("DEQUANTIZE") == 3
 
 
-def test_int8_stays_near(folder, detector, inputs):
-    exact = runtimes.open_runtime(folder / "model_none.tflite", 1)(np.stack(inputs))
-    near = runtimes.open_runtime(folder / "model_int8.tflite", 1)(np.stack(inputs))
+def test_int8_stays_near(exported, detector, inputs):
+    exact = runtimes.open_runtime(exported / "model.tflite", 1)(np.stack(inputs))
+    near = runtimes.open_runtime(exported / "model_int8.tflite", 1)(np.stack(inputs))
     assert 0 < np.abs(near.scores - exact.scores).max() < 0.25
     assert np.median(np.abs(near.boxes - exact.boxes)) < 1.0
 
 
-def test_input_is_uint8_of_a_fixed_size(folder):
-    interpreter = runtimes.tflite_interpreter()(model_path=str(folder / "model_int8.tflite"))
+def test_input_is_uint8_of_a_fixed_size(exported):
+    interpreter = runtimes.tflite_interpreter()(model_path=str(exported / "model_int8.tflite"))
     (given,) = interpreter.get_input_details()
     assert (given["dtype"], given["shape"].tolist()) == (np.uint8, [1, 64, 96, 3])
     assert {made["dtype"] for made in interpreter.get_output_details()} == {np.float32}
 
 
-def test_weights_of_half_and_quarter_size(network, folder):
-    whole = (folder / "model_none.tflite").stat().st_size
+def test_weights_of_half_and_quarter_size(network, exported):
+    whole = (exported / "model.tflite").stat().st_size
     assert len(tflite.convert(network, "float16")) < 0.62 * whole
     assert len(tflite.convert(network, "dynamic")) < 0.5 * whole
 
@@ -198,15 +188,15 @@ def test_onnx_without_its_packages(absent, network, tmp_path):
         runtimes.open_runtime(tmp_path / "a.onnx")
 
 
-def test_without_ai_edge_litert(absent, folder, inputs):
-    exact = runtimes.open_runtime(folder / "model_none.tflite", 1)(inputs[0][None])
+def test_without_ai_edge_litert(absent, exported, inputs):
+    exact = runtimes.open_runtime(exported / "model.tflite", 1)(inputs[0][None])
     absent("ai_edge_litert.interpreter", "ai_edge_litert")
     assert runtimes.tflite_interpreter() is tf.lite.Interpreter
-    again = runtimes.open_runtime(folder / "model_none.tflite", 1)(inputs[0][None])
+    again = runtimes.open_runtime(exported / "model.tflite", 1)(inputs[0][None])
     np.testing.assert_allclose(again.boxes, exact.boxes, atol=0.05)
 
 
-def test_damaged_files(folder, tmp_path):
+def test_damaged_files(exported, tmp_path):
     (tmp_path / "a.tflite").write_bytes(b"not a model at all, but some bytes")
     with pytest.raises(UserError, match="a.tflite is not a TFLite file that runs here"):
         runtimes.open_runtime(tmp_path / "a.tflite")
