@@ -123,7 +123,8 @@ def export(config: ExportConfig) -> None:
         made += _files(config, detector, found)
         record = Path(config.output_dir) / CHECK_FILE
     for one in made[1:]:
-        print(f"{one.predictor.name} ({one.row.size / 1e6:.1f} MB)", flush=True)
+        what = "SavedModel: " if Path(one.predictor.name).is_dir() else ""
+        print(f"{what}{one.predictor.name} ({one.row.size / 1e6:.1f} MB)", flush=True)
     _compare(config, made, found)
     rows = [one.row for one in made]
     record.write_text(json.dumps(check.as_json(rows, found.source), indent=1) + "\n")
@@ -140,7 +141,12 @@ def _material(config: ExportConfig, detector: Detector) -> Material:
     if config.images:
         return material.of_files(config.images, *counts)
     run = material.run_of(config.checkpoint, config.extensions)
-    return material.of_data(config.data_dir, config.val_split, detector.metadata, run, counts)
+    try:
+        return material.of_data(config.data_dir, config.val_split, detector.metadata, run, counts)
+    except UserError:
+        if config.data_dir:
+            raise
+        return material.Material()  # the run's own data are gone, in part
 
 
 def _saved_model(config: ExportConfig, detector: Detector, folder: Path) -> _Made:

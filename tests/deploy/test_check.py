@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fgfi_tf.deploy import check
+from fgfi_tf.deploy import check, runtimes
 from fgfi_tf.deploy.check import Difference, Row
 
 
@@ -74,3 +74,19 @@ def test_table_leaves_out_what_is_not_known():
         check.table([Row("source"), Row("SavedModel", 1_000_000)])
         == "              MB\nsource\nSavedModel  1.00"
     )
+
+
+def test_latency_is_the_median(monkeypatch):
+    clock = iter([0.0, 0.010, 1.0, 1.002, 2.0, 2.004])
+    monkeypatch.setattr(runtimes.time, "perf_counter", lambda: next(clock))
+    calls = []
+    np.testing.assert_allclose(runtimes.latency_ms(lambda: calls.append(1), 3), 4.0)
+    assert len(calls) == 5  # the first two do not count
+
+
+def test_latency_of_what_is_slow_stops_early(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(runtimes.time, "perf_counter", lambda: next(clock))
+    calls = []
+    assert runtimes.latency_ms(lambda: calls.append(1), 50, most_seconds=3.0) == 1000.0
+    assert len(calls) == 5

@@ -150,6 +150,6 @@ def test_without_pictures_it_says_so(checkpoint, tmp_path, capsys):
     given = [f"--checkpoint={checkpoint}", f"--output_dir={tmp_path / 'saved'}", "--latency_runs=0"]
     assert run(export_script, *given) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith(f"{tmp_path / 'saved'} (")
+    assert shown.startswith(f"SavedModel: {tmp_path / 'saved'} (")
     assert "not compared with its source: no pictures (--images or --data_dir names some)" in shown
     assert (tmp_path / "saved" / "assets.extra" / "check.json").is_file()
