@@ -157,6 +157,9 @@ def _of_tflite(path: Path) -> Description:
     for operator in graph.operators:
         code = model.operatorCodes[operator.opcodeIndex]
         kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        if kind == "DEQUANTIZE" and operator.inputs[0] in constants:  # float16 weights
+            constants[operator.outputs[0]] = constants[operator.inputs[0]]
+            continue
         output = graph.tensors[operator.outputs[0]]
         adds, owned = 0, [place for place in operator.inputs if place in constants]
         if kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from fgfi_tf.deploy.network import DECODE, RawNetwork
+from fgfi_tf.deploy.network import DECODE, PREPARE, RawNetwork
 from fgfi_tf.errors import UserError, first_line
 
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
-#: What a network is made of, where it stands in the decoding's scope too: the last convolutions.
+#: What a network is made of, where it stands in those scopes too: the first and the last convolutions.
 _WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
 Pictures = Callable[[], Iterable[np.ndarray]]
 
@@ -87,22 +87,23 @@ def _int8(network: RawNetwork, pictures: Pictures | None) -> bytes:
 
 
 def _decoding(model: bytes) -> tuple[list[str], list[str]]:
-    """What int8 leaves alone in a float32 file: tensors by name, and operations that only decoding has."""
+    """What int8 leaves alone in a float32 file: tensors by name, and operations that the network has not."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     loaded = schema.ModelT.InitFromPackedBuf(model, 0)
     graph = loaded.subgraphs[0]
     kinds = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
     ends = set(graph.outputs)
-    names, inside = [], (set(), set())  # tensors; kinds of operations of (the network, the decoding)
+    names, inside = [], (set(), set())  # tensors; kinds of operations of (the network, what is around it)
     for operator in graph.operators:
         code = loaded.operatorCodes[operator.opcodeIndex]
         kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
         outputs = [graph.tensors[place].name.decode() for place in operator.outputs]
-        scoped = any(f"{DECODE}/" in name for name in outputs) or bool(ends & set(operator.outputs))
-        decodes = scoped and kind not in _WEIGHTED
-        names += outputs if decodes else []
-        inside[decodes].add(kind)
+        scoped = any(f"{scope}/" in name for name in outputs for scope in (PREPARE, DECODE))
+        scoped = scoped or bool(ends & set(operator.outputs))
+        around = scoped and kind not in _WEIGHTED
+        names += outputs if around else []
+        inside[around].add(kind)
     # Operations of several outputs, such as SPLIT, are not found by name.
     return names, sorted(inside[True] - inside[False])
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # they import TensorFlow
     from fgfi_tf.training.config import ExperimentConfig
 
 _GROUP = "Picture of an imitation"
-_FULL = 2.0  # what distance is the brightest: twice the teacher's own size
+_FULL = 1.25  # the distance that is the brightest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Seen(NamedTuple):
         image: uint8 [H, W, 3], the network input.
         boxes, labels: its objects, inclusive corners [M, 4] and names.
         masks: by psi, bool [h, w].
-        before, after: distance of the adapted student from the teacher, [h, w]: root mean square over the
-            channels, by that of the teacher over the whole map.
+        before, after: distance of the adapted student from the teacher, [h, w]: the norm of the difference
+            over the channels by the teacher's own norm there, 1 where the student says nothing.
     """
 
     image: np.ndarray
@@ -181,9 +181,8 @@ def _distance(distiller: Distiller, batch: Batch) -> np.ndarray:
     ours = adapt(ours, layer.kernels[0], layer.biases[0], layer.activation)  # 1 x h x w x C
     if theirs.shape != ours.shape:
         theirs = tf.image.resize(theirs, ours.shape[1:3])
-    distance = tf.sqrt(tf.reduce_mean(tf.square(ours - theirs), axis=-1))[0]
-    size = tf.sqrt(tf.reduce_mean(tf.square(theirs)))
-    return (distance / tf.maximum(size, 1e-12)).numpy()
+    distance, size = (tf.norm(of, axis=-1)[0] for of in (ours - theirs, theirs))
+    return (distance / tf.maximum(size, 1e-6)).numpy()
 
 
 def _mean(distance: np.ndarray, mask: np.ndarray) -> float:
