@@ -11,7 +11,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.geometry.suppression import Suppression
 from fgfi_tf.models.detector import Detector
 
-#: Scopes of what is before the network and behind it. int8 leaves them in float32, their convolutions apart: a
+#: Scopes of what is before and behind the network. int8 leaves them in float32, their convolutions apart: a
 #: coordinate up to 1248 needs more than 8 bits, and the converter gives a REVERSE_V2 in int8 two scales.
 PREPARE, DECODE = "raw_prepare", "raw_decode"
 
