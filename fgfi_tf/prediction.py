@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
@@ -14,13 +15,13 @@ import tensorflow as tf
 from fgfi_tf import extensions
 from fgfi_tf.data import policies
 from fgfi_tf.data.images import IMAGE_SUFFIXES, MAX_MEGAPIXELS, is_image_name, read_image
+from fgfi_tf.deploy.card import model_file
 from fgfi_tf.drawing import draw_boxes
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.loading import load_detector
-from fgfi_tf.models.metadata import MODEL_FILE, ModelMetadata
+from fgfi_tf.models.metadata import METADATA_FOLDER, MODEL_FILE, ModelMetadata
 
-METADATA_FOLDER = "assets.extra"
 _MEGAPIXELS_AT_ONCE = 32.0  # of the pictures that wait for others of their size: 100 MB
 _WINDOW = 4  # batches in which pictures of one size are looked for
 
@@ -64,8 +65,10 @@ class Predictor:
 
     @classmethod
     def load(cls, path: Path | str, model: str = "") -> Predictor:
-        """From a SavedModel folder, a run folder, or a checkpoint. Raises UserError."""
+        """From a SavedModel, a TFLite or ONNX file, a run folder, or a checkpoint. Raises UserError."""
         path = Path(path)
+        if file := model_file(path):
+            return cls._of_file(file)
         if not (path / "saved_model.pb").is_file():
             return cls.of_detector(load_detector(path, model=model).inference_copy(), str(path))
         try:
@@ -76,19 +79,34 @@ class Predictor:
                 raise ValueError(f"it has no {METADATA_FOLDER}/{MODEL_FILE}")
         except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
             raise UserError(f"{path} is not a SavedModel of this package: {first_line(error)}") from error
-        if not extensions.any_loaded():  # for the format of its dataset; the model itself needs none
-            there = [name for name in metadata.extensions if not name.endswith(".py") or Path(name).is_file()]
-            extensions.load(there, f"{path}: extensions")
+        _load_extensions(path, metadata)
         predictor = cls(
             lambda images: serve(images=images), metadata.class_names, str(path), metadata.dataset
         )
         predictor._loaded = loaded  # owns the variables that the signature uses
         return predictor
 
+    @classmethod
+    def _of_file(cls, path: Path) -> Predictor:
+        from fgfi_tf.deploy.predictor import FileDetector
+
+        detector, metadata = FileDetector(path), ModelMetadata.read(path.parent)
+        if metadata is not None:
+            _load_extensions(path, metadata)
+        dataset = metadata.dataset if metadata else ""
+        return cls(detector, detector.card.class_names, str(path), dataset)
+
     def __call__(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
         """For each image its ``boxes`` [n, 4], ``scores`` [n] and ``classes`` [n], best first."""
         results = {key: np.asarray(value) for key, value in self._function(tf.constant(images)).items()}
         return split_detections(results)
+
+
+def _load_extensions(path: Path, metadata: ModelMetadata) -> None:
+    """Those of an exported model that are there, for the format of its dataset; it needs none itself."""
+    if not extensions.any_loaded():
+        there = [name for name in metadata.extensions if not name.endswith(".py") or Path(name).is_file()]
+        extensions.load(there, f"{path}: extensions")
 
 
 def split_detections(results: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
@@ -196,6 +214,15 @@ def predict_files(
                 batch = np.stack([window[place][1] for place in together])  # B x H x W x 3
                 found.update(zip(together, predictor(batch), strict=True))
         yield from ((file, image, found[place]) for place, (file, image) in enumerate(window))
+
+
+def predict_frames(
+    predictor: Predictor, frames: Iterable[np.ndarray], batch_size: int = 1
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """(frame, detections) of each frame [H, W, 3], which are all of one size, ``batch_size`` at a time."""
+    frames = iter(frames)
+    while together := list(itertools.islice(frames, batch_size)):
+        yield from zip(together, predictor(np.stack(together)), strict=True)
 
 
 def _readable(

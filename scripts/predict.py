@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Detects objects in images: pictures with boxes, and result files in one format or several.
+"""Detects objects in images or in a video: pictures with boxes, and result files in one format or several.
 
 python scripts/predict.py --model_path=exported --images=a.png,folder --output_dir=found --results=coco,csv
+python scripts/predict.py --model_path=device/model_int8.tflite --video=drive.mp4 --output_dir=found
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import io
 import os
@@ -47,9 +49,14 @@ def _results_help() -> str:
 class PredictConfig:
     """Options of a prediction."""
 
-    model_path: str = option("", "Prediction", "SavedModel folder, run folder or checkpoint.")
+    model_path: str = option(
+        "", "Prediction", "SavedModel folder, TFLite or ONNX file of export.py, run folder or checkpoint."
+    )
     images: str = option(
         "", "Prediction", "Images and folders of images, subfolders included, separated by commas."
+    )
+    video: str = option(
+        "", "Prediction", "Video in place of images; its frames are called NAME/000000, NAME/000001, ..."
     )
     output_dir: str = option(
         "", "Prediction", "Folder for the pictures and the result files, written as images are done."
@@ -72,14 +79,18 @@ class PredictConfig:
 def main(argv: Sequence[str]) -> int:
     """Parses the flags and predicts; exit code 1 where an image could not be read."""
     config = flags.parse(argv, PredictConfig)
-    for name in ("model_path", "images", "output_dir"):
+    for name in ("model_path", "video" if config.video else "images", "output_dir"):
         if not getattr(config, name):
             raise UserError(f"--{name} is missing")
+    if config.video and config.images:
+        raise UserError("give --images or --video, not both")
     if config.batch_size < 1:
         raise UserError(f"--batch_size={config.batch_size}: must be at least 1")
     cli.start_tensorflow()
     from fgfi_tf import prediction
 
+    if config.video:
+        return _predict_video(config)
     whole = Path(config.images).exists()  # a comma in a name
     paths = [config.images] if whole else [part for part in config.images.split(",") if part]
     others: list[Path] = []
@@ -131,6 +142,42 @@ def _predict(
         if not form.grows:
             output.append_all(_results(form, kept, predictor))
     return failed, time.monotonic() - begin
+
+
+def _predict_video(config: PredictConfig) -> int:
+    """Writes the video with its boxes, and the results of its frames."""
+    from fgfi_tf.deploy.video import Video, VideoWriter
+    from fgfi_tf.prediction import Predictor, draw_detections, predict_frames
+
+    video = Video.open(Path(config.video))
+    predictor = Predictor.load(config.model_path, config.model)
+    forms = _formats(config, predictor)
+    stem, name = video.path.stem, f"{video.path.stem}.mp4"
+    output = OutputFolder(config.output_dir, "output_dir", config.overwrite)
+    nothing = {f"{stem}/{number:06d}": _detections(0) for number in range(max(video.frames, 1))}
+    written = [file for form in forms for file in _results(form, nothing, predictor)]
+    output.check([*([name] if config.pictures else []), *written], [video.path])
+    kept: dict[str, dict[str, np.ndarray]] = {}
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=video.frames, unit="frame", disable=not sys.stderr.isatty()))
+        writer = None
+        if config.pictures:
+            output.folder.joinpath(name).unlink(missing_ok=True)
+            writer = stack.enter_context(VideoWriter(output.folder / name, video.size, video.rate))
+        begin = time.monotonic()
+        for frame, found in predict_frames(predictor, video, config.batch_size):
+            kept[f"{stem}/{len(kept):06d}"] = found
+            if writer is not None:
+                writer.append(draw_detections(frame, found, predictor.class_names, config.min_score))
+            bar.update()
+    seconds = time.monotonic() - begin
+    if not kept:
+        raise UserError(f"{video.path}: no frame of this video can be read")
+    for form in forms:
+        output.append_all(_results(form, kept, predictor))
+    what = "video and result files" if config.pictures else "result files"
+    print(f"{len(kept)} frames, {len(kept) / seconds:.1f} frames/s: {what} in {output.folder}")
+    return 0
 
 
 def _formats(config: PredictConfig, predictor: Predictor) -> list[formats.Format]:

@@ -10,14 +10,14 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "fgfi_tf"
 # What each room must not know, inside functions too; imports for type checkers alone do not count.
 ALLOWED = "fgfi_tf.data.policies"  # names of resize and augmentation policies: a detector chooses some
-_USERS = {"training", "studies", "export", "prediction", "cli"}
+_USERS = {"training", "studies", "export", "prediction", "deploy", "cli"}
 FORBIDDEN = {
     "interop": {"models", "data", "imitation", "evaluation", *_USERS},
     "data": {"models", "imitation", "evaluation", *_USERS},
     "models": {"data", "imitation", "evaluation", *_USERS},
     "imitation": {"models", "data", "interop", "evaluation", *_USERS},
     "evaluation": {"models", "imitation", "interop", *_USERS},
-    "training": {"studies", "export"},
+    "training": {"studies", "export", "deploy"},
 }
 
 

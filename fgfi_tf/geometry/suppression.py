@@ -88,11 +88,11 @@ def _greedy(boxes: np.ndarray, order: np.ndarray, threshold: float, most: int) -
     while len(order) and len(kept) < most:
         best, order = order[0], order[1:]
         kept.append(int(best))
-        order = order[_iou(boxes[best], boxes[order]) <= threshold]
+        order = order[overlaps(boxes[best], boxes[order]) <= threshold]
     return kept
 
 
-def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+def overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     """IoU [N] of a box [4] with others [N, 4]; 0 where the union is empty."""
     near, far = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     shared = np.prod(np.maximum(far - near, 0.0), axis=1)

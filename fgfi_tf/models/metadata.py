@@ -9,6 +9,7 @@ from pathlib import Path
 from fgfi_tf.errors import UserError
 
 MODEL_FILE = "model.json"
+METADATA_FOLDER = "assets.extra"  # of a SavedModel: where the file lies
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,239 @@
+"""``scripts/export.py``: a detector as files, each checked against the detector it was made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fgfi_tf.data import policies
+from fgfi_tf.deploy import check
+from fgfi_tf.deploy.card import CARD_FILE, Card
+from fgfi_tf.deploy.check import Row
+from fgfi_tf.errors import UserError
+from fgfi_tf.models.metadata import METADATA_FOLDER, MODEL_FILE
+from fgfi_tf.options import did_you_mean, option
+from fgfi_tf.outputs import OutputFolder
+from fgfi_tf.training.config import extensions_option
+from fgfi_tf.training.parsing import parse_size
+
+if TYPE_CHECKING:  # they import TensorFlow
+    from fgfi_tf.deploy.material import Material
+    from fgfi_tf.models.detector import Detector
+    from fgfi_tf.prediction import Predictor
+
+FORMATS = ("savedmodel", "tflite", "onnx")
+QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
+CHECK_FILE = "check.json"
+_GROUP, _CHECK = "Export", "Calibration and check"
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """Options of an export."""
+
+    checkpoint: str = option("", _GROUP, "Run folder or checkpoint to export.")
+    output_dir: str = option("", _GROUP, "Folder to write to: the SavedModel, or the files.")
+    format: str = option(
+        "savedmodel",
+        _GROUP,
+        "savedmodel (images of any size to boxes), tflite or onnx (images of the network's size to raw boxes "
+        "and scores), or several, separated by commas.",
+    )
+    quantize: str = option(
+        "none",
+        _GROUP,
+        "Of TFLite files: none, float16, dynamic, int8 (calibrated on pictures), or several, each a file.",
+    )
+    extensions: str = extensions_option(_GROUP)
+    model: str = option("", _GROUP, "Detector; needed for TF1 checkpoints and .pth files only.")
+    input_size: str = option("", _GROUP, "Size of the network input (empty: as trained).")
+    overwrite: bool = option(False, _GROUP, "Replace the export that the folder holds.")
+    images: str = option(
+        "",
+        _CHECK,
+        "Pictures and folders, separated by commas, to calibrate on and to check with (empty: the training's "
+        "data, where they still are).",
+    )
+    data_dir: str = option("", _CHECK, "Folder of the raw dataset, with whose labels AP is compared too.")
+    val_split: str = option("", _CHECK, "Split to compare on (empty: the run's own, else val).")
+    calibration_images: int = option(100, _CHECK, "Training pictures that int8 is calibrated on.")
+    check_images: int = option(20, _CHECK, "Pictures that detections are compared on; 0: none.")
+    latency_runs: int = option(50, _CHECK, "Runs whose median is the latency; 0: it is not measured.")
+
+    def listed(self, flag: str, known: tuple[str, ...]) -> list[str]:
+        """The values of a flag that takes several. Raises UserError for an unknown one."""
+        names = list(dict.fromkeys(part.strip() for part in getattr(self, flag).split(",") if part.strip()))
+        for name in names:
+            if name not in known:
+                raise UserError(f"--{flag}={name}: {did_you_mean(name, known)}")
+        if not names:
+            raise UserError(f"--{flag} is empty: {did_you_mean('', known)}")
+        return names
+
+
+def check_flags(config: ExportConfig) -> None:
+    """Raises UserError for flags that cannot work, before TensorFlow is imported."""
+    for name in ("checkpoint", "output_dir"):
+        if not getattr(config, name):
+            raise UserError(f"--{name} is missing")
+    formats = config.listed("format", FORMATS)
+    if config.listed("quantize", QUANTIZATIONS) != ["none"] and "tflite" not in formats:
+        raise UserError(f"--quantize={config.quantize} is of TFLite files: --format=tflite")
+    if config.images and config.data_dir:
+        raise UserError("give pictures (--images) or labelled data (--data_dir), not both")
+    for name in ("calibration_images", "check_images", "latency_runs"):
+        if getattr(config, name) < 0:
+            raise UserError(f"--{name}={getattr(config, name)}: must be at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """A line of the table, what detects, and what is timed: by number of threads, a function of nothing."""
+
+    row: Row
+    predictor: Predictor
+    timed: Callable[[], Iterator[tuple[str, Callable[[], object]]]]
+
+
+def export(config: ExportConfig) -> None:
+    """Writes what the flags ask for, and prints and writes the table of the check.
+
+    Raises:
+        UserError: for whatever is wrong with flags, checkpoint, pictures or output.
+    """
+    from fgfi_tf.deploy import counting
+    from fgfi_tf.models import loading
+    from fgfi_tf.prediction import Predictor
+
+    size = parse_size("input_size", config.input_size) if config.input_size else None
+    detector = loading.load_detector(config.checkpoint, model=config.model, input_size=size)
+    found = _material(config, detector)
+    source = Predictor.of_detector(detector.inference_copy())
+    adds = counting.of_detector(detector).multiply_adds
+    made = [_Made(Row("source", multiply_adds=adds), source, lambda: _in_tensorflow(source, detector))]
+    if config.listed("format", FORMATS) == ["savedmodel"]:
+        made.append(_saved_model(config, detector, Path(config.output_dir)))
+        record = Path(config.output_dir) / METADATA_FOLDER / CHECK_FILE
+    else:
+        made += _files(config, detector, found)
+        record = Path(config.output_dir) / CHECK_FILE
+    for one in made[1:]:
+        what = "SavedModel: " if Path(one.predictor.name).is_dir() else ""
+        print(f"{what}{one.predictor.name} ({one.row.size / 1e6:.1f} MB)", flush=True)
+    _compare(config, made, found)
+    rows = [one.row for one in made]
+    record.write_text(json.dumps(check.as_json(rows, found.source), indent=1) + "\n")
+    print(check.table(rows))
+    if not found.pictures:
+        print("not compared with its source: no pictures (--images or --data_dir names some)")
+
+
+def _material(config: ExportConfig, detector: Detector) -> Material:
+    from fgfi_tf.deploy import material
+
+    int8 = "int8" in config.listed("quantize", QUANTIZATIONS)
+    counts = (config.calibration_images if int8 else 0), config.check_images
+    if config.images:
+        return material.of_files(config.images, *counts)
+    run = material.run_of(config.checkpoint, config.extensions)
+    try:
+        return material.of_data(config.data_dir, config.val_split, detector.metadata, run, counts)
+    except UserError:
+        if config.data_dir:
+            raise
+        return material.Material()  # the run's own data are gone, in part
+
+
+def _saved_model(config: ExportConfig, detector: Detector, folder: Path) -> _Made:
+    from fgfi_tf import export as saved_models
+    from fgfi_tf.deploy import counting
+    from fgfi_tf.prediction import Predictor
+
+    saved_models.export(detector, folder, overwrite=config.overwrite)
+    total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    predictor = Predictor.load(folder)
+    row = Row("SavedModel", total, counting.of_saved_model(folder).multiply_adds)
+    return _Made(row, predictor, lambda: _in_tensorflow(predictor, detector))
+
+
+def _files(config: ExportConfig, detector: Detector, found: Material) -> list[_Made]:
+    """TFLite and ONNX files, and a SavedModel beside them, in one folder with one card."""
+    from fgfi_tf.deploy import onnx_file, tflite
+    from fgfi_tf.deploy.network import RawNetwork
+    from fgfi_tf.deploy.predictor import network_inputs
+
+    formats, quantized = config.listed("format", FORMATS), config.listed("quantize", QUANTIZATIONS)
+    if "onnx" in formats:
+        onnx_file.check_ready()
+    network = RawNetwork(detector)
+    card = Card(
+        tuple(detector.input_size),
+        detector.resize,
+        tuple(detector.padding_color),
+        tuple(detector.class_names),
+        network.suppression,
+    )
+
+    def inputs() -> Iterator[np.ndarray]:
+        return (network_inputs(card, picture[None])[0][0] for picture in found.calibration)
+
+    contents: dict[str, Callable[[], bytes]] = {}
+    if "tflite" in formats:
+        for quantize in quantized:
+            name = "model.tflite" if quantize == "none" else f"model_{quantize}.tflite"
+            contents[name] = functools.partial(tflite.convert, network, quantize, inputs)
+    if "onnx" in formats:
+        contents["model.onnx"] = lambda: onnx_file.convert(RawNetwork(detector, batch=None))
+    output = OutputFolder(config.output_dir, "output_dir", config.overwrite)
+    output.check([*contents, CARD_FILE, MODEL_FILE, CHECK_FILE])
+    files = {name: convert() for name, convert in contents.items()}
+    for name, content in files.items():
+        output.append(name, content)
+    card.write(output.folder)
+    detector.metadata.write(output.folder)
+    made = [_made_file(output.folder / name, card) for name in files]
+    if "savedmodel" in formats:
+        made.append(_saved_model(config, detector, output.folder / "savedmodel"))
+    return made
+
+
+def _made_file(path: Path, card: Card) -> _Made:
+    from fgfi_tf.deploy import counting
+    from fgfi_tf.deploy.runtimes import open_runtime
+    from fgfi_tf.prediction import Predictor
+
+    image = np.full((1, *card.input_size, 3), 128, np.uint8)
+
+    def timed() -> Iterator[tuple[str, Callable[[], object]]]:
+        for threads in (1, 2):
+            yield str(threads), functools.partial(open_runtime(path, threads), image)
+
+    row = Row(path.name, path.stat().st_size, counting.of_file(path).multiply_adds)
+    return _Made(row, Predictor.load(path), timed)
+
+
+def _in_tensorflow(predictor: Predictor, detector: Detector) -> Iterator[tuple[str, Callable[[], object]]]:
+    height, width = (max(side, 1) for side in detector.input_size)
+    if not policies.resize(detector.resize).fixed_size:
+        height, width = policies.resize(detector.resize).largest_input(detector.input_size)
+    yield "all", functools.partial(predictor, np.full((1, height, width, 3), 128, np.uint8))
+
+
+def _compare(config: ExportConfig, made: Sequence[_Made], found: Material) -> None:
+    """Fills in the rows."""
+    from fgfi_tf.deploy.runtimes import latency_ms
+
+    seen = [[one.predictor(picture[None])[0] for picture in found.pictures] for one in made]
+    for one, detections in zip(made, seen, strict=True):
+        if found.pictures and one is not made[0]:
+            one.row.difference = check.compare(seen[0], detections)
+        if found.labelled is not None:
+            one.row.metrics = found.labelled.ap(one.predictor)
+        if config.latency_runs:
+            one.row.latency_ms = {key: latency_ms(run, config.latency_runs) for key, run in one.timed()}

@@ -1,0 +1,1 @@
+"""Trained students made smaller while they go on imitating, by tensorflow-model-optimization."""

@@ -1,0 +1,143 @@
+"""``scripts/compress.py``: a distilled student, pruned or made ready for int8, still imitating."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fgfi_tf.errors import UserError
+from fgfi_tf.options import option
+
+if TYPE_CHECKING:  # they import TensorFlow
+    from fgfi_tf.training.config import ExperimentConfig
+
+METHODS = ("quantize", "prune")
+RECORD_FILE = "compress.json"
+_GROUP = "Compression"
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressConfig:
+    """Options of a compression."""
+
+    run: str = option("", _GROUP, "Run folder of the trained student; it goes on as its flags say.")
+    output_dir: str = option("", _GROUP, "Run folder to write, a new one; export.py and evaluate.py take it.")
+    method: str = option(
+        "quantize",
+        _GROUP,
+        "quantize: fine-tuning under int8's rounding, for export.py --quantize=int8; prune: the smallest "
+        "weights become 0.",
+        choices=METHODS,
+    )
+    steps: int = option(300, _GROUP, "Updates.")
+    sparsity: float = option(0.5, _GROUP, "With --method=prune, the share of weights that become 0.")
+    learning_rate: float = option(
+        0.0, _GROUP, "Highest learning rate, which falls to a hundredth (0: a tenth of the run's own)."
+    )
+    data_dir: str = option("", _GROUP, "Folder of the raw dataset (empty: that of the run).")
+    teacher_checkpoint: str = option("", _GROUP, "Checkpoint of the teacher (empty: that of the run).")
+
+
+def check_flags(config: CompressConfig) -> None:
+    """Raises UserError for flags that cannot work, before TensorFlow is imported."""
+    for name in ("run", "output_dir"):
+        if not getattr(config, name):
+            raise UserError(f"--{name} is missing")
+    if config.steps < 1:
+        raise UserError(f"--steps={config.steps}: must be at least 1")
+    if not 0.0 < config.sparsity < 1.0:
+        raise UserError(f"--sparsity={config.sparsity}: must be above 0 and below 1")
+    if config.learning_rate < 0:
+        raise UserError(f"--learning_rate={config.learning_rate}: must not be negative")
+    folder = Path(config.output_dir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--output_dir={folder} is there already: name a new folder")
+
+
+def compress(config: CompressConfig) -> str:
+    """Trains and writes a run folder; a line of what came of it. Raises UserError."""
+    import tensorflow as tf
+
+    from fgfi_tf.data import registry as datasets
+    from fgfi_tf.deploy.compress import prune, quantize
+    from fgfi_tf.models.checkpoint_files import find_checkpoint
+    from fgfi_tf.models.loading import read_metadata
+    from fgfi_tf.training import build, checkpoints, flags, restoring
+    from fgfi_tf.training.run_folder import RunFolder
+
+    run = _fine_tuning(config)
+    prefix = find_checkpoint(config.run)
+    metadata = read_metadata(prefix)
+    if metadata is None:
+        raise UserError(f"{prefix} does not say which model it is of")
+    dataset = datasets.open_split(
+        run.dataset,
+        run.data_dir,
+        run.train_split,
+        run.prepared_dir,
+        run.max_megapixels,
+        classes=run.classes,
+        val_fraction=run.val_fraction,
+        options=run.options_of("dataset"),
+    )
+    options = {**run.options_of("model"), **metadata.options}
+    distiller = build.build_distiller(run, metadata.class_names, metadata.classes, options=options)
+    restoring.restore(distiller, prefix)
+    student = distiller.student
+    hooks, quantized = [], None
+    if config.method == "prune":
+        hooks.append(prune.MagnitudePruning(student, config.sparsity, config.steps))
+    else:
+        quantized = quantize.QuantizedLayers(student)
+    start = checkpoints.step_of(prefix)  # the data go on
+    batches = build.build_batches(run, dataset, student, tf.distribute.get_strategy(), start)
+    with dataset.reading():
+        history = distiller.fit(batches, steps_per_epoch=config.steps, verbose=0, callbacks=hooks)
+    if quantized is not None:
+        quantized.restore()
+    loss = history.history["loss"][-1]
+    if not loss < float("inf"):
+        raise UserError(f"the loss became {loss}: give a smaller --learning_rate")
+    folder = RunFolder(Path(config.output_dir))
+    folder.root.mkdir(parents=True, exist_ok=True)
+    folder.flags.write_text(flags.to_flagfile(run))
+    manager = build.build_manager(run, distiller, folder)
+    manager.step.assign(config.steps)
+    if manager.save() is None:
+        raise UserError(f"--output_dir={folder.root}: the checkpoint could not be written")
+    student.metadata.write(folder.checkpoints)
+    zero = prune.sparsity(student)
+    record = {**dataclasses.asdict(config), "loss": loss, "zero": zero}
+    (folder.root / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n")
+    return f"{folder.root}: {config.method}, {config.steps} steps, mean loss {loss:.3f}, zeros {zero:.3f}"
+
+
+def _fine_tuning(config: CompressConfig) -> ExperimentConfig:
+    """The run's flags with those of the fine-tuning: no warm-up, float32, a learning rate that falls."""
+    from fgfi_tf.training import restoring
+
+    run = restoring.read_run(
+        config.run, data_dir=config.data_dir, teacher_checkpoint=config.teacher_checkpoint
+    )
+    highest = config.learning_rate or run.learning_rate / 10
+    return dataclasses.replace(
+        run,
+        output_dir=config.output_dir,
+        init_checkpoint="",
+        steps=config.steps,
+        learning_rate=highest,
+        final_learning_rate=highest / 100,
+        schedule="cosine",
+        schedule_steps=0,
+        lr_decay_steps="",
+        lr_warmup_steps=0,
+        imitation_warmup_steps=0,
+        imitation_end_step=0,
+        evaluate_every=0,
+        picture_every=0,
+        ema=0.0,
+        mixed_precision="none",
+        jit_compile=False,
+    )

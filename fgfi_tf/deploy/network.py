@@ -1,0 +1,77 @@
+"""The graph that goes into TFLite and ONNX files: uint8 images to raw boxes and scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from fgfi_tf.data import policies
+from fgfi_tf.devices import portable
+from fgfi_tf.errors import UserError
+from fgfi_tf.geometry.suppression import Suppression
+from fgfi_tf.models.detector import Detector
+
+#: Scopes of what is before and behind the network. int8 leaves them in float32, their convolutions apart: a
+#: coordinate up to 1248 needs more than 8 bits, and the converter gives a REVERSE_V2 in int8 two scales.
+PREPARE, DECODE = "raw_prepare", "raw_decode"
+
+
+class RawNetwork(tf.Module):
+    """A detector without suppression, for one size of the input.
+
+    Attributes:
+        function: uint8 [B, H, W, 3] RGB to ``boxes`` [B, N, 4] and ``scores`` [B, N, C]; see ``RawHead``.
+        suppression: what follows outside.
+
+    Args:
+        detector: its inference form is taken.
+        batch: images at a time; None: any number.
+
+    Raises:
+        UserError: the detector has no raw head, or no fixed size of its input.
+    """
+
+    def __init__(self, detector: Detector, batch: int | None = 1):
+        super().__init__(name="raw_network")
+        name = detector.metadata.model if detector.metadata else detector.name
+        if policies.resize(detector.resize).by_batch:
+            raise UserError(
+                f"{name}: with --resize={detector.resize} pictures decide the size of the network input, "
+                "which these files fix; export it as --format=savedmodel"
+            )
+        height, width = detector.input_size
+        self.suppression: Suppression | None = None
+        with portable():
+            self.detector = detector.inference_copy()
+
+            def raw(images: tf.Tensor) -> dict[str, tf.Tensor]:
+                with tf.name_scope(PREPARE):
+                    inputs = _preprocess(self.detector, images)
+                outputs = self.detector(inputs, training=False)
+                with tf.name_scope(DECODE):
+                    head = self.detector.raw_head(outputs)
+                    if head is None:
+                        raise UserError(
+                            f"{name} has no raw head (Detector.raw_head), which files without suppression "
+                            "need; export it as --format=savedmodel"
+                        )
+                    self.suppression = head.suppression
+                    return {
+                        "boxes": tf.identity(head.boxes, "boxes"),
+                        "scores": tf.identity(head.scores, "scores"),
+                    }
+
+            signature = [tf.TensorSpec([batch, height, width, 3], tf.uint8, name="images")]
+            self.function = tf.function(raw, input_signature=signature, autograph=False)
+            self.concrete = self.function.get_concrete_function()
+
+
+def _preprocess(detector: Detector, images: tf.Tensor) -> tf.Tensor:
+    """``Detector.preprocess``; of known ``pixels`` as one 1 x 1 convolution, fast in all runtimes."""
+    if detector.pixels is None:
+        return detector.preprocess(images)
+    order = [2, 1, 0] if detector.pixels.bgr else [0, 1, 2]
+    mean, scale = np.array(detector.pixels.mean)[order], 1.0 / np.array(detector.pixels.std)[order]
+    kernel = (np.eye(3)[:, order] * scale)[None, None]  # 1 x 1 x 3 x 3
+    products = tf.nn.conv2d(tf.cast(images, tf.float32), tf.constant(kernel, tf.float32), 1, "SAME")
+    return tf.nn.bias_add(products, tf.constant(-mean * scale, tf.float32))

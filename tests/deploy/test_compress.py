@@ -1,0 +1,152 @@
+"""Quantisation-aware training and pruning: what they do to layers, by hand; what is refused."""
+
+from __future__ import annotations
+
+import sys
+
+import compress
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from spread_weights import spread
+
+from fgfi_tf import cli
+from fgfi_tf.deploy.compress import prune, quantize
+from fgfi_tf.errors import UserError
+from fgfi_tf.models import registry
+from fgfi_tf.models.convolutions import ConvBN
+
+
+@pytest.fixture(name="library")
+def library_fixture():
+    pytest.importorskip("tensorflow_model_optimization", reason="needs the extra [compress]")
+
+
+def built(channels=12, filters=24, **arguments):
+    layer = ConvBN(channels, filters, **arguments)
+    layer(tf.zeros([1, 4, 4, channels]))
+    random = np.random.default_rng(3)
+    layer.norm.moving_variance.assign(random.uniform(0.5, 2.0, filters))
+    for variable in (layer.norm.gamma, layer.norm.beta, layer.norm.moving_mean):
+        variable.assign(random.normal(0.5, 0.5, filters))
+    return layer
+
+
+FORMS = [
+    {"kernel_size": 3, "strides": 2},
+    {"groups": 3, "shuffle_groups": 3},
+    {"filters": 12, "kernel_size": 3, "depthwise": True, "activation": None},
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_folded_call_is_the_layer_in_inference(form):
+    layer = built(**form)
+    inputs = tf.random.normal([2, 8, 6, 16])[..., :12]
+    inputs = tf.pad(inputs, [[0, 0], [0, 0], [0, 0], [0, 4]])  # as the trainable form pads
+    found = quantize.folded_call(layer, inputs, lambda kernel: kernel)
+    np.testing.assert_allclose(found, layer(inputs, training=False), atol=2e-5)
+
+
+def test_kernels_have_255_levels_by_channel(library):
+    layer = ConvBN(1, 2, activation=None)
+    layer(tf.zeros([1, 1, 1, 1]))
+    layer.norm.moving_variance.assign([1.0 - layer.norm.epsilon] * 2)  # batch norm does nothing
+    model = keras.Sequential([layer])
+    hooked = quantize.QuantizedLayers(model)
+    assert hooked.count == 1
+    layer.kernel.assign([[[[127.0, 0.0]]]])
+    # The first channel's levels are 1 apart; outputs are a multiple of the input then.
+    out = layer(tf.ones([1, 1, 1, 1]), training=True)
+    assert out[0, 0, 0, 0] == 127.0
+    hooked.restore()
+    assert "call" not in vars(layer)
+
+
+def test_weights_between_levels_are_rounded(library):
+    layer = ConvBN(2, 1, activation=None)
+    layer(tf.zeros([1, 1, 1, 2]))
+    layer.norm.moving_variance.assign([1.0 - layer.norm.epsilon])
+    layer.kernel.assign([[[[127.0], [10.4]]]])  # levels are whole numbers
+    hooked = quantize.QuantizedLayers(keras.Sequential([layer]))
+    out = layer(tf.constant([[[[0.0, 1.0]]]]), training=True)
+    np.testing.assert_allclose(out[0, 0, 0, 0], 10.0, atol=10 / 255)
+    hooked.restore()
+    out = layer(tf.constant([[[[0.0, 1.0]]]]), training=False)
+    np.testing.assert_allclose(out[0, 0, 0, 0], 10.4, rtol=1e-5)
+
+
+def test_a_quantised_detector_is_near_itself_and_learns(library):
+    detector = spread(registry.build("shuffledet_0.25x", input_size=(32, 48), class_names=("a", "b", "c")))
+    images = tf.random.stateless_uniform([2, 32, 48, 3], (0, 1), -100, 100)
+    exact = detector(images, training=False)["features"][0]
+    count = len(detector.trainable_variables)
+    hooked = quantize.QuantizedLayers(detector)
+    assert hooked.count == 1 + 16 * 4 + 1  # the stem, three convolutions and the sum of each unit, the head
+
+    @tf.function(autograph=False)
+    def step():
+        with tf.GradientTape() as tape:
+            outputs = detector(images, training=True)
+            loss = tf.reduce_sum(outputs["predictions"] ** 2)
+        return outputs["features"][0], tape.gradient(loss, detector.trainable_variables)
+
+    rounded, gradients = step()
+    error = np.abs(rounded - exact).mean() / np.abs(exact).mean()
+    assert 0.0005 < error < 0.2
+    assert len(gradients) == count and not [g for g in gradients if g is None]
+    hooked.restore()
+    np.testing.assert_allclose(detector(images, training=False)["features"][0], exact, rtol=1e-6)
+    assert len(detector.trainable_variables) == count
+
+
+def test_the_smallest_weights_become_zero(library):
+    inner = keras.layers.Conv2D(5, 1)
+    model = keras.Sequential([keras.Input((2, 2, 4)), inner])
+    inner.kernel.assign(np.arange(1.0, 21.0).reshape(1, 1, 4, 5))
+    assert list(prune.prunable(model)) == [inner]
+    hook = prune.MagnitudePruning(model, 0.5, steps=10)
+    for step in range(10):
+        hook.on_train_batch_end(step)
+    np.testing.assert_array_equal(np.sort(inner.kernel.numpy().ravel()), [0.0] * 10 + [*range(11, 21)])
+    assert prune.sparsity(model) == 0.5
+    inner.kernel.assign_add(tf.ones_like(inner.kernel))  # an update
+    hook.on_train_batch_end(10)
+    assert prune.sparsity(model) == 0.5
+
+
+def test_what_is_pruned():
+    detector = registry.build("shuffledet_0.25x", input_size=(32, 48), class_names=("a",))
+    names = [layer.name for layer in prune.prunable(detector)]
+    assert len(names) == 16 * 2 + 1 and "dconv" not in names
+    assert names.count("conv1") == 16  # of the units; the stem, of the same name, sees three colours
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--run="], "--run is missing"),
+        (["--output_dir="], "--output_dir is missing"),
+        (["--steps=0"], "--steps=0: must be at least 1"),
+        (["--sparsity=1"], "--sparsity=1.0: must be above 0 and below 1"),
+        (["--learning_rate=-1"], "--learning_rate=-1.0: must not be negative"),
+        ([], "--run=absent: no run folder: it has no flags.cfg"),
+        (["--output_dir=."], "--output_dir=. is there already: name a new folder"),
+    ],
+)
+def test_flags_that_cannot_work(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as end:
+        cli.run(compress.main, ["compress.py", "--run=absent", "--output_dir=new", *arguments])
+    assert end.value.code == 1
+    assert message in capsys.readouterr().err
+
+
+def test_without_the_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_model_optimization", None)
+    with pytest.raises(
+        UserError, match=r"needs tensorflow-model-optimization: pip install -e '.\[compress\]'"
+    ):
+        quantize.QuantizedLayers(keras.Sequential())

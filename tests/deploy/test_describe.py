@@ -1,0 +1,101 @@
+"""Parameters and multiply-adds: a network by hand, and those that are published."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fgfi_tf.deploy import counting, describe_command
+from fgfi_tf.deploy.describe_command import DescribeConfig, describe
+from fgfi_tf.errors import UserError
+from fgfi_tf.models import registry
+
+
+@pytest.fixture(scope="module", name="found")
+def found_fixture(detector):
+    return counting.of_detector(detector)
+
+
+def test_layers_by_hand(found, detector):
+    layers = {layer.name.split("backbone/")[-1]: layer for layer in found.layers}
+    stem, head = found.layers[0], found.layers[-1]
+    # 64 x 96: 3 x 3 x 3 values for each of 24 channels; batch norm has four numbers a channel
+    assert (stem.kind, stem.shape) == ("ConvBN", (1, 64, 96, 24))
+    assert stem.multiply_adds == 64 * 96 * 27 * 24
+    assert stem.parameters == 27 * 24 + 4 * 24
+    # the second unit of the first group, 60 channels at 16 x 24, three groups: 60 -> 15 -> 60
+    unit = [layers[f"group1/block1/{name}"] for name in ("conv1", "dconv", "conv2")]
+    assert [layer.multiply_adds for layer in unit] == [384 * 20 * 15, 384 * 9 * 15, 384 * 5 * 60]
+    assert [layer.shape for layer in unit] == [(1, 16, 24, 15), (1, 16, 24, 15), (1, 16, 24, 60)]
+    # nine anchors of 3 + 1 + 4 values from 192 channels at 4 x 6
+    assert (head.kind, head.shape) == ("Conv2D", (1, 4, 6, 72))
+    assert head.multiply_adds == 24 * 9 * 192 * 72 and head.parameters == 9 * 192 * 72 + 72
+    assert len(found.layers) == 1 + 16 * 3 + 1
+    assert found.parameters == sum(layer.parameters for layer in found.layers) == detector.count_params()
+
+
+def test_detector_computes_as_before(found, detector):
+    x = tf.zeros([1, 64, 96, 3])
+    assert "call" not in vars(detector.head)
+    assert detector(x, training=False)["predictions"].shape == (1, 4, 6, 72)
+
+
+def test_files_count_what_they_compute(found, exported):
+    file = counting.of_file(exported / "model.tflite")
+    # narrow groups are dense there, with zeros; the rest is as it was
+    assert found.multiply_adds < file.multiply_adds < 2 * found.multiply_adds
+    assert [layer for layer in file.layers if layer.kind == "CONV_2D"][0].multiply_adds == 64 * 96 * 27 * 24
+    assert counting.of_file(exported / "model_int8.tflite").multiply_adds == file.multiply_adds
+    assert counting.of_saved_model(exported / "savedmodel").multiply_adds == file.multiply_adds
+    config = DescribeConfig(str(exported / "model.tflite"), layers=False)
+    assert describe(config).splitlines()[-1] == f"multiply-adds: {file.multiply_adds / 1e9:.3f} G"
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("shuffledet_0.5x", 535_656), ("shuffledet_0.25x", 202_776)]
+)
+def test_published(name, parameters):
+    detector = registry.build(name, input_size=(384, 1248), class_names=("Car", "Pedestrian", "Cyclist"))
+    found = counting.of_detector(detector)
+    adds, numbers = describe_command.PUBLISHED[name]
+    assert found.trainable == parameters
+    assert abs(found.parameters - numbers) < 0.05 * numbers
+    assert abs(found.multiply_adds - found.layers[-1].multiply_adds - adds) < 0.03 * adds
+
+
+def test_text():
+    text = describe(DescribeConfig("shuffledet_0.25x", layers=False)).splitlines()
+    assert text[0] == "shuffledet_0.25x, input 384 x 1248, 3 classes"
+    assert text[1].startswith("parameters: ") and text[1].endswith("(202,776 trainable)")
+    assert text[-1] == "published: 0.21 M parameters, 0.67 G multiply-adds"
+    small = describe(DescribeConfig("shuffledet_0.25x", input_size="64x96"))
+    assert "published" not in small
+    (line,) = [line for line in small.splitlines() if "group1/block0/dconv" in line]
+    assert line.split()[-5:] == ["24", "x", "15", *line.split()[-2:]]
+
+
+def test_configs(tmp_path):
+    (tmp_path / "a.cfg").write_text("--model=shuffledet_0.25x\n--input_size=64x96\n--anchors=auto\n")
+    text = describe(DescribeConfig(str(tmp_path / "a.cfg"), layers=False))
+    assert text.startswith("shuffledet_0.25x, input 64 x 96, 3 classes\n")
+
+
+def test_two_stages_count_both():
+    faster = registry.build("faster_rcnn_vgg11", input_size=(64, 0), class_names=("a",), width=0.05)
+    found = counting.of_detector(faster)
+    assert found.parameters == faster.count_params()
+    assert {"Dense"} <= {layer.kind for layer in found.layers}
+    assert np.prod(found.layers[0].shape) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "name a detector, a file of flags, a checkpoint"),
+        ("absent", "--model_path: no checkpoint at absent"),
+    ],
+)
+def test_what_is_not_there(name, message):
+    with pytest.raises(UserError, match=message):
+        describe(DescribeConfig(name))

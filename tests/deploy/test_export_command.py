@@ -1,0 +1,155 @@
+"""scripts/export.py and predict.py: from a checkpoint to checked files, and detections from any of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import describe
+import export as export_script
+import numpy as np
+import predict
+import pytest
+from PIL import Image
+
+from fgfi_tf import cli
+from fgfi_tf.prediction import Predictor
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "scripts" / "examples"
+
+
+def run(script, *arguments) -> int:
+    with pytest.raises(SystemExit) as end:
+        cli.run(script.main, [f"{script.__name__}.py", *arguments])
+    return end.value.code
+
+
+def test_what_is_written(exported):
+    names = ["check.json", "detector.json", "model.json", "model.tflite", "model_int8.tflite", "savedmodel"]
+    assert sorted(path.name for path in exported.iterdir()) == names
+    rows = json.loads((exported / "check.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["source", "model.tflite", "model_int8.tflite", "SavedModel"]
+    assert [row["size"] for row in rows[1:3]] == [
+        (exported / name).stat().st_size for name in ("model.tflite", "model_int8.tflite")
+    ]
+    exact, rounded, saved = (row["difference"] for row in rows[1:])
+    assert exact["images"] == 4 and exact["detections"] > 20
+    assert saved["matched"] == saved["detections"] and saved["box"] < 0.05 and saved["score"] < 1e-4
+    assert exact["matched"] > 0.9 * exact["detections"]
+    assert rounded["score"] > exact["score"]
+    assert set(rows[1]["latency_ms"]) == {"1", "2"} and set(rows[3]["latency_ms"]) == {"all"}
+    assert min(rows[1]["latency_ms"].values()) > 0
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "model_int8.tflite", "savedmodel"])
+def test_predict_from_any_of_them(exported, photos, tmp_path, capsys, name):
+    code = run(predict, f"--model_path={exported / name}", f"--images={photos}", f"--output_dir={tmp_path}")
+    assert code == 0
+    assert capsys.readouterr().out.startswith("6 of 6 images")
+    assert len(list(tmp_path.glob("*.txt"))) == len(list(tmp_path.glob("*.png"))) == 6
+    assert sum(len(file.read_text().splitlines()) for file in tmp_path.glob("*.txt")) > 20
+
+
+def test_describe_from_any_of_them(exported, checkpoint, capsys):
+    for path in (exported / "model_int8.tflite", exported / "savedmodel", checkpoint):
+        assert run(describe, str(path), "--nolayers") == 0
+        assert "multiply-adds: 0." in capsys.readouterr().out
+
+
+def test_example_for_a_device_needs_nothing_of_this_package(exported, photos):
+    pytest.importorskip("ai_edge_litert", reason="needs the extra [tflite]")
+    program = f"""
+import runpy, sys
+found = runpy.run_path({str(EXAMPLES / "detect_tflite.py")!r})["main"](*{
+        [str(exported / "model.tflite"), str(photos / "0.png")]!r
+    }, 0.1)
+assert not {{"tensorflow", "fgfi_tf", "keras"}} & set(sys.modules)
+print(len(found))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    *lines, count = done.stdout.splitlines()
+    image = np.asarray(Image.open(photos / "0.png"))
+    expected = Predictor.load(exported / "model.tflite")(image[None])[0]
+    shown = expected["scores"] >= 0.1
+    assert int(count) == len(lines) == shown.sum() > 3
+    printed = np.array([[float(word) for word in line.split()[1:]] for line in lines])
+    np.testing.assert_allclose(printed[:, 0], expected["scores"][shown], atol=0.002)
+    np.testing.assert_allclose(printed[:, 1:], expected["boxes"][shown], atol=1.0)
+
+
+def test_served_model_needs_tensorflow_alone(exported, photos):
+    program = f"""
+import importlib.util, json, sys
+import numpy as np, tensorflow as tf
+from PIL import Image
+def example():
+    spec = importlib.util.spec_from_file_location("example", {str(EXAMPLES / "request_rest.py")!r})
+    module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)
+    return module
+example = example()
+serve = tf.saved_model.load({str(exported / "savedmodel")!r}).signatures["serving_default"]
+def server(body):  # as TensorFlow Serving's REST interface does: rows in, rows out
+    rows = json.loads(body)["instances"]
+    images = tf.constant([row["images"] for row in rows], tf.uint8)
+    found = {{name: value.numpy() for name, value in serve(images=images).items()}}
+    rows = [{{name: value[i].tolist() for name, value in found.items()}} for i in range(len(rows))]
+    return json.dumps({{"predictions": rows}}).encode()
+image = np.asarray(Image.open({str(photos / "0.png")!r}))
+for pictures in ([image], [image, image[::-1]], [image[:33, :47]] * 3):  # any number, any size
+    found = example.detections(server(example.body(pictures)), 0.1)
+    assert len(found) == len(pictures) and all(found)
+assert "fgfi_tf" not in sys.modules and "tf_keras" not in sys.modules
+print(json.dumps(example.detections(server(example.body([image])), 0.1)[0]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    image = np.asarray(Image.open(photos / "0.png"))
+    expected = Predictor.load(exported / "savedmodel")(image[None])[0]
+    shown = expected["scores"] >= 0.1
+    np.testing.assert_allclose([row[1] for row in found], expected["scores"][shown], rtol=1e-4)
+    np.testing.assert_allclose([row[2] for row in found], expected["boxes"][shown], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format=tflit"], "--format=tflit: did you mean tflite?"),
+        (["--format="], "--format is empty: known are onnx, savedmodel, tflite"),
+        (["--format=tflite", "--quantize=int4"], "--quantize=int4: did you mean int8?"),
+        (["--quantize=int8"], "--quantize=int8 is of TFLite files: --format=tflite"),
+        (["--images=a", "--data_dir=b"], "give pictures (--images) or labelled data (--data_dir), not both"),
+        (["--check_images=-1"], "--check_images=-1: must be at least 0"),
+        (["--checkpoint="], "--checkpoint is missing"),
+        (["--output_dir="], "--output_dir is missing"),
+    ],
+)
+def test_flags_that_cannot_work(capsys, arguments, message):
+    assert run(export_script, "--checkpoint=a", "--output_dir=b", *arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_int8_without_pictures(checkpoint, tmp_path, capsys):
+    given = [f"--checkpoint={checkpoint}", f"--output_dir={tmp_path / 'out'}", "--format=tflite"]
+    assert run(export_script, *given, "--quantize=int8") == 1
+    assert "--quantize=int8 is calibrated on pictures: --images or --data_dir" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_there_are_kept(checkpoint, exported, capsys):
+    before = (exported / "model.tflite").read_bytes()
+    given = [f"--checkpoint={checkpoint}", f"--output_dir={exported}", "--format=tflite"]
+    assert run(export_script, *given) == 1
+    assert "model.tflite and 3 more files are there already" in capsys.readouterr().err
+    assert (exported / "model.tflite").read_bytes() == before
+
+
+def test_without_pictures_it_says_so(checkpoint, tmp_path, capsys):
+    given = [f"--checkpoint={checkpoint}", f"--output_dir={tmp_path / 'saved'}", "--latency_runs=0"]
+    assert run(export_script, *given) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"SavedModel: {tmp_path / 'saved'} (")
+    assert "not compared with its source: no pictures (--images or --data_dir names some)" in shown
+    assert (tmp_path / "saved" / "assets.extra" / "check.json").is_file()

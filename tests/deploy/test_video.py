@@ -1,0 +1,137 @@
+"""predict.py on videos, by OpenCV and by ffmpeg (a stand-in that speaks its raw frames)."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import numpy as np
+import predict
+import pytest
+
+from fgfi_tf import cli
+from fgfi_tf.deploy import video
+from fgfi_tf.deploy.video import Video, VideoWriter
+from fgfi_tf.errors import UserError
+from fgfi_tf.prediction import Predictor
+
+LEVELS = (40, 120, 200)
+SCORE = 2  # its column in detections.csv
+
+FFMPEG = """#!{python}
+import sys
+if "-i" in sys.argv and "-" == sys.argv[-1]:
+    sys.stdout.buffer.write(open(sys.argv[sys.argv.index("-i") + 1], "rb").read())
+else:
+    open(sys.argv[-1], "wb").write(sys.stdin.buffer.read())
+"""
+FFPROBE = """#!{python}
+import os, sys
+frames = os.path.getsize(sys.argv[-1]) // (16 * 24 * 3)
+import json
+stream = dict(width=24, height=16, r_frame_rate="30000/1001", nb_read_packets=str(frames))
+print(json.dumps(dict(streams=[stream] if frames else [])))
+"""
+
+
+def one_box(images):
+    """An object as large as the frame, whose score is the frame's brightness."""
+    count, height, width, _ = images.shape
+    return {
+        "boxes": np.array([[[0, 0, width - 1, height - 1]]] * count, np.float32),
+        "scores": np.asarray(images).mean((1, 2, 3))[:, None].astype(np.float32) / 256,
+        "classes": np.zeros((count, 1), np.int32),
+        "count": np.ones(count, np.int32),
+    }
+
+
+@pytest.fixture(name="ffmpeg")
+def ffmpeg_fixture(monkeypatch, tmp_path):
+    """Programs called ffmpeg and ffprobe for raw frames of 16 x 24, and no OpenCV."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in (("ffmpeg", FFMPEG), ("ffprobe", FFPROBE)):
+        (folder / name).write_text(text.format(python=sys.executable))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+
+
+@pytest.fixture(name="run")
+def run_fixture(monkeypatch, tmp_path):
+    def run(*arguments):
+        model = Predictor(one_box, ("Car", "Pedestrian", "Cyclist"), "MODEL", "kitti")
+        monkeypatch.setattr(Predictor, "load", lambda path, name: model)
+        with pytest.raises(SystemExit) as end:
+            given = ["--model_path=MODEL", f"--output_dir={tmp_path / 'out'}", "--batch_size=2"]
+            cli.run(predict.main, ["predict.py", *given, *arguments])
+        return end.value.code
+
+    return run
+
+
+def frames(height=16, width=24):
+    return [np.full((height, width, 3), level, np.uint8) for level in LEVELS]
+
+
+def check_results(folder):
+    rows = (folder / "detections.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == [f"drive/{number:06d}" for number in range(3)]
+    scores = [float(row.split(",")[SCORE]) for row in rows]
+    np.testing.assert_allclose(scores, np.array(LEVELS) / 256, atol=0.02)
+
+
+def test_by_ffmpeg(ffmpeg, run, tmp_path, capsys):
+    (tmp_path / "drive.mp4").write_bytes(b"".join(frame.tobytes() for frame in frames()))
+    found = Video.open(tmp_path / "drive.mp4")
+    assert (found.size, found.frames) == ((16, 24), 3)
+    np.testing.assert_allclose(found.rate, 29.97, atol=0.01)
+    assert run(f"--video={tmp_path / 'drive.mp4'}", "--results=csv") == 0
+    assert capsys.readouterr().out.startswith("3 frames, ")
+    check_results(tmp_path / "out")
+    drawn = np.frombuffer((tmp_path / "out/drive.mp4").read_bytes(), np.uint8).reshape(3, 16, 24, 3)
+    assert [int(frame[8, 12, 0]) for frame in drawn] == list(LEVELS)
+    assert (drawn[2, 0] != LEVELS[2]).any()  # the box
+
+
+def test_by_opencv(run, tmp_path, capsys):
+    pytest.importorskip("cv2", reason="needs the extra [video]")
+    with VideoWriter(tmp_path / "drive.mp4", (48, 64), 10.0) as writer:
+        for frame in frames(48, 64):
+            writer.append(frame)
+    found = Video.open(tmp_path / "drive.mp4")
+    assert (found.size, found.frames, found.rate) == ((48, 64), 3, 10.0)
+    for frame, level in zip(found, LEVELS, strict=True):
+        assert frame.dtype == np.uint8 and abs(int(frame[20, 20, 0]) - level) < 8
+    assert run(f"--video={tmp_path / 'drive.mp4'}", "--results=csv") == 0
+    check_results(tmp_path / "out")
+    assert len(list(Video.open(tmp_path / "out/drive.mp4"))) == 3
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(UserError, match="text.mp4 is not a video that can be read here"):
+        Video.open(tmp_path / "text.mp4")
+
+
+def test_no_video(ffmpeg, run, tmp_path, capsys):
+    assert run(f"--video={tmp_path / 'absent.mp4'}") == 1
+    (tmp_path / "empty.mp4").touch()
+    assert run(f"--video={tmp_path / 'empty.mp4'}") == 1
+    assert run("--video=a.mp4", "--images=b") == 1
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first.endswith("absent.mp4: no such file")
+    assert second.endswith("empty.mp4 is not a video that can be read here")
+    assert third == "predict.py: error: give --images or --video, not both"
+
+
+def test_a_video_is_not_written_over(ffmpeg, run, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/drive.mp4").write_bytes(b"".join(frame.tobytes() for frame in frames()))
+    assert run(f"--video={tmp_path / 'out/drive.mp4'}", "--overwrite") == 1
+    assert "drive.mp4 is an input and would be overwritten" in capsys.readouterr().err
+
+
+def test_nothing_reads_videos(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setattr(video.shutil, "which", lambda name: None)
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(UserError, match=r"OpenCV \(pip install -e '.\[video\]'\) or by the ffmpeg program"):
+        Video.open(tmp_path / "a.mp4")
