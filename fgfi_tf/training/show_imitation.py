@@ -13,7 +13,7 @@ import numpy as np
 from fgfi_tf.errors import UserError
 from fgfi_tf.options import option
 from fgfi_tf.outputs import OutputFolder
-from fgfi_tf.training.config import parse_numbers
+from fgfi_tf.training.parsing import parse_numbers
 
 if TYPE_CHECKING:  # they import TensorFlow
     from fgfi_tf.data.records import PreparedDataset
