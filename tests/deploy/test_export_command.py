@@ -60,11 +60,10 @@ def test_describe_from_any_of_them(exported, checkpoint, capsys):
 
 def test_example_for_a_device_needs_nothing_of_this_package(exported, photos):
     pytest.importorskip("ai_edge_litert", reason="needs the extra [tflite]")
+    arguments = [str(exported / "model.tflite"), str(photos / "0.png")]
     program = f"""
 import runpy, sys
-found = runpy.run_path({str(EXAMPLES / "detect_tflite.py")!r})["main"](*{
-        [str(exported / "model.tflite"), str(photos / "0.png")]!r
-    }, 0.1)
+found = runpy.run_path({str(EXAMPLES / "detect_tflite.py")!r})["main"](*{arguments!r}, 0.1)
 assert not {{"tensorflow", "fgfi_tf", "keras"}} & set(sys.modules)
 print(len(found))
 """
