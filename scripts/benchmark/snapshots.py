@@ -11,7 +11,7 @@ from benchmark.torch_process import TorchObject, TorchProcess
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.faster_rcnn import FasterRCNN
-from fgfi_tf.models.faster_rcnn.model import POOLED_SIZE
+from fgfi_tf.models.faster_rcnn.head import POOLED_SIZE
 from fgfi_tf.models.shuffledet import ShuffleDet, losses
 
 
