@@ -121,8 +121,6 @@ def test_the_published_file_of_91_classes_at_full_size(tmp_path):
     loading.load_weights(model, tmp_path / "ssd.pth")
     assert sum(v.shape.num_elements() for v in model.trainable_variables) == 35_641_826
     same(model.heads.logits[2].kernel, state["head.classification_head.module_list.2.weight"])
-    student = registry.build("ssd300_vgg16", input_size=(300, 300), class_names=builtin.VOC_CLASSES)
-    assert sum(v.shape.num_elements() for v in student.trainable_variables) == 26_285_486
 
 
 def test_cocos_80_classes_are_taken_from_91(tmp_path):
