@@ -124,6 +124,8 @@ def train(
         # In a deep network with random weights, and a teacher whose statistics are not its own, rounding
         # errors grow tenfold in a step of useful length.
         rate, weight = (0.01, 1.0) if model.startswith("tiny") else (1e-5, 1e-3)
+        if model.startswith("ssd"):  # of whose negatives rounding chooses some
+            rate = 1e-6
         weight = RunningWeight(float(share), decay=0.5) if share else weight
         distiller = Distiller(
             student,

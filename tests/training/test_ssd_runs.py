@@ -21,6 +21,7 @@ from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from fgfi_tf.prediction import detect_images
 from fgfi_tf.training import build, checkpoints, evaluate_command, flags, run
 from fgfi_tf.training.optimizers import MomentumSGD
+from fgfi_tf.training.run_folder import RunFolder
 from fgfi_tf.training.validation import validate
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -36,9 +37,14 @@ def small(kitti, folder, **changes):
         batch_size=2,
         learning_rate=1e-3,
         checkpoint_every=1,
-        picture_every=0,
         steps=2,
-        **{"model": "ssd300_vgg11", "augmentation": "ssd", "options": {"width": WIDTH}, **changes},
+        **{
+            "picture_every": 0,
+            "model": "ssd300_vgg11",
+            "augmentation": "ssd",
+            "options": {"width": WIDTH},
+            **changes,
+        },
     )
     return validate(config)
 
@@ -57,8 +63,10 @@ def imitating(teacher, **changes):
 
 
 def test_a_teacher_trains_is_evaluated_and_exported_as_the_same_function(kitti, teacher, tmp_path, capsys):
-    assert list(json.loads((teacher / "results.json").read_text())) == ["2"]
-    assert json.loads((teacher / "checkpoints/model.json").read_text())["options"] == {"width": WIDTH}
+    assert list(json.loads(RunFolder(teacher).results.read_text())) == ["2"]
+    assert json.loads((RunFolder(teacher).checkpoints / "model.json").read_text())["options"] == {
+        "width": WIDTH
+    }
     evaluate_command.evaluate(
         evaluate_command.EvaluateConfig(checkpoint=str(teacher), data_dir=str(kitti), val_split="val")
     )

@@ -69,9 +69,9 @@ def test_every_variable_learns(detector):
 
 
 def test_which_weights_it_takes(detector, tmp_path):
+    (tmp_path / "a.pth").write_bytes(b"no weights")
     with pytest.raises(UserError, match="a.pth: holds ImageNet weights, not a trained detector"):
         loading.load_weights(detector, tmp_path / "a.pth")
-    (tmp_path / "a.pth").write_bytes(b"no weights")
     with pytest.raises(UserError, match="a.pth: damaged or not a PyTorch file"):
         loading.load_initial_weights(detector, tmp_path / "a.pth")
     with pytest.raises(UserError, match="imagenet: ssd300_vgg16 has no such weights of its own"):
