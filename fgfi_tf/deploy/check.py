@@ -102,12 +102,13 @@ def table(rows: Sequence[Row]) -> str:
         ],
         "box, px": [f"{row.difference.box:.2f}" if row.difference else "" for row in rows],
         "score": [f"{row.difference.score:.4f}" if row.difference else "" for row in rows],
-        metric: [f"{100 * row.metrics[metric]:.2f}" if metric in row.metrics else "" for row in rows],
-        "change": [
-            f"{100 * (row.metrics[metric] - rows[0].metrics[metric]):+.2f}" if place and row.metrics else ""
-            for place, row in enumerate(rows)
-        ],
     }
+    if metric:
+        columns[metric] = [f"{100 * row.metrics[metric]:.2f}" if row.metrics else "" for row in rows]
+        columns["change"] = [""] + [
+            f"{100 * (row.metrics[metric] - rows[0].metrics[metric]):+.2f}" if row.metrics else ""
+            for row in rows[1:]
+        ]
     for key in threads:
         title = f"ms, {key} thread{'' if key == '1' else 's'}"
         columns[title] = [f"{row.latency_ms[key]:.2f}" if key in row.latency_ms else "" for row in rows]

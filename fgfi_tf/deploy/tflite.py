@@ -69,25 +69,24 @@ def _converted(convert: Callable[[], bytes], network: RawNetwork) -> bytes:
 def _int8(network: RawNetwork, pictures: Pictures | None) -> bytes:
     if pictures is None or not any(True for _ in pictures()):
         raise UserError("--quantize=int8 is calibrated on pictures: --images or --data_dir names some")
-    names, kinds = _decoding(_converted(_converter(network).convert, network))
     converter = _converter(network)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([picture[None]] for picture in pictures())
+    # In two steps, as the library's QuantizationDebugger goes, whose further models would take twice as long.
+    converter._experimental_calibrate_only = True
+    calibrated = _converted(converter.convert, network)
 
     def quantized() -> bytes:
-        options = tf.lite.experimental.QuantizationDebugOptions(
-            denylisted_nodes=names, denylisted_ops=kinds, fully_quantize=False
-        )
-        debugger = tf.lite.experimental.QuantizationDebugger(
-            converter=converter, debug_dataset=converter.representative_dataset, debug_options=options
-        )
-        return debugger.get_nondebug_quantized_model()
+        from tensorflow.lite.python import convert as library
+
+        names, kinds = _around(calibrated)
+        return library.mlir_quantize(calibrated, denylisted_nodes=set(names), denylisted_ops=set(kinds))
 
     return _converted(quantized, network)
 
 
-def _decoding(model: bytes) -> tuple[list[str], list[str]]:
-    """What int8 leaves alone in a float32 file: tensors by name, and operations that the network has not."""
+def _around(model: bytes) -> tuple[list[str], list[str]]:
+    """What int8 leaves alone of a file: tensors by name, and operations that only what is around has."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     loaded = schema.ModelT.InitFromPackedBuf(model, 0)

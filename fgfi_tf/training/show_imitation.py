@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # they import TensorFlow
     from fgfi_tf.training.config import ExperimentConfig
 
 _GROUP = "Picture of an imitation"
-_FULL = 1.25  # the distance that is the brightest
+_FULL = 1.0  # the distance that is the brightest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +73,9 @@ def show(config: ShowConfig) -> str:
     buffer = io.BytesIO()
     Image.fromarray(draw(seen)).save(buffer, "PNG")
     output.append(path.name, buffer.getvalue())
-    inside = seen.masks[psi[0]] if run.psi not in seen.masks else seen.masks[run.psi]
+    chosen, inside = region(seen)
     return (
-        f"{path}: distance in the mask {_mean(seen.before, inside):.2f} before training, "
+        f"{path}: distance in the mask of {chosen:g} {_mean(seen.before, inside):.2f} before training, "
         f"{_mean(seen.after, inside):.2f} after; elsewhere {_mean(seen.before, ~inside):.2f} and "
         f"{_mean(seen.after, ~inside):.2f} (1: as large as the teacher's features)"
     )
@@ -185,6 +185,12 @@ def _distance(distiller: Distiller, batch: Batch) -> np.ndarray:
     return (distance / tf.maximum(size, 1e-6)).numpy()
 
 
+def region(seen: Seen) -> tuple[float, np.ndarray]:
+    """The psi of the mask that distances are told of, and the mask: that of 0.5, else the first one."""
+    psi = 0.5 if 0.5 in seen.masks else next(iter(seen.masks))
+    return psi, seen.masks[psi]
+
+
 def _mean(distance: np.ndarray, mask: np.ndarray) -> float:
     return float(distance[mask].mean()) if mask.any() else 0.0
 
@@ -199,9 +205,11 @@ def draw(seen: Seen) -> np.ndarray:
         share = 100 * mask.mean()
         pictures.append(draw_boxes(overlay_mask(seen.image, mask), seen.boxes, None))
         captions.append(f"mask, psi = {psi:g}: {share:.0f} % of the map")
+    psi, mask = region(seen)
     for what, distance in (("before", seen.before), ("after", seen.after)):
         pictures.append(draw_boxes(_heat(seen.image, distance), seen.boxes, None))
-        captions.append(f"distance to the teacher {what} training")
+        shares = f"{_mean(distance, mask):.2f} in the mask of {psi:g}, {_mean(distance, ~mask):.2f} elsewhere"
+        captions.append(f"distance to the teacher {what} training: {shares}")
     return montage(pictures, captions)
 
 

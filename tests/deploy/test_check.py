@@ -59,7 +59,7 @@ def test_table():
     heading, source, file = check.table(rows).splitlines()
     titles = "MB  G mult-adds  found again  box, px   score    mAP  change  ms, 1 thread  ms, 2 threads"
     assert heading == " " * 16 + titles
-    assert source == f"source{1.5:25.3f}{50:39.2f}"
+    assert source == f"source{1.5:25.3f}{50:37.2f}"
     values = "2.50        1.600     29 of 30     1.25  0.0310  48.75   -1.25         20.50          12.25"
     assert file == "model.tflite  " + values
     written = check.as_json(rows, "val")

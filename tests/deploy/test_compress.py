@@ -57,9 +57,9 @@ def test_kernels_have_255_levels_by_channel(library):
     hooked = quantize.QuantizedLayers(model)
     assert hooked.count == 1
     layer.kernel.assign([[[[127.0, 0.0]]]])
-    # The first channel's levels are 1 apart; outputs are a multiple of the input then.
     out = layer(tf.ones([1, 1, 1, 1]), training=True)
-    assert out[0, 0, 0, 0] == 127.0
+    np.testing.assert_allclose(out[0, 0, 0, 0], 127.0, rtol=1e-5)
+    assert out[0, 0, 0, 1] == layer.norm.beta[1] == 0.0
     hooked.restore()
     assert "call" not in vars(layer)
 

@@ -60,10 +60,13 @@ def test_describe_from_any_of_them(exported, checkpoint, capsys):
 
 def test_example_for_a_device_needs_nothing_of_this_package(exported, photos):
     pytest.importorskip("ai_edge_litert", reason="needs the extra [tflite]")
-    arguments = [str(exported / "model.tflite"), str(photos / "0.png")]
+    example, given = (
+        str(EXAMPLES / "detect_tflite.py"),
+        [str(exported / "model.tflite"), str(photos / "0.png")],
+    )
     program = f"""
 import runpy, sys
-found = runpy.run_path({str(EXAMPLES / "detect_tflite.py")!r})["main"](*{arguments!r}, 0.1)
+found = runpy.run_path({example!r})["main"](*{given!r}, 0.1)
 assert not {{"tensorflow", "fgfi_tf", "keras"}} & set(sys.modules)
 print(len(found))
 """
@@ -79,23 +82,25 @@ print(len(found))
 
 
 def test_served_model_needs_tensorflow_alone(exported, photos):
+    paths = EXAMPLES / "request_rest.py", exported / "savedmodel", photos / "0.png"
+    example, served, photo = map(str, paths)
     program = f"""
 import importlib.util, json, sys
 import numpy as np, tensorflow as tf
 from PIL import Image
 def example():
-    spec = importlib.util.spec_from_file_location("example", {str(EXAMPLES / "request_rest.py")!r})
+    spec = importlib.util.spec_from_file_location("example", {example!r})
     module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)
     return module
 example = example()
-serve = tf.saved_model.load({str(exported / "savedmodel")!r}).signatures["serving_default"]
+serve = tf.saved_model.load({served!r}).signatures["serving_default"]
 def server(body):  # as TensorFlow Serving's REST interface does: rows in, rows out
     rows = json.loads(body)["instances"]
     images = tf.constant([row["images"] for row in rows], tf.uint8)
     found = {{name: value.numpy() for name, value in serve(images=images).items()}}
     rows = [{{name: value[i].tolist() for name, value in found.items()}} for i in range(len(rows))]
     return json.dumps({{"predictions": rows}}).encode()
-image = np.asarray(Image.open({str(photos / "0.png")!r}))
+image = np.asarray(Image.open({photo!r}))
 for pictures in ([image], [image, image[::-1]], [image[:33, :47]] * 3):  # any number, any size
     found = example.detections(server(example.body(pictures)), 0.1)
     assert len(found) == len(pictures) and all(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 
 import numpy as np
@@ -87,10 +88,8 @@ def test_float32_file_is_exact_and_of_built_in_operations(exported, detector, pi
 def test_int8_network_and_float_decoding(exported):
     operations = graph_of((exported / "model_int8.tflite").read_bytes())
     int8, float32 = 9, 0
-    for kind, types in operations:
-        if kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "CONCATENATION", "ADD") and types == [int8]:
-            continue
-        assert kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "MAX_POOL_2D", "AVERAGE_POOL_2D"), types
+    network_kinds = ("CONV_2D", "DEPTHWISE_CONV_2D", "MAX_POOL_2D", "AVERAGE_POOL_2D")
+    assert {tuple(types) for kind, types in operations if kind in network_kinds} == {(int8,)}
     kinds = [kind for kind, types in operations if types[0] == int8]
     assert kinds.count("CONV_2D") == 37
     assert "REVERSE_V2" not in [kind for kind, _ in operations]
@@ -128,6 +127,9 @@ def test_input_is_uint8_of_a_fixed_size(exported):
     assert {made["dtype"] for made in interpreter.get_output_details()} == {np.float32}
 
 
+@pytest.mark.skipif(
+    os.environ.get("FGFI_LONG_TESTS") != "1", reason="converts twice: run it with FGFI_LONG_TESTS=1"
+)
 def test_weights_of_half_and_quarter_size(raw_network, exported):
     whole = (exported / "model.tflite").stat().st_size
     assert len(tflite.convert(raw_network, "float16")) < 0.62 * whole

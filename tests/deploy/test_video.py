@@ -90,8 +90,8 @@ def test_by_ffmpeg(ffmpeg, run, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("3 frames, ")
     check_results(tmp_path / "out")
     drawn = np.frombuffer((tmp_path / "out/drive.mp4").read_bytes(), np.uint8).reshape(3, 16, 24, 3)
-    assert [int(frame[8, 12, 0]) for frame in drawn] == list(LEVELS)
-    assert (drawn[2, 0] != LEVELS[2]).any()  # the box
+    assert (drawn[0] == LEVELS[0]).all()  # a score of 0.16 is not drawn
+    assert (drawn[2] == LEVELS[2]).any() and (drawn[2] != LEVELS[2]).any()
 
 
 def test_by_opencv(run, tmp_path, capsys):
