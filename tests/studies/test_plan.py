@@ -136,6 +136,8 @@ def test_the_plan_of_several_maps(monkeypatch):
         "assigned",
         "each",
     ]
+    teacher = plans.config_of(plan.arm("teacher"))
+    assert (teacher.dataset, teacher.size, teacher.steps) == ("voc", (300, 300), 2000)
     assert not found["plain"].imitation and all(found[a].imitation for a in ("best", "assigned", "each"))
 
 

@@ -92,12 +92,15 @@ def test_a_student_imitates_all_six_maps_and_resumes_exactly(kitti, teacher, tmp
     run.train(whole)
     saved = weights(checkpoints.find_checkpoint(tmp_path / "whole"))
     kernels = {
-        name: v for name, v in saved.items() if name.startswith("imitation/kernels") and "SLOT" not in name
+        name: v for name, v in saved.items() if name.startswith("imitation/kernel") and "SLOT" not in name
     }
     assert sorted(value.shape for value in kernels.values()) == sorted(
         (3, 3, channels, channels) for channels in (16, 32, 16, 8, 8, 8)
     )
     assert all(np.isfinite(value).all() for value in saved.values())
+    # The first batch holds no object, the second one four.
+    first = weights(tmp_path / "whole/checkpoints/ckpt-1")
+    assert not all(np.array_equal(value, first[name]) for name, value in kernels.items())
     stop_at(1, lambda: run.train(parts))
     assert run.train(parts).finished
     assert_same(tmp_path / "whole/checkpoints/ckpt-2", tmp_path / "parts/checkpoints/ckpt-2")
