@@ -14,6 +14,7 @@ three; tracing and checking come on top. On two idle cores, with the flags given
       ... --precision=bfloat16 --batch=2            3    inference --batch=1,8                     3
     imitation_loss --models=shuffledet_0.5x --batch=2                                              5
     frcnn_step --frcnn_batch=1 --repeats=3          2    frcnn_step --frcnn_batch=4 --repeats=3    4
+    yolo_step --yolo_batch=1, yolo_inference        not measured on idle cores yet
     limits --models=shuffledet_0.5x --batch=2       1
     frcnn_inference                                 2    frcnn_parts --frcnn_batch=1               1
     peak_memory --models=shuffledet_0.5x --batch=8 --frcnn_batch=4                                 3
@@ -48,6 +49,8 @@ CASES = {
     "frcnn_step": "faster_rcnn:step_case",
     "frcnn_inference": "faster_rcnn:inference_case",
     "frcnn_parts": "faster_rcnn:parts_case",
+    "yolo_step": "yolov2:step_case",
+    "yolo_inference": "yolov2:inference_case",
     "peak_memory": "memory:peak_memory",
     "pipeline": "input_pipeline:pipeline_case",
     "fast_step": "processes:fast_step",

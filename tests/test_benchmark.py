@@ -224,6 +224,12 @@ PROCESSES = ("--process_rounds=1", "--process_steps=2", "--global_batch=2", "--n
             marks=pytest.mark.slow,
         ),
         pytest.param(
+            "yolo_step,yolo_inference",
+            ("--yolo_size=64x64", "--yolo_width=0.125", "--yolo_batch=1", "--repeats=1", "--notorch"),
+            "### yolo_inference: yolov2_0.25x, 64x64, batch 1",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             "fast_step",
             (*SMALL, *PROCESSES, "--fast=none"),
             "0.25x with imitation, 64x128, batch 2",

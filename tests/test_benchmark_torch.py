@@ -98,6 +98,23 @@ def test_both_shuffledets_have_the_same_losses_and_gradients(torch, as_ours):
         steps.check_equal(ours, wrong, batch)
 
 
+@pytest.mark.slow
+def test_both_yolov2s_have_the_same_losses_and_gradients(torch):
+    from benchmark import steps, workload, yolov2
+    from benchmark.options import Options
+
+    options = Options(yolo_size="96x128", yolo_width=0.125)
+    student, teacher = yolov2.detector(options, "yolov2_0.25x", 0), yolov2.detector(options, "yolov2", 1)
+    batch = workload.prepared(student, yolov2.make_batch(2, options.yolo_input))
+    batch["valid"][0, 5:] = False
+    ours = workload.make_distiller(student, teacher)
+    theirs = yolov2._torch_step(torch, ours, student, teacher, batch, as_ours=True)
+    assert "Same losses" in steps.check_equal(ours, theirs, batch)
+    student.network.predict.bias.assign_add(0.1 * tf.ones_like(student.network.predict.bias))
+    with pytest.raises(AssertionError, match="_loss"):
+        steps.check_equal(ours, theirs, batch)
+
+
 @pytest.fixture(name="small", scope="module")
 def small_fixture():
     sys.path.insert(0, str(SCRIPTS))

@@ -12,6 +12,7 @@ from benchmark import detections, snapshots, torch_process, workload
 from benchmark.options import Options, wants_xla
 from benchmark.timing import Result, alternate
 from fgfi_tf.export import export
+from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.shuffledet import ShuffleDet
 
 EXPORTED = "exported SavedModel, pixels to boxes"
@@ -28,18 +29,27 @@ def inference(options: Options) -> Iterator[Result]:
             images = workload.make_batch(batch_size, size)["image"].astype(np.uint8)
             inputs = student.preprocess(images)
             with tempfile.TemporaryDirectory() as folder, torch_process.started(options) as torch:
-                contenders, exported = _ours(student, inputs, images, folder, wants_xla(options))
-                if torch:
-                    source = snapshots.shuffledet(student)
-                    forms = ("torch_forward.ShuffleDetForms", source, inputs.numpy(), options.torch_compile)
-                    theirs = torch.make(*forms)
-                    contenders |= {name: theirs.contender("run", name) for name in theirs.call("names")}
-                note = check_equal(student, contenders, exported(), images)
-                contenders[EXPORTED] = lambda run=exported: run()["boxes"]
-                measurements = alternate(contenders, units=batch_size, **options.rounds)
+                forms = ("torch_forward.ShuffleDetForms", snapshots.shuffledet(student)) if torch else ()
+                runs, note = contenders(options, student, images, inputs, folder, torch, forms)
+                measurements = alternate(runs, units=batch_size, **options.rounds)
             title = f"{student_name}, {options.size}, batch {batch_size}"
-            note += " The exported SavedModel does more: it resizes uint8 images, decodes boxes, suppresses."
             yield Result("inference", title, measurements, note)
+
+
+def contenders(
+    options: Options, student: Detector, images: np.ndarray, inputs: tf.Tensor, folder: str, torch, forms
+) -> tuple[dict[str, Call], str]:
+    """Every form of a network, PyTorch's of ``forms`` (class, snapshot), all checked; and what was seen."""
+    found, exported = _ours(student, inputs, images, folder, wants_xla(options))
+    if torch:
+        theirs = torch.make(*forms, inputs.numpy(), options.torch_compile)
+        found |= {name: theirs.contender("run", name) for name in theirs.call("names")}
+    note = check_equal(student, found, exported(), images)
+    found[EXPORTED] = lambda: exported()["boxes"]
+    return (
+        found,
+        f"{note} The exported SavedModel does more: it resizes uint8 images, decodes boxes, suppresses.",
+    )
 
 
 def detecting(variant: str, size: tuple[int, int]) -> ShuffleDet:
@@ -55,7 +65,7 @@ def detecting(variant: str, size: tuple[int, int]) -> ShuffleDet:
 
 
 @workload.exact_products()
-def check_equal(student: ShuffleDet, contenders: dict[str, Call], exported: dict, images: np.ndarray) -> str:
+def check_equal(student: Detector, contenders: dict[str, Call], exported: dict, images: np.ndarray) -> str:
     """Every contender's predictions and best boxes against those of eager Keras; returns what was seen.
 
     Raises:
@@ -82,7 +92,7 @@ def check_equal(student: ShuffleDet, contenders: dict[str, Call], exported: dict
 
 
 def _ours(
-    student: ShuffleDet, inputs: tf.Tensor, images: np.ndarray, folder: str, xla: bool
+    student: Detector, inputs: tf.Tensor, images: np.ndarray, folder: str, xla: bool
 ) -> tuple[dict[str, Call], Callable[[], dict]]:
     """The forms of the network, and the exported detector."""
     module = tf.Module()

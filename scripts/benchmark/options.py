@@ -35,6 +35,10 @@ class Options:
     frcnn_size: str = _option("600x800", "Faster R-CNN's input, height x width.")
     frcnn_batch: str = _option("1,4", "Its images in a batch.")
     frcnn_width: float = _option(1.0, "Its channels, times this.")
+    yolo_models: str = _option("yolov2_0.25x", "YOLOv2 students to measure.")
+    yolo_size: str = _option("416x416", "YOLOv2's input, height x width.")
+    yolo_batch: str = _option("1,8", "Its images in a batch.")
+    yolo_width: float = _option(1.0, "Its channels, times this, the teacher's too.")
     objects: str = _option("1,10,100", "Objects an image of the case `imitation_loss`.")
     data_dir: str = _option("", "Raw KITTI folder of the case `pipeline` (empty: drawn images, png and jpg).")
     drawn_frames: int = _option(32, "How many images to draw for it.")
@@ -72,6 +76,16 @@ class Options:
     def frcnn_batches(self) -> list[int]:
         """Faster R-CNN's."""
         return list(parse_numbers("frcnn_batch", self.frcnn_batch, int))
+
+    @property
+    def yolo_input(self) -> tuple[int, int]:
+        """(height, width)."""
+        return parse_size("yolo_size", self.yolo_size)
+
+    @property
+    def yolo_batches(self) -> list[int]:
+        """YOLOv2's batch sizes."""
+        return list(parse_numbers("yolo_batch", self.yolo_batch, int))
 
     @property
     def rounds(self) -> dict:

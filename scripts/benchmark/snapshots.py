@@ -13,6 +13,7 @@ from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.faster_rcnn import FasterRCNN
 from fgfi_tf.models.faster_rcnn.head import POOLED_SIZE
 from fgfi_tf.models.shuffledet import ShuffleDet, losses
+from fgfi_tf.models.yolov2 import YOLOv2
 
 
 def shuffledet(detector: ShuffleDet) -> SimpleNamespace:
@@ -52,6 +53,21 @@ def faster_rcnn(detector: FasterRCNN, size: tuple[int, int]) -> SimpleNamespace:
         size=size,
         anchors=np.reshape(level.anchors(*cells), [-1, 4]),
         imitation_anchors=np.asarray(detector.imitation_anchors(*size)[0]),
+    )
+
+
+def yolov2(detector: YOLOv2) -> SimpleNamespace:
+    """A detector that is not in folded form."""
+    network = detector.network
+    return SimpleNamespace(
+        trunk=[None if layer is None else _conv_bn(layer) for layer in network.trunk],
+        head=[_conv_bn(layer) for layer in network.head],
+        passthrough=_conv_bn(network.passthrough),
+        last=_conv_bn(network.last),
+        predict=_biased(network.predict),
+        weight_decay=detector.weight_decay,
+        anchors=detector.anchors.astype(np.float32),
+        imitation_anchors=np.asarray(detector.imitation_anchors(*detector.input_size)[0]),
     )
 
 

@@ -14,10 +14,14 @@ from benchmark import torch_boxes
 from benchmark.torch_device import DEVICE, to_device, to_images, to_numpy
 from benchmark.torch_faster_rcnn import TorchFasterRCNN
 from benchmark.torch_shuffledet import TorchShuffleDet
+from benchmark.torch_yolov2 import TorchYOLOv2
 
 
-class ShuffleDetForms:
-    """ShuffleDet's predictions [B,h,w,72] in every form it can be run in.
+class NetworkForms:
+    """A one-stage network's predictions [B,h,w,C] in every form it can be run in.
+
+    Attributes:
+        network: the class that is made of a snapshot.
 
     Args:
         source: a snapshot.
@@ -25,8 +29,10 @@ class ShuffleDetForms:
         with_compile: also by ``torch.compile``.
     """
 
+    network: type[torch.nn.Module]
+
     def __init__(self, source, images: np.ndarray, with_compile: bool):
-        model, inputs = TorchShuffleDet(source).eval(), to_images(images)
+        model, inputs = self.network(source).eval(), to_images(images)
 
         def caller(network) -> Callable[[], np.ndarray]:
             def run() -> np.ndarray:
@@ -52,6 +58,18 @@ class ShuffleDetForms:
     def run(self, name: str) -> np.ndarray:
         """The predictions of a form."""
         return self._forms[name]()
+
+
+class ShuffleDetForms(NetworkForms):
+    """ShuffleDet's, C = 72."""
+
+    network = TorchShuffleDet
+
+
+class YOLOv2Forms(NetworkForms):
+    """YOLOv2's."""
+
+    network = TorchYOLOv2
 
 
 def _onnx(model, inputs) -> Callable[[], np.ndarray]:

@@ -14,6 +14,7 @@ from benchmark.options import LEARNING_RATE, MOMENTUM
 from fgfi_tf.geometry.anchors import SHUFFLEDET_INPUT, SHUFFLEDET_SHAPES
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
+from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.shuffledet import ShuffleDet
 from fgfi_tf.training.optimizers import MomentumSGD
 
@@ -83,13 +84,18 @@ def seeded_detector(variant: str, size: tuple[int, int], seed: int = 0) -> Shuff
     """A detector without dropout whose moving statistics are not the initial ones either."""
     keras.utils.set_random_seed(seed)
     detector = ShuffleDet(variant, input_size=size, dropout=0.0)
+    randomise(detector, seed)
+    return detector
+
+
+def randomise(detector: Detector, seed: int) -> None:
+    """Batch norms that are not the initial ones."""
     random = np.random.default_rng(seed)
     for weight in detector.weights:
         if "gamma" in weight.name or "moving_variance" in weight.name:
             weight.assign(random.uniform(0.8, 1.2, weight.shape))
         elif "beta" in weight.name or "moving_mean" in weight.name:
             weight.assign(random.normal(0.0, 0.1, weight.shape))
-    return detector
 
 
 def seeded_pair(student: str, size: tuple[int, int]) -> tuple[ShuffleDet, ShuffleDet]:
@@ -97,7 +103,7 @@ def seeded_pair(student: str, size: tuple[int, int]) -> tuple[ShuffleDet, Shuffl
     return seeded_detector(student, size, seed=0), seeded_detector(TEACHER, size, seed=1)
 
 
-def make_imitation(student: ShuffleDet, teacher: ShuffleDet, compute: str = "auto") -> ImitationLoss:
+def make_imitation(student: Detector, teacher: Detector, compute: str = "auto") -> ImitationLoss:
     """The imitation layer between two detectors; its initial kernel is larger than in training,
     so that the loss has a gradient worth comparing."""
     layer = ImitationLoss(
@@ -111,7 +117,7 @@ def make_imitation(student: ShuffleDet, teacher: ShuffleDet, compute: str = "aut
 
 
 def make_distiller(
-    student: ShuffleDet, teacher: ShuffleDet | None, distiller_class: type[Distiller] = Distiller
+    student: Detector, teacher: Detector | None, distiller_class: type[Distiller] = Distiller
 ) -> Distiller:
     """A compiled distiller as the trainer builds it: the teacher in folded form."""
     if teacher is None:
@@ -122,7 +128,7 @@ def make_distiller(
     return distiller
 
 
-def prepared(detector: ShuffleDet, batch: dict[str, np.ndarray]) -> dict:
+def prepared(detector: Detector, batch: dict[str, np.ndarray]) -> dict:
     """The batch with targets, as the input pipeline gives it, in numpy."""
     return tf.nest.map_structure(lambda value: value.numpy(), tf.function(detector.prepare_batch)(batch))
 
