@@ -91,7 +91,7 @@ class NormConv(keras.layers.Layer):
         if self.strides == 1 and self.kernel_size == 3:
             return halves.convolve(inputs, kernel)
         if self.kernel_size == 1:
-            # TensorFlow's strided kernel has written beyond its memory for maps of odd sizes.
+            # The gradient of TensorFlow 2.21's own strided one (oneDNN) writes where it should not on CPUs.
             inputs = inputs[:, :: self.strides, :: self.strides]
             return tf.nn.conv2d(inputs, kernel, 1, "VALID")
         return tf.nn.conv2d(padded(inputs, self.kernel_size // 2), kernel, self.strides, "VALID")
