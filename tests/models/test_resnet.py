@@ -156,6 +156,20 @@ def test_frozen_batch_norm_by_hand():
     np.testing.assert_allclose(conv(tf.fill([1, 1, 1, 1], 2.0)), [[[[24.5]]]], rtol=1e-6)
 
 
+def test_a_strided_convolution_of_one_pixel_takes_every_second():
+    """As slices: TensorFlow 2.21's own strided one corrupts memory in its gradient, on maps of odd sizes."""
+    conv = NormConv(2, 3, 1, 2, activation=False)
+    x = tf.random.stateless_normal([1, 5, 7, 2], [1, 2])
+    found = conv(x)
+    np.testing.assert_allclose(
+        found, np.einsum("bhwi,io->bhwo", x[:, ::2, ::2], conv.kernel[0, 0]), rtol=1e-4
+    )
+    assert found.shape == (1, 3, 4, 3)
+    graph = tf.function(conv).get_concrete_function(tf.TensorSpec([1, None, None, 2])).graph
+    strides = [op.get_attr("strides") for op in graph.get_operations() if op.type == "Conv2D"]
+    assert strides == [[1, 1, 1, 1]]
+
+
 def test_untrained_deep_networks_neither_grow_nor_vanish():
     """101 layers without statistics: the last map is of the size of the first."""
     trunk = ResNet("resnet101", width=1 / 16, taps=(2, 5), norm="frozen")

@@ -90,9 +90,11 @@ class NormConv(keras.layers.Layer):
     def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         if self.strides == 1 and self.kernel_size == 3:
             return halves.convolve(inputs, kernel)
-        if self.strides > 1 and self.kernel_size > 1:
-            inputs = padded(inputs, self.kernel_size // 2)
-        return tf.nn.conv2d(inputs, kernel, self.strides, "VALID" if self.strides > 1 else "SAME")
+        if self.kernel_size == 1:
+            # The gradient of TensorFlow 2.21's own strided one (oneDNN) writes where it should not on CPUs.
+            inputs = inputs[:, :: self.strides, :: self.strides]
+            return tf.nn.conv2d(inputs, kernel, 1, "VALID")
+        return tf.nn.conv2d(padded(inputs, self.kernel_size // 2), kernel, self.strides, "VALID")
 
     def fold_from(self, source: NormConv) -> None:
         """Takes over ``source``'s function in inference mode."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import builtin, registry
@@ -228,3 +229,37 @@ def test_flags_are_checked(name, option, value, message):
 def test_coco_names_are_those_of_its_numbers():
     names = dict(zip(builtin.COCO_IDS, builtin.COCO_CLASSES, strict=True))
     assert (names[1], names[13], names[44], names[90]) == ("person", "stop sign", "bottle", "toothbrush")
+
+
+@pytest.mark.parametrize("name, options", [("resnet18", {"width": 1 / 16}), ("resnet18_fpn", SMALL_FPN)])
+def test_images_without_objects(name, options):
+    """They teach that all is background; boxes and imitation have nothing to say."""
+    detector = build(f"faster_rcnn_{name}", **options)
+    batch = {
+        "boxes": tf.zeros([2, 3, 4]),
+        "classes": tf.zeros([2, 3], tf.int32),
+        "valid": tf.zeros([2, 3], bool),
+        "content_size": tf.constant([[192.0, 192.0], [150.0, 190.0]]),
+        "seed": tf.constant([1, 2]),
+    }
+    images = tf.random.stateless_normal([2, 192, 192, 3], [1, 2])
+    with tf.GradientTape() as tape:
+        outputs = detector(images, training=True, seed=batch["seed"])
+        losses = detector.detection_losses(outputs, batch)
+        total = tf.add_n(list(losses.values()))
+    assert losses["rpn_box"] == 0 and losses["rcnn_box"] == 0
+    assert losses["rpn_class"] > 0 and losses["rcnn_class"] > 0
+    gradients = tape.gradient(total, detector.trainable_variables)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_half_precision_keeps_losses_and_statistics_in_float32():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        detector = build("faster_rcnn_resnet18_fpn", **SMALL_FPN)
+        outputs = detector(tf.random.stateless_normal([1, 64, 64, 3], [1, 2]), training=True)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert all(features.dtype == tf.bfloat16 for features in outputs["features"])
+    assert all(scores.dtype == tf.float32 for scores in outputs["rpn_scores"])
+    assert all(v.dtype == tf.float32 for v in detector.variables)
