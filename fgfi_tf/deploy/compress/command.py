@@ -39,8 +39,8 @@ class CompressConfig:
     learning_rate: float = option(
         0.0,
         _GROUP,
-        "Highest learning rate, which falls to a hundredth (0: a tenth of the run's own to prune, a hundredth "
-        "to quantize).",
+        "Highest learning rate, which falls to a hundredth (0: a tenth of the run's to prune, a hundredth to "
+        "quantize).",
     )
     data_dir: str = option("", _GROUP, "Folder of the raw dataset (empty: that of the run).")
     teacher_checkpoint: str = option("", _GROUP, "Checkpoint of the teacher (empty: that of the run).")
