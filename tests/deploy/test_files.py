@@ -160,7 +160,7 @@ class Unknown(tf.Module):
         super().__init__()
         self.detector = detector
         signature = [tf.TensorSpec([1, 8, 8, 3], tf.uint8, name="images")]
-        self.function = tf.function(self._call, input_signature=signature)
+        self.function = tf.function(self._call, input_signature=signature, autograph=False)
         self.concrete = self.function.get_concrete_function()
 
     def _call(self, images):

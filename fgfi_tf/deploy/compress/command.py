@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # they import TensorFlow
     from fgfi_tf.training.config import ExperimentConfig
 
 METHODS = ("quantize", "prune")
+#: Of the run's learning rate. Under int8's rounding batch norm is folded with its averages and steadies
+#: nothing: a tenth, 60 steps of Adam at 4e-4, took ShuffleDet 0.25x from 50.2 to 22.2 AP11 on drawn scenes.
+SHARES = {"quantize": 0.01, "prune": 0.1}
 RECORD_FILE = "compress.json"
 _GROUP = "Compression"
 
@@ -34,7 +37,10 @@ class CompressConfig:
     steps: int = option(300, _GROUP, "Updates.")
     sparsity: float = option(0.5, _GROUP, "With --method=prune, the share of weights that become 0.")
     learning_rate: float = option(
-        0.0, _GROUP, "Highest learning rate, which falls to a hundredth (0: a tenth of the run's own)."
+        0.0,
+        _GROUP,
+        "Highest learning rate, which falls to a hundredth (0: a tenth of the run's to prune, a hundredth to "
+        "quantize).",
     )
     data_dir: str = option("", _GROUP, "Folder of the raw dataset (empty: that of the run).")
     teacher_checkpoint: str = option("", _GROUP, "Checkpoint of the teacher (empty: that of the run).")
@@ -109,7 +115,8 @@ def compress(config: CompressConfig) -> str:
         raise UserError(f"--output_dir={folder.root}: the checkpoint could not be written")
     student.metadata.write(folder.checkpoints)
     zero = prune.sparsity(student)
-    record = {**dataclasses.asdict(config), "loss": loss, "zero": zero}
+    losses = {name: float(values[-1]) for name, values in history.history.items()}
+    record = {**dataclasses.asdict(config), "losses": losses, "zero": zero}
     (folder.root / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n")
     return f"{folder.root}: {config.method}, {config.steps} steps, mean loss {loss:.3f}, zeros {zero:.3f}"
 
@@ -121,7 +128,7 @@ def _fine_tuning(config: CompressConfig) -> ExperimentConfig:
     run = restoring.read_run(
         config.run, data_dir=config.data_dir, teacher_checkpoint=config.teacher_checkpoint
     )
-    highest = config.learning_rate or run.learning_rate / 10
+    highest = config.learning_rate or run.learning_rate * SHARES[config.method]
     return dataclasses.replace(
         run,
         output_dir=config.output_dir,
