@@ -1,5 +1,6 @@
 """Files of torchvision, the 2019 code and keras.applications into Faster R-CNNs on ResNets."""
 
+import os
 import re
 
 import numpy as np
@@ -13,6 +14,9 @@ from fgfi_tf.models import builtin, loading, registry
 from fgfi_tf.models.backbones.resnet import ResNet
 from fgfi_tf.models.backbones.resnet_weights import keras_name
 
+LONG = pytest.mark.skipif(
+    os.environ.get("FGFI_LONG_TESTS") != "1", reason="takes a minute: run it with FGFI_LONG_TESTS=1"
+)
 BOTTLENECKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
@@ -234,7 +238,7 @@ def test_what_is_refused(tmp_path):
     )
 
 
-@pytest.mark.slow
+@LONG
 def test_a_file_of_keras_applications(tmp_path):
     """The stem reads the middle of its window alone: no padding then, which has a colour of its own."""
     source = keras.applications.ResNet50(include_top=False, weights=None)

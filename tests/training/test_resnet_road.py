@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from fgfi_tf.training import evaluate_command, run
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.validation import validate
 
+LONG = pytest.mark.skipif(
+    os.environ.get("FGFI_LONG_TESTS") != "1", reason="takes a minute: run it with FGFI_LONG_TESTS=1"
+)
 NARROW = {"width": 1 / 16, "frozen_stages": 0}
 FAMILIES = {
     "faster_rcnn_resnet18": {**NARROW, "norm": "synchronised"},
@@ -51,7 +55,11 @@ def data_fixture(tmp_path_factory):
     return write_devkit(tmp_path_factory.mktemp("voc"))
 
 
-@pytest.fixture(scope="module", name="runs", params=FAMILIES)
+@pytest.fixture(
+    scope="module",
+    name="runs",
+    params=[pytest.param(name, marks=() if name.endswith("fpn") else LONG) for name in FAMILIES],
+)
 def runs_fixture(request, data, tmp_path_factory):
     """The family's name, and the folders of a teacher and of a student that imitates it."""
     model, folder = request.param, tmp_path_factory.mktemp("runs")

@@ -1,5 +1,7 @@
 """Faster R-CNNs by name on ResNets and other backbones: parts, parameters, options, sampling, replicas."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +16,9 @@ from fgfi_tf.models.faster_rcnn import VARIANTS, proposal_targets
 from fgfi_tf.models.faster_rcnn.conventions import CONVENTIONS
 from fgfi_tf.models.pixels import NORMALIZED
 
+LONG = pytest.mark.skipif(
+    os.environ.get("FGFI_LONG_TESTS") != "1", reason="takes a minute: run it with FGFI_LONG_TESTS=1"
+)
 CLASSES = ("cat", "dog", "cow")
 SMALL_FPN = {"width": 1 / 16, "fpn_channels": 8, "head_units": 16}
 
@@ -35,7 +40,7 @@ def test_every_name_is_declared():
         assert registry.detector_class(name).declaration is registry.declaration(name)
 
 
-@pytest.mark.slow
+@LONG
 @pytest.mark.parametrize(
     "name, classes, options, expected",
     # Detectron2's, and what torchvision's deltas of the background, which nothing reads, take besides

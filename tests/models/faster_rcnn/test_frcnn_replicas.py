@@ -1,6 +1,7 @@
 """A batch on two devices gives the losses and gradients of one device."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -62,6 +63,9 @@ print("RESULT", json.dumps([one, two]))
 """
 
 
+LONG = pytest.mark.skipif(
+    os.environ.get("FGFI_LONG_TESTS") != "1", reason="takes a minute: run it with FGFI_LONG_TESTS=1"
+)
 SYNCHRONISED = {"width": 1 / 16, "norm": "synchronised", "frozen_stages": 0}
 
 
@@ -70,7 +74,7 @@ SYNCHRONISED = {"width": 1 / 16, "norm": "synchronised", "frozen_stages": 0}
     "name, options",
     [
         ("faster_rcnn_vgg11", {"width": 0.05, "dropout": 0.0}),
-        ("faster_rcnn_resnet18", SYNCHRONISED),
+        pytest.param("faster_rcnn_resnet18", SYNCHRONISED, marks=LONG),
         ("faster_rcnn_resnet18_fpn", {**SYNCHRONISED, "fpn_channels": 8, "head_units": 16, "roi_batch": 64}),
     ],
 )
