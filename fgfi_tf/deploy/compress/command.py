@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # they import TensorFlow
 
 METHODS = ("quantize", "prune")
 #: Of the run's learning rate. Under int8's rounding batch norm is folded with its averages and steadies
-#: nothing: 40 steps at a hundredth took ShuffleDet 0.25x from 50.2 to 45.2 AP11 on drawn scenes, 60 steps at a
-#: tenth to 22.2; with batch norm at work 40 steps at a hundredth took it to 49.7.
+#: nothing: 40 steps at a hundredth took ShuffleDet 0.25x from 50.2 to 45.2 AP11 on drawn scenes, 60 steps at
+#: a tenth to 22.2; with batch norm at work 40 steps at a hundredth took it to 49.7.
 SHARES = {"quantize": 0.001, "prune": 0.01}
 RECORD_FILE = "compress.json"
 _GROUP = "Compression"
