@@ -52,6 +52,7 @@ class YOLOv2(Detector):
     """
 
     takes_any_size = True
+    feature_strides = (STRIDE,)
     declaration = builtin.YOLOV2
     pixels = UNIT
 
