@@ -14,7 +14,6 @@ import tensorflow as tf
 import wider_fixtures
 from places import REPOSITORY
 
-from fgfi_tf.models import registry
 from fgfi_tf.training import flags
 
 # Runs scripts in this process as a shell would one after the other, up to one that fails; "kill" makes of a
@@ -75,10 +74,8 @@ def road_fixture(tmp_path_factory):
     pytest.importorskip("scipy", reason="scipy reads the evaluation kit's MATLAB files")
     road = Road(tmp_path_factory.mktemp("wider"))
     student, resumed = road.root / "student", road.root / "resumed"
-    teacher = registry.build("yolov2", input_size=(64, 64), class_names=("face",), width=0.02)
-    teacher.metadata.write(road.root / "teacher")
-    tf.train.Checkpoint(student=teacher).write(str(road.root / "teacher/ckpt-1"))
     road.said = scripts(
+        road.train("teacher", "--model=yolov2", "--steps=1", "--checkpoint_every=1"),
         road.imitate("student", f"--evaluate_every={STEPS}"),
         ("kill", str(student), str(resumed)),
         road.imitate("resumed"),
