@@ -277,3 +277,14 @@ def _script():
 def test_an_unknown_case_is_told():
     with pytest.raises(UserError, match="unknown case 'nonsense'; known are imitation_step"):
         _script().main(["benchmark.py", "--cases=nonsense"])
+
+
+def test_the_step_without_the_layer_has_none():
+    """A method that it overrides must be one that the distiller calls."""
+    from benchmark import workload
+    from benchmark.steps import TeacherOnly
+
+    student, teacher = workload.seeded_pair("shuffledet_0.25x", (32, 64))
+    batch = workload.prepared(student, workload.make_batch(2, (32, 64)))
+    model = workload.make_distiller(student, teacher, distiller_class=TeacherOnly)
+    assert float(model.train_step(batch)["imitation_loss"]) < 1e-20
