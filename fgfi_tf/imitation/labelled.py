@@ -19,7 +19,7 @@ def labelled_rows(outputs: Batch, batch: Batch, share: tuple[int, int]) -> tuple
     rows = _size(batch["image"]) * count // of
     own = {
         name: value
-        if name == "seed" or name.startswith("global_")
+        if name in ("seed", "step") or name.startswith("global_")
         else tf.nest.map_structure(lambda x: x[:rows], value)
         for name, value in batch.items()
     }

@@ -95,7 +95,7 @@ def test_a_strangers_detector_has_its_flags_and_defaults(file, monkeypatch, caps
     shown = " ".join(capsys.readouterr().out.split())
     assert "Options of stranger (--model): --channels=INT Channels of the feature. Default: 8." in shown
     assert "Weights to start from: a run folder or checkpoint; imagenet (of a backbone" in shown
-    assert "; the stranger's own files (.str). Default: empty." in shown
+    assert "; the stranger's own files (.str)" in shown
     assert "--[no]wild Whether it is wild. Default: on." in shown
     assert "Learning rate after the warm-up. Default: 0.003." in shown
     assert "--dropout" not in shown
