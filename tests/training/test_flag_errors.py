@@ -15,10 +15,10 @@ from fgfi_tf.training import flags
 
 def message(*arguments: str) -> str:
     """The error of a command line, which comes at once and is one line."""
-    began = time.process_time()
+    began = time.thread_time()
     with pytest.raises(UserError) as raised:
         flags.parse(["train.py", *arguments])
-    assert time.process_time() - began < 1.0
+    assert time.thread_time() - began < 3.0  # a collection of garbage may fall into it
     text = str(raised.value)
     assert len(text) < 500 and "\n" not in text
     return text
