@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from fgfi_tf.data import registry as datasets
+from fgfi_tf.data.classes import ClassChoice
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.drawing import draw_boxes, montage, overlay_mask
 from fgfi_tf.errors import UserError
@@ -26,6 +28,20 @@ from fgfi_tf.training.run_folder import RunFolder
 from fgfi_tf.training.strategy import worker_index
 
 PICTURES = 4
+
+
+def open_split(config: ExperimentConfig, split: str, classes: str | ClassChoice) -> PreparedDataset:
+    """A split of the experiment's data, prepared where it is not yet. Raises UserError."""
+    return datasets.open_split(
+        config.dataset,
+        config.data_dir,
+        split,
+        config.prepared_dir,
+        config.max_megapixels,
+        classes=classes,
+        val_fraction=config.val_fraction,
+        options=config.options_of("dataset"),
+    )
 
 
 def build_distiller(

@@ -12,6 +12,7 @@ from fgfi_tf.training.run_folder import FLAGS_FILE
 
 if TYPE_CHECKING:  # they import TensorFlow
     from fgfi_tf.imitation.distiller import Distiller
+    from fgfi_tf.models.metadata import ModelMetadata
     from fgfi_tf.training.config import ExperimentConfig
 
 
@@ -28,6 +29,30 @@ def read_run(folder: str, **changes: str) -> ExperimentConfig:
     if run.imitation:
         early.check_checkpoint("teacher_checkpoint", run.teacher_checkpoint)
     return run
+
+
+def find(folder: str) -> tuple[Path, ModelMetadata]:
+    """The newest checkpoint of a run folder and what it is of. Raises UserError where that is not said."""
+    from fgfi_tf.models.checkpoint_files import find_checkpoint
+    from fgfi_tf.models.loading import read_metadata
+
+    prefix = find_checkpoint(folder)
+    metadata = read_metadata(prefix)
+    if metadata is None:
+        raise UserError(f"{prefix} does not say which model it is of")
+    return prefix, metadata
+
+
+def build(run: ExperimentConfig, metadata: ModelMetadata) -> Distiller:
+    """The model of a run before its first step, with the classes and options that its checkpoint says.
+
+    Raises:
+        UserError: the teacher or the initial weights cannot be used.
+    """
+    from fgfi_tf.training.build import build_distiller
+
+    options = {**run.options_of("model"), **metadata.options}
+    return build_distiller(run, metadata.class_names, metadata.classes, options=options)
 
 
 def restore(distiller: Distiller, prefix: Path) -> None:

@@ -15,7 +15,6 @@ import tf_keras as keras
 
 from fgfi_tf import stopping
 from fgfi_tf.data import registry as datasets
-from fgfi_tf.data.classes import ClassChoice
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.evaluation import registry as protocols
@@ -99,7 +98,7 @@ def train(config: ExperimentConfig) -> Result:
     with _worker_loss(strategy):
         config = dataclasses.replace(config, overwrite=_overwrites(config, strategy))
     folder = open_run(config, writes=chief)
-    dataset = _open(config, config.train_split, config.classes)
+    dataset = build.open_split(config, config.train_split, config.classes)
     log = RunLog(folder.root / LOG_FILE if chief else None)
     announce.check_objects(dataset)
     log(announce.data_line(config.train_split, dataset))
@@ -232,20 +231,7 @@ def _validation_split(config: ExperimentConfig, dataset: PreparedDataset) -> Pre
         return None
     if config.val_split == config.train_split:
         return dataset
-    return _open(config, config.val_split, dataset.choice)
-
-
-def _open(config: ExperimentConfig, split: str, classes: str | ClassChoice) -> PreparedDataset:
-    return datasets.open_split(
-        config.dataset,
-        config.data_dir,
-        split,
-        config.prepared_dir,
-        config.max_megapixels,
-        classes=classes,
-        val_fraction=config.val_fraction,
-        options=config.options_of("dataset"),
-    )
+    return build.open_split(config, config.val_split, dataset.choice)
 
 
 def _evaluation(

@@ -101,29 +101,12 @@ def look(run: ExperimentConfig, folder: str, image_id: str, psi: Sequence[float]
     """
     import tf_keras as keras
 
-    from fgfi_tf.data import registry as datasets
-    from fgfi_tf.models.checkpoint_files import find_checkpoint
-    from fgfi_tf.models.loading import read_metadata
-    from fgfi_tf.training import restoring
-    from fgfi_tf.training.build import build_distiller
+    from fgfi_tf.training import build, restoring
 
-    prefix = find_checkpoint(folder)
-    metadata = read_metadata(prefix)
-    if metadata is None:
-        raise UserError(f"{prefix} does not say which model it is of")
-    dataset = datasets.open_split(
-        run.dataset,
-        run.data_dir,
-        run.val_split,
-        run.prepared_dir,
-        run.max_megapixels,
-        classes=run.classes,
-        val_fraction=run.val_fraction,
-        options=run.options_of("dataset"),
-    )
+    prefix, metadata = restoring.find(folder)
+    dataset = build.open_split(run, run.val_split, run.classes)
     keras.utils.set_random_seed(run.seed)
-    options = {**run.options_of("model"), **metadata.options}
-    distiller = build_distiller(run, metadata.class_names, metadata.classes, options=options)
+    distiller = restoring.build(run, metadata)
     batch = _batch(distiller, dataset, image_id)
     before = _distance(distiller, batch)
     restoring.restore(distiller, prefix)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from spread import spread_statistics
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import backbones, pixels, registry
@@ -33,13 +34,7 @@ def detector(request):
     """With statistics other than 0 and 1, so that folding has something to fold."""
     tf.random.set_seed(1)
     model = registry.build(f"{request.param}_shuffledet", input_size=SIZE, class_names=CLASSES)
-    generator = np.random.default_rng(0)
-    for variable in model.variables:
-        name = variable.name.split("/")[-1]
-        if name.startswith(("moving_variance", "gamma")):
-            variable.assign(generator.uniform(0.7, 1.4, variable.shape))
-        elif name.startswith(("moving_mean", "beta", "bias")):
-            variable.assign(generator.normal(0, 0.2, variable.shape))
+    spread_statistics(model)
     return model
 
 

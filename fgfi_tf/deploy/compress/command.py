@@ -67,30 +67,14 @@ def compress(config: CompressConfig) -> str:
     """Trains and writes a run folder; a line of what came of it. Raises UserError."""
     import tensorflow as tf
 
-    from fgfi_tf.data import registry as datasets
     from fgfi_tf.deploy.compress import prune, quantize
-    from fgfi_tf.models.checkpoint_files import find_checkpoint
-    from fgfi_tf.models.loading import read_metadata
     from fgfi_tf.training import build, checkpoints, flags, restoring
     from fgfi_tf.training.run_folder import RunFolder
 
     run = _fine_tuning(config)
-    prefix = find_checkpoint(config.run)
-    metadata = read_metadata(prefix)
-    if metadata is None:
-        raise UserError(f"{prefix} does not say which model it is of")
-    dataset = datasets.open_split(
-        run.dataset,
-        run.data_dir,
-        run.train_split,
-        run.prepared_dir,
-        run.max_megapixels,
-        classes=run.classes,
-        val_fraction=run.val_fraction,
-        options=run.options_of("dataset"),
-    )
-    options = {**run.options_of("model"), **metadata.options}
-    distiller = build.build_distiller(run, metadata.class_names, metadata.classes, options=options)
+    prefix, metadata = restoring.find(config.run)
+    dataset = build.open_split(run, run.train_split, run.classes)
+    distiller = restoring.build(run, metadata)
     restoring.restore(distiller, prefix)
     student = distiller.student
     hooks, quantized = [], None

@@ -5,6 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 import tensorflow as tf
+from spread import spread_statistics
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import loading, registry
@@ -19,13 +20,7 @@ def detector_fixture():
     """With statistics other than 0 and 1, so that folding has something to fold."""
     tf.random.set_seed(1)
     model = registry.build(NAME, input_size=(300, 300), class_names=CLASSES, matching="each_best")
-    generator = np.random.default_rng(0)
-    for variable in model.variables:
-        name = variable.name.split("/")[-1]
-        if name.startswith(("moving_variance", "gamma")):
-            variable.assign(generator.uniform(0.7, 1.4, variable.shape))
-        elif name.startswith(("moving_mean", "beta", "bias")):
-            variable.assign(generator.normal(0, 0.2, variable.shape))
+    spread_statistics(model)
     return model
 
 
