@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import queue
 import subprocess
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 
 from fgfi_tf.stopping import SIGNALS, handled
 
@@ -11,32 +15,84 @@ from fgfi_tf.stopping import SIGNALS, handled
 STOPPED = frozenset(128 + number for number in SIGNALS)
 
 
-def run_and_wait(command: Sequence[str], on_line: Callable[[str], None] | None = None) -> int:
+class Commands:
+    """Commands that run at the same time; each gets every signal for this process, and is waited for.
+
+    Each stands in a session of its own: Ctrl-C reaches it once, from here, and nothing kills it while it
+    saves.
+
+    Attributes:
+        asked: numbers of the signals that came.
+    """
+
+    def __init__(self):
+        self.asked: list[int] = []
+        self._children: dict[str, subprocess.Popen] = {}
+        self._events: queue.SimpleQueue[tuple[str, str | int]] = queue.SimpleQueue()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Commands]:
+        """While active, a signal is passed on to all that run; no command runs outside."""
+        with handled(self._pass_on):
+            yield self
+
+    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """Starts a command whose lines, on either stream, and exit code are among the ``events``.
+
+        ``environment``: variables that it has besides those of this process.
+        """
+        child = self._open(
+            name,
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **(environment or {})},
+        )
+        threading.Thread(target=self._read, args=(name, child), daemon=True).start()
+
+    def show(self, command: Sequence[str]) -> int:
+        """The exit code of a command that prints for itself."""
+        return self._open("", command).wait()
+
+    def events(self) -> Iterator[tuple[str, str | int]]:
+        """(name, line) and at a command's end (name, exit code), as they come, until no command runs."""
+        while self._children:
+            name, what = self._events.get()
+            if isinstance(what, int):
+                del self._children[name]
+            yield name, what
+
+    def stop(self, number: int) -> None:
+        """Sends a signal to all that run."""
+        for child in list(self._children.values()):
+            if child.poll() is None:
+                child.send_signal(number)
+
+    def _open(self, name: str, command: Sequence[str], **options: object) -> subprocess.Popen:
+        child = self._children[name] = subprocess.Popen(command, start_new_session=True, **options)
+        for number in self.asked:  # what came before there was this child
+            child.send_signal(number)
+        return child
+
+    def _read(self, name: str, child: subprocess.Popen) -> None:
+        with child.stdout as lines:
+            for line in lines:
+                self._events.put((name, line))
+        self._events.put((name, child.wait()))
+
+    def _pass_on(self, number: int, _frame: object) -> None:
+        self.asked.append(number)
+        if len(self.asked) == 1 and self._children:
+            print("\nstopping as soon as the step has saved what it has", flush=True)
+        self.stop(number)
+
+
+def run_and_wait(command: Sequence[str]) -> int:
     """The exit code of a command that gets every signal for this process, and is waited for.
 
-    It stands in a session of its own: Ctrl-C reaches it once, from here, and nothing kills it while it saves.
-
-    The exit code is 128 + the signal's number where one came. ``on_line`` is called with each line that the
-    command prints, on either stream; None: it prints for itself.
+    It is 128 + the signal's number where one came.
     """
-    asked: list[int] = []
-    child: subprocess.Popen | None = None
-
-    def pass_on(number: int, _frame: object) -> None:
-        asked.append(number)
-        if child is not None and child.poll() is None:
-            if len(asked) == 1:
-                print("\nstopping as soon as the step has saved what it has", flush=True)
-            child.send_signal(number)
-
-    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if on_line else {}
-    with handled(pass_on):
-        child = subprocess.Popen(command, start_new_session=True, **piped)
-        for number in asked:  # what came before there was a child
-            child.send_signal(number)
-        if on_line:
-            with child.stdout as lines:
-                for line in lines:
-                    on_line(line)
-        code = child.wait()
-    return 128 + asked[0] if asked else code
+    with Commands().listening() as commands:
+        code = commands.show(command)
+    return 128 + commands.asked[0] if commands.asked else code

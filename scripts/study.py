@@ -4,7 +4,7 @@
     python scripts/study.py --plan=configs/studies/drawn_scenes.cfg --data_dir=toy --dry_run
     python scripts/study.py --plan=configs/studies/drawn_scenes.cfg --data_dir=toy
 
-Ctrl-C is safe at any time: the training that runs saves first, and the same command goes on.
+Ctrl-C is safe at any time: a training that runs saves first, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class StudyConfig:
     data_dir: str = option("", "Study", "Folder of the raw dataset: {data} in the plan.")
     runs_dir: str = option("runs/studies", "Study", "Folder of the run folders.")
     dry_run: bool = option(False, "Study", "Say what would be run and how long it takes, and run nothing.")
+    jobs: int = option(1, "Study", "Trainings at the same time, for a GPU that one does not fill.")
     extensions: str = extensions_option("Study")
     report_dir: str = option("", "Study", "Write the report (HTML, Markdown, JSON, PNG) there as well.")
 
@@ -40,6 +41,8 @@ def main(argv: Sequence[str]) -> int:
     config = flags.parse(argv, StudyConfig)
     if not config.plan:
         raise UserError("--plan is missing: a file such as configs/studies/drawn_scenes.cfg")
+    if config.jobs < 1:
+        raise UserError(f"--jobs={config.jobs}: at least 1")
     from fgfi_tf.studies import runner, tables
     from fgfi_tf.studies.plan import read_plan
 
@@ -51,6 +54,7 @@ def main(argv: Sequence[str]) -> int:
         TRAIN,
         Lines().show,
         (f"--extensions={config.extensions}",) if config.extensions else (),
+        config.jobs,
     )
     todo = run.missing()
     seconds = run.estimate(todo)

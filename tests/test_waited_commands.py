@@ -11,12 +11,16 @@ from places import REPOSITORY
 
 from fgfi_tf import processes
 
+CODE = "import os, sys; print('one'); print(os.environ['LAST'], file=sys.stderr); sys.exit({})"
 
-def test_exit_code_and_lines():
-    lines = []
-    code = "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)"
-    assert processes.run_and_wait([sys.executable, "-u", "-c", code], lines.append) == 3
-    assert lines == ["one\n", "two\n"]
+
+def test_exit_codes_and_lines_of_several():
+    with processes.Commands().listening() as commands:
+        for name, code in (("a", 3), ("b", 0)):
+            commands.start(name, [sys.executable, "-u", "-c", CODE.format(code)], {"LAST": f"two of {name}"})
+        events = list(commands.events())
+    assert [what for name, what in events if name == "a"] == ["one\n", "two of a\n", 3]
+    assert [what for name, what in events if name == "b"] == ["one\n", "two of b\n", 0]
 
 
 def test_handlers_are_put_back():

@@ -97,8 +97,19 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and system, without a name that tells whose it is."""
-    return {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "system": platform.system()}
+    """Processor, cores, system and GPUs (where there are any), without a name that tells whose it is."""
+    found = {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "system": platform.system()}
+    return found | ({"gpus": gpus} if (gpus := _gpus()) else {})
+
+
+def _gpus() -> list[str]:
+    """Names of the GPUs by NVIDIA's own tool: TensorFlow would take their memory to tell."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
 
 
 def _processor() -> str:

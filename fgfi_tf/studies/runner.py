@@ -1,24 +1,50 @@
-"""Runs what is missing of a study, one training after another, each in a process of its own."""
+"""Runs what is missing of a study, each training in a process of its own, one or several at a time."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.processes import STOPPED, run_and_wait
+from fgfi_tf.processes import STOPPED, Commands
 from fgfi_tf.studies import results
-from fgfi_tf.studies.plan import Arm, Plan, config_of, fingerprint, source_seed
+from fgfi_tf.studies.plan import Arm, Plan, config_of, fingerprint, source_seed, sources
 from fgfi_tf.training.run_log import METRICS_FILE, read_metrics
 
 _TIME_FILE = "study_seconds"  # what earlier starts of the run took
 _COMMIT_FILE = "study_commit"  # of its first start: another study may find the run done
 _STEP = re.compile(r"\bstep ([0-9,]+)")
+# TensorFlow would give the first of several trainings the whole memory of a GPU.
+_SHARING = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+
+
+@dataclasses.dataclass
+class _Running:
+    """A training that runs: where it stands, what it took before this start, what it printed last."""
+
+    arm: Arm
+    seed: int
+    folder: Path
+    log: TextIO
+    before: float
+    began: float = dataclasses.field(default_factory=time.monotonic)
+    step: int = 0
+    last: str = ""
+
+    def took(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+    def whole(self) -> float | None:
+        """Seconds of all its steps, by those so far; None before the first line that names a step."""
+        return self.took() / self.step * config_of(self.arm).steps if self.step else None
 
 
 class Runner:
@@ -31,6 +57,7 @@ class Runner:
         train: the training script.
         show: called with each line for the user, and whether the next one may replace it.
         more: further flags of every training, which change no result.
+        jobs: trainings that run at the same time.
 
     Attributes:
         results: (arm, seed) -> result, of the runs that are done.
@@ -44,9 +71,10 @@ class Runner:
         train: Path,
         show: Callable[[str, bool], None],
         more: Sequence[str] = (),
+        jobs: int = 1,
     ):
         self.plan, self.runs_dir, self.data_dir = plan, Path(runs_dir), data_dir
-        self._train, self._show, self._more = train, show, tuple(more)
+        self._train, self._show, self._more, self._jobs = train, show, tuple(more), jobs
         self.results = results.read_results(plan)
 
     def folder(self, arm: Arm, seed: int) -> Path:
@@ -82,53 +110,86 @@ class Runner:
     def run(self) -> int:
         """Runs all that is missing; a run that was interrupted goes on where it stopped.
 
-        Returns 0, or the exit code of a training that a signal stopped. Raises UserError where one failed;
-        what is done stays, the same command goes on.
+        Returns 0, or the exit code of a training that a signal stopped. Raises UserError where one failed,
+        once those beside it have saved; what is done stays, the same command goes on.
         """
-        todo = self.missing()
-        for number, (arm, seed) in enumerate(todo):
-            if code := self._run_one(arm, seed, f"[{number + 1} of {len(todo)}]", todo[number + 1 :]):
-                return code
-        return 0
+        waiting = self.missing()
+        total, running, failed = len(waiting), {}, None
+        with Commands().listening() as commands:
+            self._start(commands, waiting, running, total)
+            for name, what in commands.events():
+                one = running[name]
+                if isinstance(what, str):
+                    self._hear(one, what, waiting, running)
+                    continue
+                del running[name]
+                self._keep_time(one)
+                if what == 0:
+                    self._note(one)
+                elif not commands.asked and failed is None:
+                    failed = (one, what)
+                    commands.stop(signal.SIGTERM)  # the others save what they have
+                if not commands.asked and failed is None:
+                    self._start(commands, waiting, running, total)
+        if commands.asked:
+            return 128 + commands.asked[0]
+        if failed is None or failed[1] in STOPPED:
+            return failed[1] if failed else 0
+        one, code = failed
+        raise UserError(
+            f"{one.arm.name}, seed {one.seed} ended with {code}: {one.last} (all of it: {one.log.name})"
+        )
 
-    def _run_one(self, arm: Arm, seed: int, place: str, later: list[tuple[Arm, int]]) -> int:
-        folder, steps = self.folder(arm, seed), config_of(arm).steps
-        command = [sys.executable, str(self._train), *self.flags(arm, seed)]
-        self._show(f"{place} {arm.name}, seed {seed}: {shlex.join(command)}", False)
-        began, before = time.monotonic(), _seconds(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        log, last = folder.parent / f"{folder.name}.log", ""
+    def _start(
+        self, commands: Commands, waiting: list[tuple[Arm, int]], running: dict[str, _Running], total: int
+    ) -> None:
+        """Starts those whose sources are done, until as many run as may."""
+        undone = {(arm.name, seed) for arm, seed in waiting} | {
+            (r.arm.name, r.seed) for r in running.values()
+        }
+        for arm, seed in list(waiting):
+            if len(running) == self._jobs:
+                return
+            if undone & {(name, source_seed(self.plan.arm(name), seed)) for name in sources(arm)}:
+                continue
+            waiting.remove((arm, seed))
+            command = [sys.executable, str(self._train), *self.flags(arm, seed)]
+            place = f"[{total - len(waiting)} of {total}]"
+            self._show(f"{place} {arm.name}, seed {seed}: {shlex.join(command)}", False)
+            folder = self.folder(arm, seed)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            log = open(folder.parent / f"{folder.name}.log", "a", encoding="utf-8")
+            name = f"{arm.name}, seed {seed}"
+            running[name] = _Running(arm, seed, folder, log, _seconds(folder))
+            commands.start(name, command, _SHARING if self._jobs > 1 else None)
 
-        def took() -> float:
-            return before + time.monotonic() - began
+    def _hear(
+        self, one: _Running, line: str, waiting: list[tuple[Arm, int]], running: dict[str, _Running]
+    ) -> None:
+        one.log.write(line)
+        one.log.flush()
+        one.last = line.strip() or one.last
+        if match := _STEP.search(line):
+            one.step = int(match[1].replace(",", ""))
+            whole = {r.arm.name: seconds for r in running.values() if (seconds := r.whole())}
+            lefts = [max((r.whole() or 0.0) - r.took(), 0.0) for r in running.values()]
+            later = self.estimate(waiting, whole) or 0.0
+            left = duration(max(max(lefts), (sum(lefts) + later) / self._jobs))
+            steps = "; ".join(
+                f"{name}: step {r.step} of {config_of(r.arm).steps}" for name, r in running.items()
+            )
+            self._show(f"{steps}; in all about {left} more", True)
 
-        def hear(line: str) -> None:
-            nonlocal last
-            kept.write(line)
-            kept.flush()
-            last = line.strip() or last
-            if match := _STEP.search(line):
-                step, so_far = int(match[1].replace(",", "")), took()
-                whole = so_far / max(step, 1) * steps
-                left = duration(max(whole - so_far, 0.0) + (self.estimate(later, {arm.name: whole}) or 0.0))
-                self._show(
-                    f"{place} {arm.name}, seed {seed}: step {step} of {steps}; in all about {left} more", True
-                )
-
-        with open(log, "a", encoding="utf-8") as kept:
-            code = run_and_wait(command, hear)
-        seconds = took()
-        if folder.is_dir():
-            (folder / _TIME_FILE).write_text(f"{seconds:.1f}\n")
-            if not (folder / _COMMIT_FILE).exists():
-                (folder / _COMMIT_FILE).write_text(results.commit())
-        if code in STOPPED:
-            return code
-        if code:
-            raise UserError(f"{arm.name}, seed {seed} ended with {code}: {last} (all of it: {log})")
-        self.results[arm.name, seed] = result = self._result(arm, seed, seconds)
+    def _note(self, one: _Running) -> None:
+        self.results[one.arm.name, one.seed] = result = self._result(one.arm, one.seed, one.took())
         results.append_result(self.plan, result)
-        return 0
+
+    def _keep_time(self, one: _Running) -> None:
+        one.log.close()
+        if one.folder.is_dir():
+            (one.folder / _TIME_FILE).write_text(f"{one.took():.1f}\n")
+            if not (one.folder / _COMMIT_FILE).exists():
+                (one.folder / _COMMIT_FILE).write_text(results.commit())
 
     def _result(self, arm: Arm, seed: int, seconds: float) -> results.RunResult:
         folder, steps = self.folder(arm, seed), config_of(arm).steps
@@ -150,7 +211,7 @@ class Runner:
             seconds=round(seconds, 1),
             commit=(folder / _COMMIT_FILE).read_text(),
             versions=results.versions(),
-            machine=results.machine(),
+            machine=results.machine() | ({"at_once": self._jobs} if self._jobs > 1 else {}),
         )
 
     def estimate(

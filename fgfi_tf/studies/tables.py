@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -92,13 +93,18 @@ def build(plan: Plan, results: Results) -> ReportData:
         facts=(
             ("Runs", f"{len(results)} of {sum(len(arm.seeds) for arm in plan.arms)}"),
             ("Training time", f"{sum(r.seconds for r in results.values()) / 3600:.1f} h"),
-            ("Machine", f"{one.machine.get('processor', '')}, {one.machine.get('cores', '')} cores"),
+            ("Machine", "; ".join(sorted({_machine(result.machine) for result in results.values()}))),
             ("TensorFlow", one.versions.get("tensorflow", "")),
             ("Commits", ", ".join(sorted({result.commit for result in results.values()} - {""}))),
         ),
         sections=tuple(sections),
         numbers={"metric": metric, "arms": {one.arm.name: _numbers(one) for one in found}},
     )
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    parts = [machine.get("processor", ""), f"{machine.get('cores', '')} cores", *machine.get("gpus", ())]
+    return ", ".join(parts + ([f"{jobs} runs at once"] if (jobs := machine.get("at_once")) else []))
 
 
 def write(plan: Plan, results: Results, report_dir: str | Path = "") -> list[Path]:

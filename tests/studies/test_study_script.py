@@ -145,7 +145,55 @@ def test_a_failure_names_the_run_and_keeps_what_is_done(world):
     assert run(world) == ALL
 
 
+# Waits until three have been started; the teacher, which all others need, runs alone.
+TOGETHER = """
+import os, time
+if folder.parent.name != "teacher":
+    Path(f"started-{os.getpid()}").write_text("")
+    deadline = time.monotonic() + 30
+    while len(list(Path().glob("started-*"))) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+"""
+
+
+def test_several_at_the_same_time(world, capsys):
+    (world / "train.py").write_text(TRAIN + TOGETHER)
+    (world / "trial.cfg").write_text(
+        PLAN.replace(
+            "flags = --model=shuffledet_0.25x",
+            "flags = --teacher_checkpoint={run:teacher} --model=shuffledet_0.25x",
+        )
+    )
+    started = run(world, "--jobs=3")
+    assert started[0] == "teacher 0" and sorted(started) == sorted(ALL)
+    lines = [json.loads(line) for line in (world / "trial.jsonl").read_text().splitlines()]
+    assert len(lines) == 7 and all(line["machine"]["at_once"] == 3 for line in lines)
+    assert "3 runs at once" in (world / "trial.md").read_text()
+    assert run(world, "--jobs=3") == []
+
+
+def test_one_of_several_fails(world):
+    stop = (
+        "\nimport signal, time\n"
+        "if 'plain' in str(folder): time.sleep(0.3); sys.exit('train.py: error: no luck')\n"
+    )
+    save = (
+        "signal.signal(signal.SIGTERM, lambda *_: (Path('saved').write_text(''), sys.exit(143)))\n"
+        "if 'imitating' in str(folder): time.sleep(30)\n"
+    )
+    (world / "train.py").write_text(TRAIN + stop + save)
+    with pytest.raises(UserError, match="plain, seed 0 ended with 1: train.py: error: no luck"):
+        run(world, "--jobs=2")
+    assert (world / "saved").exists()
+    assert [json.loads(line)["arm"] for line in (world / "trial.jsonl").read_text().splitlines()] == [
+        "teacher"
+    ]
+
+
 def test_flags_that_are_missing(world):
+    with pytest.raises(UserError, match="--jobs=0: at least 1"):
+        study.main(["study.py", "--plan=trial.cfg", "--jobs=0"])
     with pytest.raises(UserError, match="--plan is missing"):
         study.main(["study.py"])
     with pytest.raises(UserError, match="--data_dir is missing: trial.cfg needs it"):
