@@ -11,22 +11,21 @@ from fgfi_tf.data import transforms
 from fgfi_tf.data.augment import Augmentation
 
 GREY = 127.5
-#: Sides of the canvas beyond this cost memory; network inputs are smaller.
-LARGEST_CANVAS = 2048
 
 
 @dataclasses.dataclass(frozen=True)
 class DarknetAugmentation(Augmentation):
     """The published recipe of YOLOv2: another aspect ratio, a random place on grey, colours, mirror images.
 
-    The result is a square, as large as the longer side of the picture (but see ``LARGEST_CANVAS``), so that
-    it suits square network inputs.
+    The result is a square, as large as the longer side of the picture or ``canvas``, so that it suits square
+    network inputs. Darknet's is of the network's size.
 
     Attributes:
         jitter: width and height each change by up to this share of themselves, for the aspect ratio alone.
         hue: the hue moves by up to +- this share of the circle.
         saturation, exposure: S and V of HSV are multiplied or divided by a factor from 1 to this.
         flip: the probability of a mirrored image.
+        canvas: the largest side of the square, pixels: what it takes grows with its area.
     """
 
     jitter: float = 0.3
@@ -34,6 +33,7 @@ class DarknetAugmentation(Augmentation):
     saturation: float = 1.5
     exposure: float = 1.5
     flip: float = 0.5
+    canvas: int = 2048
     keeps_size = False
 
     def augment(
@@ -43,7 +43,7 @@ class DarknetAugmentation(Augmentation):
         draw = streams.uniform([10], key)
         size = tf.cast(tf.shape(image)[:2], tf.float32)  # h, w
         changed = size * (1.0 + self.jitter * (2.0 * draw[:2] - 1.0))
-        side = tf.minimum(tf.reduce_max(size), LARGEST_CANVAS)
+        side = tf.minimum(tf.reduce_max(size), self.canvas)
         # As large as fits into the square.
         new = tf.maximum(tf.floor(side * changed / tf.reduce_max(changed) + 1e-3), 1.0)
         offset = tf.floor((side - new) * draw[2:4])  # y, x

@@ -150,6 +150,13 @@ AUGMENTATION.register(
             Option("saturation", 1.5, "Most that saturation is multiplied or divided by.", check=_at_least_1),
             Option("exposure", 1.5, "Most that brightness is multiplied or divided by.", check=_at_least_1),
             _FLIP,
+            Option(
+                "canvas",
+                2048,
+                "Largest side of the square that a picture is put into before it is resized; that of the "
+                "largest network input, as in Darknet, takes the least time.",
+                check=_at_least_1,
+            ),
         ),
     ),
 )

@@ -250,7 +250,18 @@ YOLOV2 = Declaration(
     teacher="yolov2",
 )
 
-_YOLOV2 = "fgfi_tf.models.yolov2:YOLOv2"
+BACKBONE_YOLOV2 = dataclasses.replace(
+    YOLOV2,
+    options=(
+        dataclasses.replace(YOLOV2.options[0], text="Factor on every channel count of the head."),
+        YOLOV2.options[1],
+    ),
+    pretrained=(IMAGENET,),
+    weights="imagenet, or the .pth of EfficientNet-Lite0",
+    teacher="",
+)
+
+_YOLOV2, _BACKBONE_YOLOV2 = "fgfi_tf.models.yolov2:YOLOv2", "fgfi_tf.models.yolov2:BackboneYOLOv2"
 _SHUFFLEDET = "fgfi_tf.models.shuffledet:ShuffleDet"
 _SSD, _BACKBONE_SSD = "fgfi_tf.models.ssd:SSD", "fgfi_tf.models.ssd:BackboneSSD"
 _BACKBONE = "fgfi_tf.models.shuffledet:BackboneShuffleDet"
@@ -274,4 +285,5 @@ DETECTORS: tuple[tuple[str, str, str, Declaration], ...] = (
         for neck in ("", "_fpn")
     ),
     *((name, _YOLOV2, _YOLOV2, YOLOV2) for name in ("yolov2", "yolov2_0.25x", "yolov2_0.15x")),
+    ("yolov2_efficientnet_lite0", _BACKBONE_YOLOV2, _BACKBONE_YOLOV2, BACKBONE_YOLOV2),
 )

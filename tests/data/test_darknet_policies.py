@@ -16,15 +16,16 @@ from fgfi_tf.errors import UserError
 
 
 def test_options_by_name():
-    given = {"jitter": 0.2, "hue": 0.0, "saturation": 1.0, "exposure": 2.0, "flip": 0}
-    assert policies.augmentation("yolo", given) == DarknetAugmentation(0.2, 0.0, 1.0, 2.0, 0)
-    assert policies.augmentation("yolo") == DarknetAugmentation(0.3, 0.1, 1.5, 1.5, 0.5)
+    given = {"jitter": 0.2, "hue": 0.0, "saturation": 1.0, "exposure": 2.0, "flip": 0, "canvas": 99}
+    assert policies.augmentation("yolo", given) == DarknetAugmentation(0.2, 0.0, 1.0, 2.0, 0, 99)
+    assert policies.augmentation("yolo") == DarknetAugmentation(0.3, 0.1, 1.5, 1.5, 0.5, 2048)
     assert type(DarknetAugmentation().off()) is Augmentation
     for values, message in (
         ({"saturation": 0.5}, "--saturation=0.5: must be at least 1"),
         ({"exposure": 0.9}, "--exposure=0.9: must be at least 1"),
         ({"jitter": 1.0}, "--jitter=1.0: must be at least 0 and below 1"),
         ({"hue": -0.1}, "--hue=-0.1: must be at least 0"),
+        ({"canvas": 0}, "--canvas=0: must be at least 1"),
     ):
         with pytest.raises(UserError, match=message):
             policies.augmentation("yolo", values)
@@ -64,6 +65,21 @@ def test_without_its_parts_it_only_pads():
         np.testing.assert_allclose(found[top : top + 30], tf.cast(image, tf.float32), atol=1e-3)
         np.testing.assert_array_equal(moved, [[3, 5 + top, 12, 20 + top]])
     assert len(tops) > 3 and min(tops) >= 0 and max(tops) <= 30
+
+
+def test_a_smaller_canvas_holds_the_picture_and_its_boxes():
+    """30 x 60 into a square of 20: 10 x 20, a third of every length."""
+    picture = np.zeros((30, 60, 3), np.uint8)
+    picture[6:24, 15:45] = 255
+    boxes, classes = tf.constant([[15.0, 6.0, 44.0, 23.0]]), tf.constant([1])
+    plain = DarknetAugmentation(0.0, 0.0, 1.0, 1.0, 0.0, canvas=20)
+    key = streams.key_of(0, streams.Use.EXAMPLE, 1)
+    found, moved, _ = tf.function(plain.augment)(tf.constant(picture), boxes, classes, key)
+    assert found.shape == (20, 20, 3)
+    rows, columns = (np.flatnonzero((found.numpy()[..., 0] == 255).any(axis)) for axis in (1, 0))
+    assert (len(rows), list(columns)) == (6, list(range(5, 15)))
+    np.testing.assert_allclose(moved, [[5, rows[0], 14, rows[-1]]], atol=1e-5)
+    assert np.mean(found[..., 0] == 127.5) == 0.5
 
 
 def test_boxes_follow_the_pixels():

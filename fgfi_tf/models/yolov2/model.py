@@ -36,7 +36,7 @@ class YOLOv2(Detector):
     """Redmon & Farhadi, YOLO9000 (CVPR 2017), section 2, as Darknet's ``yolov2-voc.cfg`` has it.
 
     Args:
-        variant: a name in ``network.VARIANTS``.
+        variant: a name in ``variants``.
         input_size: (height, width) of the network input, multiples of 32; any other multiple can follow.
         class_names: what it detects.
         weight_decay: of every kernel, added to its gradient.
@@ -51,6 +51,9 @@ class YOLOv2(Detector):
             (``"auto"``); the original reorg at a width for which it is not defined.
     """
 
+    #: Width of the network by variant.
+    variants: Mapping[str, float] = {name: variant.width for name, variant in VARIANTS.items()}
+    network_class: type[Network] = Network
     takes_any_size = True
     feature_strides = (STRIDE,)
     declaration = builtin.YOLOV2
@@ -69,8 +72,8 @@ class YOLOv2(Detector):
         folded: bool = False,
         name: str | None = None,
     ):
-        if variant not in VARIANTS:
-            raise UserError(f"unknown model {variant!r}; YOLOv2 comes as {', '.join(VARIANTS)}")
+        if variant not in self.variants:
+            raise UserError(f"unknown model {variant!r}; YOLOv2 comes as {', '.join(self.variants)}")
         self.check_input_size(input_size)
         super().__init__(name=name or variant.replace(".", "_"))
         self.variant, self.width = variant, width
@@ -79,8 +82,8 @@ class YOLOv2(Detector):
         self.anchor_option, self.reorg_option = anchors, reorg
         self.anchors = anchors_in_cells(anchors)  # A x 2
         try:
-            self.network = Network(
-                Variant(VARIANTS[variant].width * width),
+            self.network = self.network_class(
+                Variant(self.variants[variant] * width),
                 len(self.anchors),
                 len(self.class_names),
                 reorg="space_to_depth" if reorg == builtin.AUTO else reorg,
@@ -204,7 +207,7 @@ class YOLOv2(Detector):
 
         It is a copy; later training of this model does not reach it.
         """
-        copy = YOLOv2(
+        copy = type(self)(
             self.variant,
             input_size=self.input_size,
             class_names=self.class_names,

@@ -69,18 +69,7 @@ class Network(keras.layers.Layer):
         super().__init__(**kwargs)
         self.folded = folded
         self._number = 0
-        channels = 3
-        self.trunk: list[ConvBN | None] = []  # None: a max pool
-        stride_16 = 0
-        for layer in TRUNK:
-            if not layer:
-                self.trunk.append(None)
-                continue
-            size, width = layer[0], variant.channels(layer[1])
-            self.trunk.append(self._convolution(channels, width, size))
-            channels = width
-            if self._number == _PASSTHROUGH_AFTER:
-                stride_16 = width
+        stride_16, channels = self._build_trunk(variant)
         self.head = []
         for size, full in HEAD:
             self.head.append(self._convolution(channels, variant.channels(full), size))
@@ -96,6 +85,21 @@ class Network(keras.layers.Layer):
             name="predict",
         )
         self.set_reorg(reorg)
+
+    def _build_trunk(self, variant: Variant) -> tuple[int, int]:
+        """Makes its layers; channels of its maps of stride 16 and 32."""
+        channels, stride_16 = 3, 0
+        self.trunk: list[ConvBN | None] = []  # None: a max pool
+        for layer in TRUNK:
+            if not layer:
+                self.trunk.append(None)
+                continue
+            size, width = layer[0], variant.channels(layer[1])
+            self.trunk.append(self._convolution(channels, width, size))
+            channels = width
+            if self._number == _PASSTHROUGH_AFTER:
+                stride_16 = width
+        return stride_16, channels
 
     def set_reorg(self, reorg: str) -> None:
         """Takes another of ``reorg.REORGS``. Raises ValueError as the constructor does."""
@@ -132,16 +136,8 @@ class Network(keras.layers.Layer):
             ``stride_16`` [B, 2h, 2w, 512 * width], ``trunk`` [B, h, w, 1024 * width], ``features``
             [B, h, w, 1024 * width] and ``predictions`` [B, h, w, anchors * (5 + classes)], float32.
         """
-        x, number, stride_16 = inputs, 0, None
-        for layer in self.trunk:
-            if layer is None:
-                x = tf.nn.max_pool2d(x, 2, 2, "VALID")
-                continue
-            x = layer(x, training=training)
-            number += 1
-            if number == _PASSTHROUGH_AFTER:
-                stride_16 = x  # B x 2h x 2w
-        trunk = x
+        stride_16, trunk = self._trunk_maps(inputs, training)
+        x = trunk
         for layer in self.head:
             x = layer(x, training=training)
         through = self.passthrough(stride_16, training=training)
@@ -155,6 +151,19 @@ class Network(keras.layers.Layer):
             "features": features,
             "predictions": tf.cast(self.predict(features), tf.float32),
         }
+
+    def _trunk_maps(self, inputs: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        """The trunk's maps of stride 16 [B, 2h, 2w, C] and 32 [B, h, w, C'], with padded channels."""
+        x, number, stride_16 = inputs, 0, None
+        for layer in self.trunk:
+            if layer is None:
+                x = tf.nn.max_pool2d(x, 2, 2, "VALID")
+                continue
+            x = layer(x, training=training)
+            number += 1
+            if number == _PASSTHROUGH_AFTER:
+                stride_16 = x
+        return stride_16, x
 
     def fold_from(self, source: Network) -> None:
         """Takes over the function of a trained network, of the same variant, in inference mode."""
