@@ -101,6 +101,7 @@ BACKBONE_SHUFFLEDET = dataclasses.replace(
     teacher="",
 )
 _WIDTH = Option("width", 1.0, "Factor on every channel count.", check=positive)
+PUBLISHED_LAYERS = -1  # of frozen_layers
 FASTER_RCNN = Declaration(
     options=(
         _WIDTH,
@@ -110,6 +111,13 @@ FASTER_RCNN = Declaration(
             "How regions are pooled: reference (the published 8 x 8 points averaged to 7 x 7), align "
             "(RoIAlign), crop_and_resize (TensorFlow's kernel).",
             ("reference", "align", "crop_and_resize"),
+        ),
+        Option(
+            "frozen_layers",
+            PUBLISHED_LAYERS,
+            "So many leading convolutions of VGG are never trained (-1: 3 of VGG11 and 4 of VGG16, as "
+            "published); 0 from scratch.",
+            check=lambda value: "" if value >= PUBLISHED_LAYERS else "must be at least -1",
         ),
         _DROPOUT,
     ),

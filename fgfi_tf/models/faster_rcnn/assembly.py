@@ -15,6 +15,7 @@ from fgfi_tf.models.backbones.norm_conv import FROZEN
 from fgfi_tf.models.backbones.resnet import LAYOUTS, ResNet, Stage
 from fgfi_tf.models.backbones.vgg import LAYOUTS as VGG_LAYOUTS
 from fgfi_tf.models.backbones.vgg import VGG, scaled
+from fgfi_tf.models.builtin import PUBLISHED_LAYERS
 from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig
 from fgfi_tf.models.faster_rcnn.head import BoxHead, StageHead
 from fgfi_tf.models.faster_rcnn.levels import Level, published
@@ -47,7 +48,8 @@ def parts(config: FasterRCNNConfig, folded: bool = False) -> Parts:
     """The parts with fresh weights; ``folded``: in inference form, of what has batch norm."""
     classes = len(config.class_names)
     if config.backbone in VGG_LAYOUTS:
-        base = VGG(config.backbone, config.width)
+        frozen = None if config.frozen_layers == PUBLISHED_LAYERS else config.frozen_layers
+        base = VGG(config.backbone, config.width, frozen=frozen)
         return of_base(config, base, published(base.strides))
     if config.has_c5_head:
         base = _resnet(config, folded, (4,))

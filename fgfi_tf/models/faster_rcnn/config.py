@@ -8,7 +8,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.geometry.nms import KINDS as NMS_KINDS
 from fgfi_tf.models import backbones
 from fgfi_tf.models.backbones import norm_conv, resnet, vgg
-from fgfi_tf.models.builtin import VOC_CLASSES
+from fgfi_tf.models.builtin import PUBLISHED_LAYERS, VOC_CLASSES
 from fgfi_tf.models.faster_rcnn import roi_align
 from fgfi_tf.models.faster_rcnn.conventions import CONVENTIONS
 
@@ -32,6 +32,7 @@ class FasterRCNNConfig:
         norm: batch norm of the backbone, see ``NormConv``; backbones other than ResNets learn scale and shift
             with ``"frozen"`` statistics, too.
         frozen_stages: see ``resnet.ResNet``.
+        frozen_layers: leading convolutions of a VGG that are never trained; -1: as many as published.
         resnet_style: a key of ``resnet.STYLES``.
         fpn_channels: of every level of an FPN.
         head_units: of the two fully connected layers behind an FPN.
@@ -61,6 +62,7 @@ class FasterRCNNConfig:
     width: float = 1.0
     norm: str = norm_conv.FROZEN
     frozen_stages: int = 2
+    frozen_layers: int = PUBLISHED_LAYERS
     resnet_style: str = "caffe"
     fpn_channels: int = 256
     head_units: int = 1024
@@ -104,6 +106,8 @@ class FasterRCNNConfig:
         check_input_size((self.short_side, self.long_side_cap))
         if not 0 <= self.frozen_stages <= 5:
             raise UserError(f"frozen_stages must be from 0 to 5, not {self.frozen_stages}")
+        if self.frozen_layers < PUBLISHED_LAYERS:
+            raise UserError(f"frozen_layers must be at least {PUBLISHED_LAYERS}, not {self.frozen_layers}")
         object.__setattr__(self, "class_names", tuple(self.class_names))
         object.__setattr__(self, "anchor_scales", tuple(self.anchor_scales))
 

@@ -33,6 +33,9 @@ def match(boxes: tf.Tensor, valid: tf.Tensor, defaults: tf.Tensor, rule: str = "
     Returns:
         int32 [B, A], index into the M, -1 for none.
     """
+    # A batch has room for the fullest image of all: what is padding in every image here costs nothing.
+    most = tf.maximum(tf.reduce_max(tf.where(valid, tf.range(1, tf.shape(valid)[1] + 1), 0)), 0)
+    boxes, valid = boxes[:, :most], valid[:, :most]  # M is now as many as the fullest image of the batch has
     iou = pairwise_iou(boxes, corners_from_centres(defaults))  # B x M x A
     iou = tf.where(valid[..., None], iou, -1.0)
     padded = tf.pad(iou, [[0, 0], [0, 1], [0, 0]], constant_values=-1.0)  # one row where M is 0

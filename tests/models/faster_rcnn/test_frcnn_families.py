@@ -201,6 +201,7 @@ def test_more_regions_than_candidates():
             "norm 'batch' is unknown: choose one of frozen, synchronised",
         ),
         ("faster_rcnn_resnet18", {"frozen_stages": 6}, "frozen_stages must be from 0 to 5, not 6"),
+        ("faster_rcnn_vgg11", {"frozen_layers": -2}, "frozen_layers must be at least -1, not -2"),
         ("faster_rcnn_resnet18", {"resnet_style": "keras"}, "resnet_style 'keras' is unknown"),
         ("faster_rcnn_resnet18", {"convention": "coco"}, "convention 'coco' is unknown"),
         (
@@ -223,6 +224,7 @@ def test_impossible_options(name, options, message):
         ("faster_rcnn_resnet18", "anchor_scales", "0", "numbers above 0 are expected"),
         ("faster_rcnn_resnet18", "frozen_stages", -1, "must be from 0 to 5"),
         ("faster_rcnn_resnet18_fpn", "fpn_channels", 0, "must be above 0"),
+        ("faster_rcnn_vgg11", "frozen_layers", -2, "must be at least -1"),
         ("faster_rcnn_resnet18_fpn", "norm", "none", "known are frozen, synchronised"),
     ],
 )

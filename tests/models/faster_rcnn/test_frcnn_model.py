@@ -267,6 +267,8 @@ def test_frozen_convolutions(detector):
     teacher = FasterRCNN(FasterRCNNConfig(backbone="vgg16", width=0.05))
     frozen = [layer.name for layer in teacher.base.convolutions if not layer.trainable]
     assert frozen == ["conv1_1", "conv1_2", "conv2_1", "conv2_2"]
+    scratch = FasterRCNN(FasterRCNNConfig(width=0.05, frozen_layers=0))
+    assert all(layer.trainable for layer in scratch.base.convolutions)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,10 @@ def test_padding_and_no_ground_truth(run_mode, rule):
     valid = tf.constant([[False, True], [False, False]])
     found = run_mode(matching.match)(boxes, valid, ROW, rule)
     np.testing.assert_array_equal(found, [[-1, -1, 1], [-1, -1, -1]])
+    # Padding costs nothing and changes nothing, before an object and behind the last one of all images.
+    wide = tf.concat([boxes, tf.tile(tf.constant([[corners(0.5)]]), [2, 9, 1])], axis=1)
+    padded = tf.concat([valid, tf.zeros([2, 9], tf.bool)], axis=1)
+    np.testing.assert_array_equal(run_mode(matching.match)(wide, padded, ROW, rule), found)
     none = run_mode(matching.match)(tf.zeros([2, 0, 4]), tf.zeros([2, 0], tf.bool), ROW, rule)
     np.testing.assert_array_equal(none, np.full((2, 3), -1))
     labels, wanted = losses.targets(none, tf.zeros([2, 0, 4]), tf.zeros([2, 0], tf.int32), ROW)
