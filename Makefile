@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 QUICKSTART_DIR ?= quickstart
-# Two processes, a file to each: most of the time is spent in tracing, which one core does.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# Two processes, a file to each: most of the time is spent in tracing, which one core does. tests/conftest.py says
+# the order of the files.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 BIN = $(VENV)/bin
 RUFF_RULES = --line-length 110
 SOURCES = fgfi_tf scripts tests
