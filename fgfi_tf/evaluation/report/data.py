@@ -72,6 +72,7 @@ class Curves:
 class Points:
     """A panel of single values in columns (``categories``), those of the same key joined by lines.
 
+    A column of one value is of no key's pair (a teacher of all), and no line leads to it.
     Of each column: ``values``, key (a seed) -> fraction, its colour, and (low, high) around the mean.
     """
 

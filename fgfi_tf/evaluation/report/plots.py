@@ -91,7 +91,7 @@ def _draw_bars(axes: Axes, panel: Bars) -> None:
 
 def _draw_points(axes: Axes, panel: Points) -> None:
     for key in sorted({key for values in panel.values for key in values}):
-        places = [place for place, values in enumerate(panel.values) if key in values]
+        places = [place for place, values in enumerate(panel.values) if key in values and len(values) > 1]
         heights = [panel.values[place][key] for place in places]
         axes.plot(places, heights, color=_GRID, linewidth=1, zorder=1)
     for place, (values, color, interval) in enumerate(
