@@ -15,6 +15,7 @@ three; tracing and checking come on top. On two idle cores, with the flags given
     imitation_loss --models=shuffledet_0.5x --batch=2                                              5
     frcnn_step --frcnn_batch=1 --repeats=3          2    frcnn_step --frcnn_batch=4 --repeats=3    4
     yolo_step --yolo_batch=1, yolo_inference        not measured on idle cores yet
+    ssd_step, ssd_inference, fpn_step, fpn_inference, beside torchvision where it is installed   the same
     limits --models=shuffledet_0.5x --batch=2       1
     frcnn_inference                                 2    frcnn_parts --frcnn_batch=1               1
     peak_memory --models=shuffledet_0.5x --batch=8 --frcnn_batch=4                                 3
@@ -51,6 +52,10 @@ CASES = {
     "frcnn_parts": "faster_rcnn:parts_case",
     "yolo_step": "yolov2:step_case",
     "yolo_inference": "yolov2:inference_case",
+    "ssd_step": "torchvision_detectors:ssd_step",
+    "ssd_inference": "torchvision_detectors:ssd_inference",
+    "fpn_step": "torchvision_detectors:fpn_step",
+    "fpn_inference": "torchvision_detectors:fpn_inference",
     "peak_memory": "memory:peak_memory",
     "pipeline": "input_pipeline:pipeline_case",
     "fast_step": "processes:fast_step",

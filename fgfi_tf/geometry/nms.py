@@ -63,9 +63,9 @@ def best_boxes(
 ) -> dict[str, tf.Tensor]:
     """The ``count`` = K best of boxes [B, N, 4] without classes, by descending ``scores`` [B, N].
 
-    Scores descend, are probabilities, and -inf for what is no box. ``kind`` is ``"combined"`` (one kernel,
-    CPU and GPU) or ``"padded"`` (tensor operations only, for XLA). Gives ``boxes`` [B, K, 4], ``scores``
-    [B, K] and ``count`` int32 [B], beyond which rows mean nothing.
+    Scores descend, are probabilities, and -inf for what is no box. ``kind`` is ``"combined"`` (one kernel, of
+    CPUs alone: a GPU's boxes are copied there and back) or ``"padded"`` (tensor operations only, for XLA).
+    Gives ``boxes`` [B, K, 4], ``scores`` [B, K] and ``count`` int32 [B], beyond which rows mean nothing.
     """
     if kind == "combined":
         return suppress(

@@ -197,6 +197,9 @@ FASTER_RCNN_C4 = dataclasses.replace(
     weights=f"{_RESNET_WEIGHTS}; a trained faster_rcnn_*.pth of the 2019 code",
     teacher="faster_rcnn_resnet101",
 )
+RESNET_SSD = dataclasses.replace(
+    BACKBONE_SSD, options=(*_RESNET_OPTIONS, _STYLE, *BACKBONE_SSD.options), weights=_RESNET_WEIGHTS
+)
 _FPN_OPTIONS = (
     Option("fpn_channels", 256, "Channels of every level.", check=positive),
     Option("head_units", 1024, "Units of the two fully connected layers of the head.", check=positive),
@@ -271,7 +274,7 @@ BACKBONE_YOLOV2 = dataclasses.replace(
 
 _YOLOV2, _BACKBONE_YOLOV2 = "fgfi_tf.models.yolov2:YOLOv2", "fgfi_tf.models.yolov2:BackboneYOLOv2"
 _SHUFFLEDET = "fgfi_tf.models.shuffledet:ShuffleDet"
-_SSD, _BACKBONE_SSD = "fgfi_tf.models.ssd:SSD", "fgfi_tf.models.ssd:BackboneSSD"
+_SSD, _BACKBONE_SSD, _RESNET_SSD = (f"fgfi_tf.models.ssd:{kind}SSD" for kind in ("", "Backbone", "ResNet"))
 _BACKBONE = "fgfi_tf.models.shuffledet:BackboneShuffleDet"
 _FRCNN = "fgfi_tf.models.faster_rcnn"
 _BUILD = f"{_FRCNN}:build"
@@ -279,6 +282,7 @@ _BUILD = f"{_FRCNN}:build"
 DETECTORS: tuple[tuple[str, str, str, Declaration], ...] = (
     *((f"ssd300_{name}", _SSD, _SSD, SSD) for name in ("vgg11", "vgg16")),
     ("ssd300_efficientnet_lite0", _BACKBONE_SSD, _BACKBONE_SSD, BACKBONE_SSD),
+    *((f"ssd300_{name}", _RESNET_SSD, _RESNET_SSD, RESNET_SSD) for name in RESNETS),
     *((f"{name}_shuffledet", _BACKBONE, _BACKBONE, BACKBONE_SHUFFLEDET) for name in BACKBONES),
     *((f"shuffledet_{width}", _SHUFFLEDET, _SHUFFLEDET, SHUFFLEDET) for width in ("1x", "0.5x", "0.25x")),
     *((f"faster_rcnn_{name}", f"{_FRCNN}:FasterRCNN", _BUILD, FASTER_RCNN) for name in ("vgg11", "vgg16")),

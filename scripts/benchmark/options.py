@@ -39,6 +39,9 @@ class Options:
     yolo_size: str = _option("416x416", "YOLOv2's input, height x width.")
     yolo_batch: str = _option("1,8", "Its images in a batch.")
     yolo_width: float = _option(1.0, "Its channels, times this, the teacher's too.")
+    ssd_batch: str = _option("1,8", "SSD300's images in a batch.")
+    fpn_size: str = _option("608x800", "The FPN's input, height x width, multiples of 32.")
+    fpn_batch: str = _option("1,2", "Its images in a batch.")
     objects: str = _option("1,10,100", "Objects an image of the case `imitation_loss`.")
     data_dir: str = _option("", "Raw KITTI folder of the case `pipeline` (empty: drawn images, png and jpg).")
     drawn_frames: int = _option(32, "How many images to draw for it.")
@@ -86,6 +89,21 @@ class Options:
     def yolo_batches(self) -> list[int]:
         """YOLOv2's batch sizes."""
         return list(parse_numbers("yolo_batch", self.yolo_batch, int))
+
+    @property
+    def ssd_batches(self) -> list[int]:
+        """SSD300's batch sizes."""
+        return list(parse_numbers("ssd_batch", self.ssd_batch, int))
+
+    @property
+    def fpn_input(self) -> tuple[int, int]:
+        """(height, width)."""
+        return parse_size("fpn_size", self.fpn_size)
+
+    @property
+    def fpn_batches(self) -> list[int]:
+        """The FPN's batch sizes."""
+        return list(parse_numbers("fpn_batch", self.fpn_batch, int))
 
     @property
     def rounds(self) -> dict:

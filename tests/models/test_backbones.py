@@ -186,3 +186,19 @@ def test_what_a_classifier_cannot_give():
         keras_applications.KerasBackbone("mobilenet_v2", (64, 96), strides=(2, 16))
     with pytest.raises(ValueError, match="mobilenet_v2 pads by the size of its inputs: input_size has to"):
         keras_applications.KerasBackbone("mobilenet_v2", None)
+
+
+def test_no_strided_1x1_convolution_is_left_to_tensorflow():
+    """Its gradient on CPUs writes where it should not; what takes its place computes the same."""
+    backbone = keras_applications.KerasBackbone("resnet50", None, strides=(8,))
+    images = tf.random.stateless_normal([1, 33, 47, 3], [1, 2])
+    graph = tf.function(backbone.call).get_concrete_function(images).graph
+    operations = [op for op in graph.get_operations() if op.type == "Conv2D"]
+    shapes = {(tuple(op.inputs[1].shape[:2]), op.get_attr("strides")[1]) for op in operations}
+    assert shapes == {((7, 7), 2), ((3, 3), 1), ((1, 1), 1)}
+    original = keras_applications.without_top("resnet50", None)
+    expected = keras.Model(original.inputs, original.get_layer("conv3_block4_out").output)
+    for layer in backbone.model.layers:
+        if layer.weights:
+            expected.get_layer(layer.name).set_weights(layer.get_weights())
+    np.testing.assert_allclose(backbone(images)[0], expected(images), rtol=1e-4, atol=1e-4)

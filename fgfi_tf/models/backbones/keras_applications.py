@@ -127,6 +127,18 @@ class KerasBackbone(Backbone):
                 layer.set_weights(weights if norm is None else _folded(layer, weights, norm))
 
 
+class StridedPointwise(keras.layers.Conv2D):
+    """A strided 1 x 1 convolution: every so many positions first, as in ``NormConv``.
+
+    The gradient of TensorFlow 2.21's own (oneDNN) writes where it should not on CPUs.
+    """
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """[B,h,w,C_in] to [B,ceil(h / strides),ceil(w / strides),C_out], without bias."""
+        rows, columns = self.strides
+        return tf.nn.conv2d(inputs[:, ::rows, ::columns], kernel, 1, "VALID")
+
+
 def _converter(original: keras.Model, folded: bool):
     """What each layer of a Keras classifier becomes."""
     normalized = _norms_by_convolution(original, keras.layers.BatchNormalization)
@@ -147,7 +159,11 @@ def _converter(original: keras.Model, folded: bool):
             return keras.layers.Activation("linear", name=layer.name, dtype=config["dtype"])
         if folded and layer.name in normalized:
             config["use_bias"] = True
-        return type(layer).from_config(config)
+        kind = type(layer)
+        strided = kind is keras.layers.Conv2D and layer.kernel_size == (1, 1) and max(layer.strides) > 1
+        if strided and not folded:
+            kind = StridedPointwise
+        return kind.from_config(config)
 
     return convert
 

@@ -87,15 +87,16 @@ class BackboneTrunk(Backbone):
 
     Args:
         backbone: gives maps of stride 8, 16 and 32, whose sizes are rounded up.
+        width: factor on the channels of the blocks.
         name: as in Keras.
     """
 
-    def __init__(self, backbone: Backbone, name: str = "backbone"):
+    def __init__(self, backbone: Backbone, width: float = 1.0, name: str = "backbone"):
         super().__init__(name=name)
         self.backbone, self.pixels = backbone, backbone.pixels
         specifications = EXTRAS[1:]
-        self.extras = extra_blocks(specifications)
-        self.channels = (*backbone.channels, *(wide for _, wide, _ in specifications))
+        self.extras = extra_blocks(specifications, width)
+        self.channels = (*backbone.channels, *(scaled(wide, width) for _, wide, _ in specifications))
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, ...]:
         """Preprocessed images [B,H,W,3] to the six maps [B,h,w,C]; H and W are at least 257."""
