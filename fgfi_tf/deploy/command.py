@@ -174,7 +174,7 @@ def _files(config: ExportConfig, detector: Detector, found: Material) -> list[_M
     network = RawNetwork(detector)
     card = Card(
         tuple(detector.input_size),
-        detector.resize,
+        policies.resize(detector.resize).in_evaluation or detector.resize,
         tuple(detector.padding_color),
         tuple(detector.class_names),
         network.suppression,
@@ -220,7 +220,7 @@ def _made_file(path: Path, card: Card) -> _Made:
 
 def _in_tensorflow(predictor: Predictor, detector: Detector) -> Iterator[tuple[str, Callable[[], object]]]:
     height, width = (max(side, 1) for side in detector.input_size)
-    if not policies.resize(detector.resize).fixed_size:
+    if policies.resize(detector.resize).by_batch:
         height, width = policies.resize(detector.resize).largest_input(detector.input_size)
     yield "all", functools.partial(predictor, np.full((1, height, width, 3), 128, np.uint8))
 

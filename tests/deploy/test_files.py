@@ -144,13 +144,13 @@ def test_int8_without_pictures(raw_network, pictures):
 
 def test_detectors_that_have_no_such_form():
     faster = registry.build("faster_rcnn_vgg11", input_size=(64, 0), class_names=("a",), width=0.05)
-    with pytest.raises(UserError, match="faster_rcnn_vgg11: with --resize=shorter_side pictures decide"):
+    with pytest.raises(UserError, match="faster_rcnn_vgg11 has no raw head .*in two stages.*--format=saved"):
         RawNetwork(faster)
-    faster = registry.build(
-        "faster_rcnn_vgg11", input_size=(64, 64), class_names=("a",), width=0.05, resize="letterbox"
+    by_batch = registry.build(
+        "yolov2", input_size=(64, 0), class_names=("a",), width=1 / 32, resize="shorter_side"
     )
-    with pytest.raises(UserError, match="faster_rcnn_vgg11 has no raw head .*--format=savedmodel"):
-        RawNetwork(faster)
+    with pytest.raises(UserError, match="yolov2: with --resize=shorter_side pictures decide the size of"):
+        RawNetwork(by_batch)
 
 
 class Unknown(tf.Module):
