@@ -77,6 +77,59 @@ def test_weights_between_levels_are_rounded(library):
     np.testing.assert_allclose(out[0, 0, 0, 0], 10.4, rtol=1e-5)
 
 
+def test_a_layer_that_is_not_told_of_training_is_rounded_as_finely(library):
+    """Keras calls a Conv2D without ``training``; its kernel has a range of its own nevertheless."""
+    layer = keras.layers.Conv2D(2, 1)
+    layer(tf.zeros([1, 1, 1, 2]))
+    layer.kernel.assign([[[[1.27, 0.00127], [0.104, 0.000104]]]])  # levels are 0.01 and 0.00001
+    hooked = quantize.QuantizedLayers(keras.Sequential([layer]))
+    for training in (False, True):
+        out = keras.Sequential([layer])(tf.constant([[[[0.0, 1.0]]]]), training=training)
+        np.testing.assert_allclose(out[0, 0, 0], [0.10, 0.0001], rtol=1e-4)
+    hooked.restore()
+    np.testing.assert_allclose(layer(tf.constant([[[[0.0, 1.0]]]]))[0, 0, 0], [0.104, 0.000104], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("shuffledet_0.25x", {"input_size": (64, 96)}),
+        ("yolov2", {"input_size": (64, 96), "width": 1 / 16}),
+        ("ssd300_vgg11", {"input_size": (257, 257), "width": 1 / 16}),
+    ],
+)
+def test_the_first_steps_losses_are_those_of_the_detector(library, name, options):
+    """Rounding changes a detector's losses by some percent: what learns is the network that was trained."""
+    keras.utils.set_random_seed(1)
+    detector = spread(registry.build(name, class_names=("a", "b", "c"), **options))
+    height, width = options["input_size"]
+    batch = {
+        "image": tf.random.stateless_uniform([2, height, width, 3], (0, 1), 0, 255),
+        "boxes": tf.constant([[[8.0, 8.0, 47.0, 39.0]], [[20.0, 4.0, 61.0, 55.0]]]),
+        "classes": tf.constant([[0], [2]]),
+        "valid": tf.ones([2, 1], tf.bool),
+        "scale": tf.ones([2, 2]),
+        "image_size": tf.constant([[height, width]] * 2),
+        "content_size": tf.constant([[height, width]] * 2, tf.float32),
+    }
+    batch = detector.prepare_batch(batch)
+
+    def losses(training):
+        outputs = detector(detector.preprocess(batch["image"]), training=training)
+        found = {key: float(loss) for key, loss in detector.detection_losses(outputs, batch).items()}
+        return np.array(list(found.values())), outputs["features"]
+
+    exact, maps = losses(training=False)
+    hooked = quantize.QuantizedLayers(detector)
+    rounded, rounded_maps = losses(training=True)
+    hooked.restore()
+    np.testing.assert_allclose(rounded, exact, rtol=0.05, atol=0.02)
+    assert np.abs(rounded - exact).max() > 0
+    for ours, theirs in zip(rounded_maps, maps, strict=True):
+        assert 0 < np.abs(ours - theirs).mean() < 0.1 * np.abs(theirs).mean()
+    np.testing.assert_array_equal(losses(training=False)[0], exact)
+
+
 def test_a_quantised_detector_is_near_itself_and_learns(library):
     detector = spread(registry.build("shuffledet_0.25x", input_size=(32, 48), class_names=("a", "b", "c")))
     images = tf.random.stateless_uniform([2, 32, 48, 3], (0, 1), -100, 100)
