@@ -227,13 +227,24 @@ def _in_tensorflow(predictor: Predictor, detector: Detector) -> Iterator[tuple[s
 
 def _compare(config: ExportConfig, made: Sequence[_Made], found: Material) -> None:
     """Fills in the rows."""
-    from fgfi_tf.deploy.runtimes import latency_ms
-
     seen = [[one.predictor(picture[None])[0] for picture in found.pictures] for one in made]
     for one, detections in zip(made, seen, strict=True):
         if found.pictures and one is not made[0]:
             one.row.difference = check.compare(seen[0], detections)
         if found.labelled is not None:
             one.row.metrics = found.labelled.ap(one.predictor)
-        if config.latency_runs:
-            one.row.latency_ms = {key: latency_ms(run, config.latency_runs) for key, run in one.timed()}
+    if config.latency_runs:
+        _time(made, config.latency_runs)
+
+
+def _time(made: Sequence[_Made], count: int) -> None:
+    """Fills in latencies; of what is run by the same runtime with as many threads, in turn."""
+    from fgfi_tf.deploy.runtimes import latencies_ms
+
+    groups: dict[tuple[str, str], list[tuple[Row, Callable[[], object]]]] = {}
+    for one in made:
+        for threads, run in one.timed():
+            groups.setdefault((threads, Path(one.row.name).suffix), []).append((one.row, run))
+    for (threads, _), group in groups.items():
+        for (row, _), value in zip(group, latencies_ms([run for _, run in group], count), strict=True):
+            row.latency_ms[threads] = value
