@@ -169,6 +169,30 @@ def test_the_smallest_weights_become_zero(library):
     assert prune.sparsity(model) == 0.5
 
 
+def test_which_kernel_loses_how_much_by_hand():
+    kernels = [np.array([[3.0, -1.0]]), np.array([1.0, -1.0, 1.0, 1.0])]
+    # Scores 1/10 and 1; 1/4, 1/3, 1/2 and 1: what is left of a kernel counts the more the less is left.
+    assert prune.layer_shares(kernels, 1 / 6) == [0.5, 0.0]
+    assert prune.layer_shares(kernels, 0.5) == [0.5, 0.5]
+    assert prune.layer_shares(kernels, 4 / 6) == [0.5, 0.75]
+    assert prune.layer_shares(kernels, 0.01) == [0.0, 0.0]
+    assert prune.layer_shares([np.zeros(4), np.ones(4)], 0.5) == [1.0, 0.0]
+    # The scale of a kernel does not matter, since batch norm or what follows may undo it.
+    assert prune.layer_shares([100.0 * kernels[0], kernels[1]], 0.5) == [0.5, 0.5]
+
+
+def test_narrow_layers_keep_their_weights(library):
+    detector = registry.build("shuffledet_0.25x", input_size=(32, 48), class_names=("a", "b", "c"))
+    hook = prune.MagnitudePruning(detector, 0.5, steps=10)
+    for step in range(10):
+        hook.on_train_batch_end(step)
+    assert prune.sparsity(detector) == pytest.approx(0.5, abs=0.001)
+    zeros = {layer.name: [] for layer in hook.layers}
+    for layer in hook.layers:
+        zeros[layer.name].append(float(np.mean(layer.kernel.numpy() == 0)))
+    assert max(zeros["conv1"] + zeros["conv2"]) < 0.3 < 0.6 < zeros["conv12"][0]
+
+
 def test_what_is_pruned():
     detector = registry.build("shuffledet_0.25x", input_size=(32, 48), class_names=("a",))
     names = [layer.name for layer in prune.prunable(detector)]

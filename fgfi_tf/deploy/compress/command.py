@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # they import TensorFlow
     from fgfi_tf.training.config import ExperimentConfig
 
 METHODS = ("quantize", "prune")
-#: Of the run's learning rate: rounding changes little, what pruning took has to be learnt again.
-SHARES = {"quantize": 0.01, "prune": 0.1}
+#: Of the run's learning rate, the highest of the fine-tuning: little has to be learnt again.
+RATE = 0.01
 #: Share of the steps in which the rate rises: the optimizer begins anew, and knows no sizes of gradients yet.
 WARMUP = 0.1
 RECORD_FILE = "compress.json"
@@ -36,12 +36,13 @@ class CompressConfig:
         choices=METHODS,
     )
     steps: int = option(300, _GROUP, "Updates.")
-    sparsity: float = option(0.5, _GROUP, "With --method=prune, the share of weights that become 0.")
+    sparsity: float = option(
+        0.5, _GROUP, "With --method=prune, the share of weights that become 0, most of them in wide layers."
+    )
     learning_rate: float = option(
         0.0,
         _GROUP,
-        "Highest learning rate, which falls to a hundredth (0: a tenth of the run's to prune, a hundredth to "
-        "quantize).",
+        "Highest learning rate, which falls to a hundredth (0: a hundredth of the run's).",
     )
     data_dir: str = option("", _GROUP, "Folder of the raw dataset (empty: that of the run).")
     teacher_checkpoint: str = option("", _GROUP, "Checkpoint of the teacher (empty: that of the run).")
@@ -120,7 +121,7 @@ def _fine_tuning(config: CompressConfig) -> ExperimentConfig:
     run = restoring.read_run(
         config.run, data_dir=config.data_dir, teacher_checkpoint=config.teacher_checkpoint
     )
-    highest = config.learning_rate or run.learning_rate * SHARES[config.method]
+    highest = config.learning_rate or run.learning_rate * RATE
     return dataclasses.replace(
         run,
         output_dir=config.output_dir,
