@@ -157,28 +157,31 @@ def test_a_quantised_detector_is_near_itself_and_learns(library):
 def test_the_smallest_weights_become_zero(library):
     inner = keras.layers.Conv2D(5, 1)
     model = keras.Sequential([keras.Input((2, 2, 4)), inner])
-    inner.kernel.assign(np.arange(1.0, 21.0).reshape(1, 1, 4, 5))
+    inner.kernel.assign(np.arange(1.0, 21.0).reshape(1, 1, 5, 4).swapaxes(2, 3))  # filters of 1..4, 5..8, ..
     assert list(prune.prunable(model)) == [inner]
     hook = prune.MagnitudePruning(model, 0.5, steps=10)
     for step in range(10):
         hook.on_train_batch_end(step)
-    np.testing.assert_array_equal(np.sort(inner.kernel.numpy().ravel()), [0.0] * 10 + [*range(11, 21)])
+    left = inner.kernel.numpy().reshape(4, 5)
+    assert (left[-1] == [4, 8, 12, 16, 20]).all()  # the largest of each filter
+    assert ((left > 0).sum(axis=0) == [2, 2, 2, 2, 2]).all() and (left[-2] == left[-1] - 1).all()
     assert prune.sparsity(model) == 0.5
     inner.kernel.assign_add(tf.ones_like(inner.kernel))  # an update
     hook.on_train_batch_end(10)
     assert prune.sparsity(model) == 0.5
 
 
-def test_which_kernel_loses_how_much_by_hand():
-    kernels = [np.array([[3.0, -1.0]]), np.array([1.0, -1.0, 1.0, 1.0])]
-    # Scores 1/10 and 1; 1/4, 1/3, 1/2 and 1: what is left of a kernel counts the more the less is left.
-    assert prune.layer_shares(kernels, 1 / 6) == [0.5, 0.0]
-    assert prune.layer_shares(kernels, 0.5) == [0.5, 0.5]
-    assert prune.layer_shares(kernels, 4 / 6) == [0.5, 0.75]
-    assert prune.layer_shares(kernels, 0.01) == [0.0, 0.0]
-    assert prune.layer_shares([np.zeros(4), np.ones(4)], 0.5) == [1.0, 0.0]
-    # The scale of a kernel does not matter, since batch norm or what follows may undo it.
-    assert prune.layer_shares([100.0 * kernels[0], kernels[1]], 0.5) == [0.5, 0.5]
+def test_which_values_stay_by_hand():
+    one, four = np.array([[3.0], [-1.0]]), np.array([[1.0, 10.0], [-2.0, -20.0]])
+    # Scores 9/9 and 1/10; 1/5 and 1 of both filters, whatever their size.
+    assert [mask.tolist() for mask in prune.masks([one, four], 0.05)] == [[[1], [1]], [[1, 1], [1, 1]]]
+    assert [mask.tolist() for mask in prune.masks([one, four], 1 / 6)] == [[[1], [0]], [[1, 1], [1, 1]]]
+    assert [mask.tolist() for mask in prune.masks([one, four], 0.5)] == [[[1], [0]], [[0, 0], [1, 1]]]
+    # Of equal ones the last has nothing beside it: 1/3, 1/2, 1.
+    (mask,) = prune.masks([np.ones([3, 1])], 2 / 3)
+    assert mask.sum() == 1.0
+    (zeros, ones) = prune.masks([np.zeros([4, 1]), np.ones([1, 4])], 0.5)
+    assert not zeros.any() and ones.all()
 
 
 def test_narrow_layers_keep_their_weights(library):
@@ -191,6 +194,8 @@ def test_narrow_layers_keep_their_weights(library):
     for layer in hook.layers:
         zeros[layer.name].append(float(np.mean(layer.kernel.numpy() == 0)))
     assert max(zeros["conv1"] + zeros["conv2"]) < 0.3 < 0.6 < zeros["conv12"][0]
+    of_filters = np.mean(hook.layers[-1].kernel.numpy() == 0, axis=(0, 1, 2))
+    assert hook.layers[-1].name == "conv12" and np.ptp(of_filters) < 0.2
 
 
 def test_what_is_pruned():
