@@ -14,8 +14,9 @@ if TYPE_CHECKING:  # they import TensorFlow
     from fgfi_tf.training.config import ExperimentConfig
 
 METHODS = ("quantize", "prune")
-#: Of the run's learning rate, the highest of the fine-tuning: little has to be learnt again.
-RATE = 0.01
+#: Of the run's learning rate: rounding changes little, what pruning took has to be learnt again. A pruned
+#: ShuffleDet 0.25x had 50.2 AP11 after 150 steps at a tenth, 45.6 at a hundredth (49.1 before).
+SHARES = {"quantize": 0.01, "prune": 0.1}
 #: Share of the steps in which the rate rises: the optimizer begins anew, and knows no sizes of gradients yet.
 WARMUP = 0.1
 RECORD_FILE = "compress.json"
@@ -42,7 +43,8 @@ class CompressConfig:
     learning_rate: float = option(
         0.0,
         _GROUP,
-        "Highest learning rate, which falls to a hundredth (0: a hundredth of the run's).",
+        "Highest learning rate, which falls to a hundredth (0: a tenth of the run's to prune, a hundredth to "
+        "quantize).",
     )
     data_dir: str = option("", _GROUP, "Folder of the raw dataset (empty: that of the run).")
     teacher_checkpoint: str = option("", _GROUP, "Checkpoint of the teacher (empty: that of the run).")
@@ -121,7 +123,7 @@ def _fine_tuning(config: CompressConfig) -> ExperimentConfig:
     run = restoring.read_run(
         config.run, data_dir=config.data_dir, teacher_checkpoint=config.teacher_checkpoint
     )
-    highest = config.learning_rate or run.learning_rate * RATE
+    highest = config.learning_rate or run.learning_rate * SHARES[config.method]
     return dataclasses.replace(
         run,
         output_dir=config.output_dir,
