@@ -37,9 +37,9 @@ class RawNetwork(tf.Module):
         name = detector.metadata.model if detector.metadata else detector.name
         if type(detector).raw_head is Detector.raw_head:
             raise UserError(
-                f"{name} has no raw head (Detector.raw_head): in two stages, the second one looks at what a "
-                "suppression inside the network leaves, which these files do not have; export it as "
-                "--format=savedmodel"
+                f"{name} has no raw head (Detector.raw_head), which files without suppression need: those "
+                "in two stages cannot have one, as the second looks at what a suppression inside leaves; "
+                "export it as --format=savedmodel"
             )
         if policies.resize(detector.resize).by_batch:
             raise UserError(
