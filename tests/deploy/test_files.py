@@ -147,7 +147,7 @@ def test_detectors_that_have_no_such_form():
     with pytest.raises(UserError, match="faster_rcnn_vgg11 has no raw head .*in two stages.*--format=saved"):
         RawNetwork(faster)
     by_batch = registry.build(
-        "yolov2", input_size=(64, 0), class_names=("a",), width=1 / 32, resize="shorter_side"
+        "yolov2", input_size=(64, 96), class_names=("a",), width=1 / 32, resize="shorter_side"
     )
     with pytest.raises(UserError, match="yolov2: with --resize=shorter_side pictures decide the size of"):
         RawNetwork(by_batch)
