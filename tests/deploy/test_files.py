@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from fgfi_tf.data import policies
-from fgfi_tf.deploy import card, network, onnx_file, runtimes, tflite
+from fgfi_tf.deploy import card, counting, network, onnx_file, runtimes, tflite
 from fgfi_tf.deploy.card import Card
 from fgfi_tf.deploy.network import RawNetwork
 from fgfi_tf.deploy.predictor import network_inputs
@@ -175,11 +175,14 @@ def test_operation_that_tflite_has_not(detector, capfd):
         tflite.convert(Unknown(detector))
 
 
-def test_onnx(detector, pictures, tmp_path):
+def test_onnx(detector, pictures, exported, tmp_path):
     for name in ("tf2onnx", "onnx", "onnxruntime"):
         pytest.importorskip(name, reason="needs the extra [onnx]")
     (tmp_path / "model.onnx").write_bytes(onnx_file.convert(RawNetwork(detector, batch=None)))
     _card(detector).write(tmp_path)
+    tflite_file, source = exported / "model.tflite", counting.of_detector(detector).multiply_adds
+    counted = [counting.of_file(file).multiply_adds for file in (tmp_path / "model.onnx", tflite_file)]
+    assert counted[0] == counted[1] > source
     images = np.stack([network_inputs(_card(detector), picture[None])[0][0] for picture in pictures])
     expected = Predictor.of_detector(detector)(images)
     for one, other in zip(Predictor.load(tmp_path / "model.onnx")(images), expected, strict=True):
