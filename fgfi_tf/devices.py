@@ -8,7 +8,11 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+#: Scope of what an int8 graph goes on computing in float32, since 8 bits do not hold what is in between.
+FLOAT32_SCOPE = "keep_float32"
+
 _portable: contextvars.ContextVar[bool] = contextvars.ContextVar("portable", default=False)
+_plain: contextvars.ContextVar[bool] = contextvars.ContextVar("plain", default=False)
 
 
 def prefers_gpu_form() -> bool:
@@ -16,14 +20,21 @@ def prefers_gpu_form() -> bool:
     return not _portable.get() and bool(tf.config.list_physical_devices("GPU"))
 
 
+def prefers_plain_form() -> bool:
+    """Whether one operation is better than several that only TensorFlow's kernels for CPUs gain from."""
+    return prefers_gpu_form() or _plain.get()
+
+
 @contextlib.contextmanager
-def portable() -> Iterator[None]:
+def portable(plain: bool = False) -> Iterator[None]:
     """While a graph for other machines is built and traced: it is the same wherever that is.
 
-    It takes the form for CPUs. GPUs compute it as well, and have more speed to spare.
+    It takes the form for CPUs. GPUs compute it as well, and have more speed to spare. ``plain``: it is for
+    other runtimes than TensorFlow's.
     """
-    token = _portable.set(True)
+    tokens = _portable.set(True), _plain.set(plain)
     try:
         yield
     finally:
-        _portable.reset(token)
+        _portable.reset(tokens[0])
+        _plain.reset(tokens[1])

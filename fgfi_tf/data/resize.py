@@ -45,12 +45,14 @@ class Resize:
         box_corners: ``"edges"`` or ``"corners"``, see ``transforms.resize_boxes``.
         max_aspect: training crops longer pictures to this ratio of long to short side, at a random place,
             and drops boxes of which nothing is left; 0 for never.
+        in_evaluation: the name of the policy that this one is where nothing is trained; "": itself.
     """
 
     keep_aspect_ratio: bool = False
     by_batch: bool = False
     box_corners: str = "edges"
     max_aspect: float = 0.0
+    in_evaluation: str = ""
 
     @property
     def fixed_size(self) -> bool:

@@ -21,6 +21,8 @@ class VaryingLetterbox(Letterbox):
     which this does not: what a step sees does not depend on how many there will be.
     """
 
+    in_evaluation = "letterbox"
+
     def largest_input(self, input_size: tuple[int, int]) -> tuple[int, int]:
         """That of training."""
         return tuple(UNIT * _multiples(side)[1] for side in input_size)

@@ -174,7 +174,7 @@ def _files(config: ExportConfig, detector: Detector, found: Material) -> list[_M
     network = RawNetwork(detector)
     card = Card(
         tuple(detector.input_size),
-        detector.resize,
+        policies.resize(detector.resize).in_evaluation or detector.resize,
         tuple(detector.padding_color),
         tuple(detector.class_names),
         network.suppression,
@@ -220,20 +220,31 @@ def _made_file(path: Path, card: Card) -> _Made:
 
 def _in_tensorflow(predictor: Predictor, detector: Detector) -> Iterator[tuple[str, Callable[[], object]]]:
     height, width = (max(side, 1) for side in detector.input_size)
-    if not policies.resize(detector.resize).fixed_size:
+    if policies.resize(detector.resize).by_batch:
         height, width = policies.resize(detector.resize).largest_input(detector.input_size)
     yield "all", functools.partial(predictor, np.full((1, height, width, 3), 128, np.uint8))
 
 
 def _compare(config: ExportConfig, made: Sequence[_Made], found: Material) -> None:
     """Fills in the rows."""
-    from fgfi_tf.deploy.runtimes import latency_ms
-
     seen = [[one.predictor(picture[None])[0] for picture in found.pictures] for one in made]
     for one, detections in zip(made, seen, strict=True):
         if found.pictures and one is not made[0]:
             one.row.difference = check.compare(seen[0], detections)
         if found.labelled is not None:
             one.row.metrics = found.labelled.ap(one.predictor)
-        if config.latency_runs:
-            one.row.latency_ms = {key: latency_ms(run, config.latency_runs) for key, run in one.timed()}
+    if config.latency_runs:
+        _time(made, config.latency_runs)
+
+
+def _time(made: Sequence[_Made], count: int) -> None:
+    """Fills in latencies; of what is run by the same runtime with as many threads, in turn."""
+    from fgfi_tf.deploy.runtimes import latencies_ms
+
+    groups: dict[tuple[str, str], list[tuple[Row, Callable[[], object]]]] = {}
+    for one in made:
+        for threads, run in one.timed():
+            groups.setdefault((threads, Path(one.row.name).suffix), []).append((one.row, run))
+    for (threads, _), group in groups.items():
+        for (row, _), value in zip(group, latencies_ms([run for _, run in group], count), strict=True):
+            row.latency_ms[threads] = value

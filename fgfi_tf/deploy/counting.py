@@ -63,7 +63,7 @@ def of_detector(detector: Detector) -> Description:
     values times the output's positions, additions of a bias and batch norm not counted, as in the papers.
     """
     size = detector.input_size
-    if not policies.resize(detector.resize).fixed_size:
+    if policies.resize(detector.resize).by_batch:
         size = policies.resize(detector.resize).largest_input(size)
     owners = list(_owners(detector))
     shapes: dict[int, list[tf.TensorShape]] = {id(layer): [] for layer in owners}

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from fgfi_tf.data import policies
-from fgfi_tf.devices import portable
+from fgfi_tf.devices import FLOAT32_SCOPE, portable
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry.suppression import Suppression
 from fgfi_tf.models.detector import Detector
@@ -14,6 +14,7 @@ from fgfi_tf.models.detector import Detector
 #: Scopes of what is before and behind the network. int8 leaves them in float32, their convolutions apart: a
 #: coordinate up to 1248 needs more than 8 bits, and the converter gives a REVERSE_V2 in int8 two scales.
 PREPARE, DECODE = "raw_prepare", "raw_decode"
+EXACT = (PREPARE, DECODE, FLOAT32_SCOPE)
 
 
 class RawNetwork(tf.Module):
@@ -28,12 +29,18 @@ class RawNetwork(tf.Module):
         batch: images at a time; None: any number.
 
     Raises:
-        UserError: the detector has no raw head, or no fixed size of its input.
+        UserError: the detector has no raw head, as those in two stages, or no fixed size of its input.
     """
 
     def __init__(self, detector: Detector, batch: int | None = 1):
         super().__init__(name="raw_network")
         name = detector.metadata.model if detector.metadata else detector.name
+        if type(detector).raw_head is Detector.raw_head:
+            raise UserError(
+                f"{name} has no raw head (Detector.raw_head), which files without suppression need: those "
+                "in two stages cannot have one, as the second looks at what a suppression inside leaves; "
+                "export it as --format=savedmodel"
+            )
         if policies.resize(detector.resize).by_batch:
             raise UserError(
                 f"{name}: with --resize={detector.resize} pictures decide the size of the network input, "
@@ -41,7 +48,7 @@ class RawNetwork(tf.Module):
             )
         height, width = detector.input_size
         self.suppression: Suppression | None = None
-        with portable():
+        with portable(plain=True):
             self.detector = detector.inference_copy()
 
             def raw(images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -50,11 +57,6 @@ class RawNetwork(tf.Module):
                 outputs = self.detector(inputs, training=False)
                 with tf.name_scope(DECODE):
                     head = self.detector.raw_head(outputs)
-                    if head is None:
-                        raise UserError(
-                            f"{name} has no raw head (Detector.raw_head), which files without suppression "
-                            "need; export it as --format=savedmodel"
-                        )
                     self.suppression = head.suppression
                     return {
                         "boxes": tf.identity(head.boxes, "boxes"),

@@ -10,7 +10,7 @@ import tensorflow as tf
 from fgfi_tf.data import policies
 from fgfi_tf.deploy.card import Card
 from fgfi_tf.deploy.runtimes import open_runtime
-from fgfi_tf.geometry.suppression import suppress
+from fgfi_tf.geometry.suppression import detections
 
 
 class FileDetector:
@@ -32,7 +32,8 @@ class FileDetector:
         """Of uint8 [B, H, W, 3], what ``Detector.detect`` gives: boxes in pixels of the images."""
         rule = self.card.suppression
         inputs, scale = network_inputs(self.card, images)
-        found = [suppress(*raw, rule) for raw in zip(*self._run(inputs), strict=True)]
+        size = images.shape[1:3]
+        found = [detections(*raw, rule, scale, size) for raw in zip(*self._run(inputs), strict=True)]
         padded = {
             "boxes": np.zeros((len(found), rule.max_total, 4), np.float32),
             "scores": np.zeros((len(found), rule.max_total), np.float32),
@@ -41,7 +42,6 @@ class FileDetector:
         for place, one in enumerate(found):
             for name, values in one.items():
                 padded[name][place, : len(values)] = values
-        padded["boxes"] /= np.tile(scale[::-1], 2)
         return padded | {"count": np.array([len(one["scores"]) for one in found], np.int32)}
 
 

@@ -7,7 +7,7 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,13 +86,21 @@ def _onnx(path: Path, threads: int) -> Runtime:
     return lambda images: Raw(*session.run(list(Raw._fields), {"images": images}))
 
 
-def latency_ms(run: Callable[[], object], count: int = 50, most_seconds: float = 10.0) -> float:
-    """Median milliseconds of ``count`` calls after two that do not count; of fewer where they are slow."""
-    times: list[float] = []
-    for _ in range(2):
+def latencies_ms(
+    runs: Sequence[Callable[[], object]], count: int = 50, most_seconds: float = 10.0
+) -> list[float]:
+    """Median milliseconds of ``count`` calls of each, after two that do not count.
+
+    They are called in turn, so that what else the machine does meets all of them alike. There are fewer
+    calls where all together take longer than ``most_seconds`` for each of them.
+    """
+    times: list[list[float]] = [[] for _ in runs]
+    for run in runs:
         run()
-    while len(times) < count and sum(times) < most_seconds:
-        begin = time.perf_counter()
         run()
-        times.append(time.perf_counter() - begin)
-    return 1e3 * statistics.median(times)
+    while len(times[0]) < count and sum(map(sum, times)) < most_seconds * len(runs):
+        for run, own in zip(runs, times, strict=True):
+            begin = time.perf_counter()
+            run()
+            own.append(time.perf_counter() - begin)
+    return [1e3 * statistics.median(own) for own in times]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from fgfi_tf.deploy.network import DECODE, PREPARE, RawNetwork
+from fgfi_tf.deploy.network import EXACT, RawNetwork
 from fgfi_tf.errors import UserError, first_line
 
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
@@ -98,7 +98,7 @@ def _around(model: bytes) -> tuple[list[str], list[str]]:
         code = loaded.operatorCodes[operator.opcodeIndex]
         kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
         outputs = [graph.tensors[place].name.decode() for place in operator.outputs]
-        scoped = any(f"{scope}/" in name for name in outputs for scope in (PREPARE, DECODE))
+        scoped = any(f"{scope}/" in name for name in outputs for scope in EXACT)
         scoped = scoped or bool(ends & set(operator.outputs))
         around = scoped and kind not in _WEIGHTED
         names += outputs if around else []

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
+#: Corners of detections; see ``Suppression.corners``.
+CORNERS = ("continuous", "cut", "pixels")
+
+
 @dataclasses.dataclass(frozen=True)
 class Suppression:
     """How a detector's raw boxes become its detections.
@@ -25,6 +29,11 @@ class Suppression:
         score_threshold: a score that is not above it is no detection.
         best_boxes: only so many boxes take part, those whose best scores are the highest; 0: all.
         best_class: whether a box takes part in its best class alone, and not in every class.
+        candidates: only so many boxes of a class take part, those of the highest scores; 0: all.
+        centre_inside: whether only boxes take part whose centre is in the picture, which may end before the
+            network input does.
+        corners: of detections, in pixels of the picture: ``"continuous"``, as they are; ``"cut"`` at its
+            borders, then inclusive; ``"pixels"``, inclusive, at least a pixel each way, then cut.
     """
 
     iou_threshold: float
@@ -33,6 +42,13 @@ class Suppression:
     score_threshold: float = 0.0
     best_boxes: int = 0
     best_class: bool = False
+    candidates: int = 0
+    centre_inside: bool = False
+    corners: str = CORNERS[0]
+
+    def __post_init__(self):
+        if self.corners not in CORNERS:
+            raise ValueError(f"corners: {self.corners!r} is none of {', '.join(CORNERS)}")
 
 
 class RawHead(NamedTuple):
@@ -49,17 +65,52 @@ class RawHead(NamedTuple):
     suppression: Suppression
 
 
-def suppress(boxes: np.ndarray, scores: np.ndarray, rule: Suppression) -> dict[str, np.ndarray]:
-    """Detections of one image.
+def detections(
+    boxes: np.ndarray, scores: np.ndarray, rule: Suppression, scale: np.ndarray, size: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What ``Detector.detect`` finds in one picture.
+
+    Args:
+        boxes, scores, rule: as of :func:`suppress`.
+        scale: pixels of the network input for each of the picture, float32 [2] (y, x).
+        size: (h, w) of the picture.
+
+    Returns:
+        As of :func:`suppress`, the boxes in pixels of the picture.
+    """
+    scale, size = np.asarray(scale, np.float32), np.asarray(size, np.float32)
+    found = suppress(boxes, scores, rule, size * scale)
+    return {**found, "boxes": _corners(found["boxes"] / np.tile(scale[::-1], 2), size, rule.corners)}
+
+
+def _corners(boxes: np.ndarray, size: np.ndarray, kind: str) -> np.ndarray:
+    """Continuous corners [K, 4] as a detector gives them; see ``Suppression.corners``."""
+    borders, last = np.tile(size[::-1], 2), np.float32([0, 0, 1, 1])
+    if kind == "cut":
+        return np.clip(boxes, 0.0, borders) - last
+    if kind == "pixels":
+        near, far = np.split(boxes - last, 2, axis=1)
+        return np.clip(np.concatenate([near, np.maximum(near, far)], axis=1), 0.0, borders - 1.0)
+    return boxes
+
+
+def suppress(
+    boxes: np.ndarray, scores: np.ndarray, rule: Suppression, content: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Detections of one image, in pixels of the network input.
 
     Args:
         boxes: float32 [N, 4], continuous corners.
         scores: float32 [N, C].
         rule: see above.
+        content: (h, w) of the picture in the network input; None: all of it is picture.
 
     Returns:
         ``boxes`` [K, 4], ``scores`` [K] descending and ``classes`` int32 [K].
     """
+    if rule.centre_inside and content is not None:
+        inside = np.all((boxes[:, :2] + boxes[:, 2:]) / 2 <= content[::-1], axis=1)
+        boxes, scores = boxes[inside], scores[inside]
     if rule.best_boxes:
         first = np.argsort(-scores.max(axis=1), kind="stable")[: rule.best_boxes]
         boxes, scores = boxes[first], scores[first]
@@ -70,7 +121,7 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, rule: Suppression) -> dict[s
     for number in range(scores.shape[1]):
         of_class = scores[:, number]
         order = np.argsort(-of_class, kind="stable")
-        order = order[of_class[order] > rule.score_threshold]
+        order = order[of_class[order] > rule.score_threshold][: rule.candidates or None]
         kept = _greedy(boxes, order, rule.iou_threshold, rule.max_per_class)
         found += [(of_class[place], number, place) for place in kept]
     found = sorted(found, key=lambda entry: -entry[0])[: rule.max_total]

@@ -50,7 +50,8 @@ def shuffle_channels(x: tf.Tensor, groups: int) -> tf.Tensor:
     inverse is the shuffle with n groups.
     """
     members = tf.reshape(x, [-1, groups, x.shape[-1] // groups])
-    return tf.reshape(tf.linalg.matrix_transpose(members), tf.shape(x))
+    known = x.shape[1:].is_fully_defined()  # ONNX then knows it too, whatever the number of images
+    return tf.reshape(tf.linalg.matrix_transpose(members), [-1, *x.shape[1:]] if known else tf.shape(x))
 
 
 _ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6, "leaky": lambda x: tf.nn.leaky_relu(x, 0.1)}

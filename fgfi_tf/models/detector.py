@@ -241,7 +241,7 @@ class Detector(keras.Model):
         """
         raise NotImplementedError("a subclass defines detect")
 
-    def raw_head(self, outputs: Outputs) -> RawHead | None:
+    def raw_head(self, outputs: Outputs) -> RawHead:
         """``detect`` without suppression, for runtimes that have none: what TFLite and ONNX files compute.
 
         ``suppression.suppress`` of it gives what ``detect`` gives, times ``scale``. ``outputs`` are those of
@@ -250,10 +250,9 @@ class Detector(keras.Model):
         as logits and deltas, should come from convolutions of its own, since int8 has one scale for a whole
         map.
 
-        Returns:
-            None where the detector has no such form: it exports as SavedModel alone.
+        A detector that does not define it, as those in two stages, exports as SavedModel alone.
         """
-        return None
+        raise NotImplementedError("a subclass with raw boxes and scores defines raw_head")
 
     def imitation_boxes(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         """Boxes [B,M,4] as *continuous* corners (width = xmax - xmin) and valid [B,M] for the mask."""

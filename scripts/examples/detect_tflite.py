@@ -55,7 +55,7 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, rule: dict) -> list[tuple[fl
     for number, column in enumerate(scores.T):
         order = [
             place for place in np.argsort(-column, kind="stable") if column[place] > rule["score_threshold"]
-        ]
+        ][: rule["candidates"] or None]
         kept: list[int] = []
         for place in order:
             if len(kept) == rule["max_per_class"]:
@@ -66,15 +66,31 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, rule: dict) -> list[tuple[fl
     return sorted(found, key=lambda one: -one[0])[: rule["max_total"]]
 
 
+def in_picture(box: np.ndarray, picture: np.ndarray, kind: str) -> np.ndarray:
+    """A box in a picture's pixels as the detector gives it: as it is, or cut, its last pixels inclusive."""
+    borders, last = np.tile(picture.shape[1::-1], 2), np.array([0, 0, 1, 1])
+    if kind == "cut":
+        return np.clip(box, 0, borders) - last
+    if kind == "pixels":  # at least one each way
+        return np.clip(np.maximum(box - last, np.tile(box[:2], 2)), 0, borders - 1)
+    return box
+
+
 def main(file: str, picture: str, least: float = 0.3) -> list[tuple[str, float, list[float]]]:
     """Prints and returns class, score and box in the picture's pixels of what is found."""
     card = json.loads(Path(file).with_name("detector.json").read_text())
-    images, scale = network_input(np.asarray(Image.open(picture).convert("RGB")), card)
+    pixels, rule = np.asarray(Image.open(picture).convert("RGB")), card["suppression"]
+    images, scale = network_input(pixels, card)
     raw = Interpreter(model_path=file).get_signature_runner("serving_default")(images=images)
+    boxes, scores = raw["boxes"][0] / scale, raw["scores"][0]
+    if rule["centre_inside"]:  # a letterboxed picture ends before the network input does
+        inside = np.all(boxes[:, :2] + boxes[:, 2:] <= 2 * np.array(pixels.shape[1::-1]), 1)
+        boxes, scores = boxes[inside], scores[inside]
     results = []
-    for score, number, box in suppress(raw["boxes"][0], raw["scores"][0], card["suppression"]):
+    for score, number, box in suppress(boxes, scores, rule):
         if score >= least:
-            results.append((card["class_names"][number], score, (box / scale).tolist()))
+            box = in_picture(box, pixels, rule["corners"])
+            results.append((card["class_names"][number], score, box.tolist()))
             print(results[-1][0], f"{score:.3f}", *(f"{side:.1f}" for side in results[-1][2]))
     return results
 

@@ -80,7 +80,7 @@ def test_latency_is_the_median(monkeypatch):
     clock = iter([0.0, 0.010, 1.0, 1.002, 2.0, 2.004])
     monkeypatch.setattr(runtimes.time, "perf_counter", lambda: next(clock))
     calls = []
-    np.testing.assert_allclose(runtimes.latency_ms(lambda: calls.append(1), 3), 4.0)
+    np.testing.assert_allclose(runtimes.latencies_ms([lambda: calls.append(1)], 3), [4.0])
     assert len(calls) == 5  # the first two do not count
 
 
@@ -88,5 +88,14 @@ def test_latency_of_what_is_slow_stops_early(monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr(runtimes.time, "perf_counter", lambda: next(clock))
     calls = []
-    assert runtimes.latency_ms(lambda: calls.append(1), 50, most_seconds=3.0) == 1000.0
+    assert runtimes.latencies_ms([lambda: calls.append(1)], 50, most_seconds=3.0) == [1000.0]
     assert len(calls) == 5
+
+
+def test_latencies_are_taken_in_turn(monkeypatch):
+    clock = iter([0.0, 0.010, 1.0, 1.002, 2.0, 2.004, 3.0, 3.008, 4.0, 4.012, 5.0, 5.001])
+    monkeypatch.setattr(runtimes.time, "perf_counter", lambda: next(clock))
+    calls = []
+    found = runtimes.latencies_ms([lambda: calls.append("a"), lambda: calls.append("b")], 3)
+    np.testing.assert_allclose(found, [10.0, 2.0])  # of 10, 4, 12 and of 2, 8, 1
+    assert "".join(calls) == "aabb" + "ab" * 3

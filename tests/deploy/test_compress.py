@@ -77,6 +77,59 @@ def test_weights_between_levels_are_rounded(library):
     np.testing.assert_allclose(out[0, 0, 0, 0], 10.4, rtol=1e-5)
 
 
+def test_a_layer_that_is_not_told_of_training_is_rounded_as_finely(library):
+    """Keras calls a Conv2D without ``training``; its kernel has a range of its own nevertheless."""
+    layer = keras.layers.Conv2D(2, 1)
+    layer(tf.zeros([1, 1, 1, 2]))
+    layer.kernel.assign([[[[1.27, 0.00127], [0.104, 0.000104]]]])  # levels are 0.01 and 0.00001
+    hooked = quantize.QuantizedLayers(keras.Sequential([layer]))
+    for training in (False, True):
+        out = keras.Sequential([layer])(tf.constant([[[[0.0, 1.0]]]]), training=training)
+        np.testing.assert_allclose(out[0, 0, 0], [0.10, 0.0001], rtol=1e-4)
+    hooked.restore()
+    np.testing.assert_allclose(layer(tf.constant([[[[0.0, 1.0]]]]))[0, 0, 0], [0.104, 0.000104], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("shuffledet_0.25x", {"input_size": (64, 96)}),
+        ("yolov2", {"input_size": (64, 96), "width": 1 / 16}),
+        ("ssd300_vgg11", {"input_size": (257, 257), "width": 1 / 16}),
+    ],
+)
+def test_the_first_steps_losses_are_those_of_the_detector(library, name, options):
+    """Rounding changes a detector's losses by some percent: what learns is the network that was trained."""
+    keras.utils.set_random_seed(1)
+    detector = spread(registry.build(name, class_names=("a", "b", "c"), **options))
+    height, width = options["input_size"]
+    batch = {
+        "image": tf.random.stateless_uniform([2, height, width, 3], (0, 1), 0, 255),
+        "boxes": tf.constant([[[8.0, 8.0, 47.0, 39.0]], [[20.0, 4.0, 61.0, 55.0]]]),
+        "classes": tf.constant([[0], [2]]),
+        "valid": tf.ones([2, 1], tf.bool),
+        "scale": tf.ones([2, 2]),
+        "image_size": tf.constant([[height, width]] * 2),
+        "content_size": tf.constant([[height, width]] * 2, tf.float32),
+    }
+    batch = detector.prepare_batch(batch)
+
+    def losses(training):
+        outputs = detector(detector.preprocess(batch["image"]), training=training)
+        found = {key: float(loss) for key, loss in detector.detection_losses(outputs, batch).items()}
+        return np.array(list(found.values())), outputs["features"]
+
+    exact, maps = losses(training=False)
+    hooked = quantize.QuantizedLayers(detector)
+    rounded, rounded_maps = losses(training=True)
+    hooked.restore()
+    np.testing.assert_allclose(rounded, exact, rtol=0.05, atol=0.02)
+    assert np.abs(rounded - exact).max() > 0
+    for ours, theirs in zip(rounded_maps, maps, strict=True):
+        assert 0 < np.abs(ours - theirs).mean() < 0.1 * np.abs(theirs).mean()
+    np.testing.assert_array_equal(losses(training=False)[0], exact)
+
+
 def test_a_quantised_detector_is_near_itself_and_learns(library):
     detector = spread(registry.build("shuffledet_0.25x", input_size=(32, 48), class_names=("a", "b", "c")))
     images = tf.random.stateless_uniform([2, 32, 48, 3], (0, 1), -100, 100)
@@ -104,16 +157,45 @@ def test_a_quantised_detector_is_near_itself_and_learns(library):
 def test_the_smallest_weights_become_zero(library):
     inner = keras.layers.Conv2D(5, 1)
     model = keras.Sequential([keras.Input((2, 2, 4)), inner])
-    inner.kernel.assign(np.arange(1.0, 21.0).reshape(1, 1, 4, 5))
+    inner.kernel.assign(np.arange(1.0, 21.0).reshape(1, 1, 5, 4).swapaxes(2, 3))  # filters of 1..4, 5..8, ..
     assert list(prune.prunable(model)) == [inner]
     hook = prune.MagnitudePruning(model, 0.5, steps=10)
     for step in range(10):
         hook.on_train_batch_end(step)
-    np.testing.assert_array_equal(np.sort(inner.kernel.numpy().ravel()), [0.0] * 10 + [*range(11, 21)])
+    left = inner.kernel.numpy().reshape(4, 5)
+    assert (left[-1] == [4, 8, 12, 16, 20]).all()  # the largest of each filter
+    assert ((left > 0).sum(axis=0) == [2, 2, 2, 2, 2]).all() and (left[-2] == left[-1] - 1).all()
     assert prune.sparsity(model) == 0.5
     inner.kernel.assign_add(tf.ones_like(inner.kernel))  # an update
     hook.on_train_batch_end(10)
     assert prune.sparsity(model) == 0.5
+
+
+def test_which_values_stay_by_hand():
+    one, four = np.array([[3.0], [-1.0]]), np.array([[1.0, 10.0], [-2.0, -20.0]])
+    # Scores 9/9 and 1/10; 1/5 and 1 of both filters, whatever their size.
+    assert [mask.tolist() for mask in prune.masks([one, four], 0.05)] == [[[1], [1]], [[1, 1], [1, 1]]]
+    assert [mask.tolist() for mask in prune.masks([one, four], 1 / 6)] == [[[1], [0]], [[1, 1], [1, 1]]]
+    assert [mask.tolist() for mask in prune.masks([one, four], 0.5)] == [[[1], [0]], [[0, 0], [1, 1]]]
+    # Of equal ones the last has nothing beside it: 1/3, 1/2, 1.
+    (mask,) = prune.masks([np.ones([3, 1])], 2 / 3)
+    assert mask.sum() == 1.0
+    (zeros, ones) = prune.masks([np.zeros([4, 1]), np.ones([1, 4])], 0.5)
+    assert not zeros.any() and ones.all()
+
+
+def test_narrow_layers_keep_their_weights(library):
+    detector = registry.build("shuffledet_0.25x", input_size=(32, 48), class_names=("a", "b", "c"))
+    hook = prune.MagnitudePruning(detector, 0.5, steps=10)
+    for step in range(10):
+        hook.on_train_batch_end(step)
+    assert prune.sparsity(detector) == pytest.approx(0.5, abs=0.001)
+    zeros = {layer.name: [] for layer in hook.layers}
+    for layer in hook.layers:
+        zeros[layer.name].append(float(np.mean(layer.kernel.numpy() == 0)))
+    assert max(zeros["conv1"] + zeros["conv2"]) < 0.3 < 0.6 < zeros["conv12"][0]
+    of_filters = np.mean(hook.layers[-1].kernel.numpy() == 0, axis=(0, 1, 2))
+    assert hook.layers[-1].name == "conv12" and np.ptp(of_filters) < 0.2
 
 
 def test_what_is_pruned():

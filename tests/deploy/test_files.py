@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from fgfi_tf.data import policies
-from fgfi_tf.deploy import card, network, onnx_file, runtimes, tflite
+from fgfi_tf.deploy import card, counting, network, onnx_file, runtimes, tflite
 from fgfi_tf.deploy.card import Card
 from fgfi_tf.deploy.network import RawNetwork
 from fgfi_tf.deploy.predictor import network_inputs
@@ -144,13 +144,13 @@ def test_int8_without_pictures(raw_network, pictures):
 
 def test_detectors_that_have_no_such_form():
     faster = registry.build("faster_rcnn_vgg11", input_size=(64, 0), class_names=("a",), width=0.05)
-    with pytest.raises(UserError, match="faster_rcnn_vgg11: with --resize=shorter_side pictures decide"):
+    with pytest.raises(UserError, match="faster_rcnn_vgg11 has no raw head .*in two stages.*--format=saved"):
         RawNetwork(faster)
-    faster = registry.build(
-        "faster_rcnn_vgg11", input_size=(64, 64), class_names=("a",), width=0.05, resize="letterbox"
+    by_batch = registry.build(
+        "yolov2", input_size=(64, 96), class_names=("a",), width=1 / 32, resize="shorter_side"
     )
-    with pytest.raises(UserError, match="faster_rcnn_vgg11 has no raw head .*--format=savedmodel"):
-        RawNetwork(faster)
+    with pytest.raises(UserError, match="yolov2: with --resize=shorter_side pictures decide the size of"):
+        RawNetwork(by_batch)
 
 
 class Unknown(tf.Module):
@@ -175,11 +175,14 @@ def test_operation_that_tflite_has_not(detector, capfd):
         tflite.convert(Unknown(detector))
 
 
-def test_onnx(detector, pictures, tmp_path):
+def test_onnx(detector, pictures, exported, tmp_path):
     for name in ("tf2onnx", "onnx", "onnxruntime"):
         pytest.importorskip(name, reason="needs the extra [onnx]")
     (tmp_path / "model.onnx").write_bytes(onnx_file.convert(RawNetwork(detector, batch=None)))
     _card(detector).write(tmp_path)
+    tflite_file, source = exported / "model.tflite", counting.of_detector(detector).multiply_adds
+    counted = [counting.of_file(file).multiply_adds for file in (tmp_path / "model.onnx", tflite_file)]
+    assert counted[0] == counted[1] > source
     images = np.stack([network_inputs(_card(detector), picture[None])[0][0] for picture in pictures])
     expected = Predictor.of_detector(detector)(images)
     for one, other in zip(Predictor.load(tmp_path / "model.onnx")(images), expected, strict=True):

@@ -21,6 +21,10 @@ from fgfi_tf.models.cpu_forms import depthwise
 from fgfi_tf.models.cpu_forms.channels import pad_axes, padded_channels
 from fgfi_tf.models.shuffledet.unit import ShuffleUnit
 
+#: Ranges follow what is computed, whether a step trains or not: Keras tells that to no layer whose own call
+#: does not ask, and what they are before, -6..6 for kernels, is far from what they become.
+UPDATED = True
+
 
 class QuantizedLayers:
     """Layers of a model that compute as int8 will, from the time they are made until ``restore``.
@@ -67,22 +71,22 @@ class QuantizedLayers:
         ]
         plain = layer.call
 
-        def of_kernel(kernel: tf.Tensor, training: bool) -> tf.Tensor:
+        def of_kernel(kernel: tf.Tensor) -> tf.Tensor:
             for quantizer, ranges in weights:
+                kernel = quantizer(_channels_last(layer, kernel), UPDATED, ranges)
                 kernel = _channels_last(layer, kernel)
-                kernel = _channels_last(layer, quantizer(kernel, training, ranges))
             return kernel
 
         def call(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
             if isinstance(layer, ConvBN):
-                found = folded_call(layer, inputs, lambda kernel: of_kernel(kernel, training))
+                found = folded_call(layer, inputs, of_kernel)
             elif isinstance(layer, keras.layers.Conv2D):
-                kernel = of_kernel(tf.convert_to_tensor(layer.kernel), training)
-                found = layer.activation(layer.convolution_op(inputs, kernel) + layer.bias)
+                found = layer.convolution_op(inputs, of_kernel(tf.convert_to_tensor(layer.kernel)))
+                found = layer.activation(found + layer.bias if layer.use_bias else found)
             else:
                 found = plain(inputs, training=training)
             for quantizer, ranges in outputs:
-                found = quantizer(found, training, ranges)
+                found = quantizer(found, UPDATED, ranges)
             return found
 
         return call
@@ -90,8 +94,13 @@ class QuantizedLayers:
 
 def _quantizable(model: keras.Model) -> Iterator[keras.layers.Layer]:
     for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, ConvBN | ShuffleUnit) or type(layer) is keras.layers.Conv2D:
+        if isinstance(layer, ConvBN | ShuffleUnit | keras.layers.Conv2D):
             yield layer
+
+
+def _predicts(layer: keras.layers.Layer) -> bool:
+    """Whether nothing of the network follows on its outputs."""
+    return isinstance(layer, keras.layers.Conv2D) and layer.activation is keras.activations.linear
 
 
 def _channels_last(layer: keras.layers.Layer, kernel: tf.Tensor) -> tf.Tensor:
@@ -127,7 +136,8 @@ def make_config(library: Any, layer: keras.layers.Layer) -> Any:
     """The library's ``QuantizeConfig`` of one of our layers.
 
     Kernels have 8 bits with a range for each output channel around 0, activations 8 bits with one range, from
-    the least to the largest value seen, as the converter does. The last convolution's outputs are left alone.
+    the least to the largest value seen, as the converter does. Outputs of convolutions that predict are left
+    alone.
     """
     quantizers = library.quantizers
     of_kernels = quantizers.LastValueQuantizer(8, per_axis=True, symmetric=True, narrow_range=True)
@@ -147,7 +157,7 @@ def make_config(library: Any, layer: keras.layers.Layer) -> Any:
             """There are none."""
 
         def get_output_quantizers(self, layer: keras.layers.Layer) -> list:
-            return [] if type(layer) is keras.layers.Conv2D else [of_outputs]
+            return [] if _predicts(layer) else [of_outputs]
 
         def get_config(self) -> dict:
             return {}

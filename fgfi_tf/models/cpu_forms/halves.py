@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from fgfi_tf.devices import prefers_gpu_form
+from fgfi_tf.devices import prefers_plain_form
 
 # From so many input channels on the two halves of an image take 0.5 to 0.75 of the time of the whole
 # (scripts/benchmark/LOG.md).
@@ -18,7 +18,7 @@ def convolve(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     to twice the time. The gradients do not suffer from it and are those of the whole image.
     """
     narrow = kernel.shape[2] < HALVED_CHANNELS
-    if narrow or inputs.shape[0] not in (1, None) or prefers_gpu_form():
+    if narrow or inputs.shape[0] not in (1, None) or prefers_plain_form():
         return tf.nn.conv2d(inputs, kernel, 1, "SAME")
     return halved_if_alone(inputs, kernel)
 

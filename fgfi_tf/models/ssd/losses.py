@@ -73,6 +73,19 @@ def hard_negatives(entropy: tf.Tensor, positive: tf.Tensor) -> tf.Tensor:
     return (rank < count) & ~positive
 
 
+def boxes_and_scores(
+    logits: tf.Tensor, offsets: tf.Tensor, defaults: tf.Tensor, clip: bool = True
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """What each default box says, before suppression; the arguments are those of :func:`detect`.
+
+    Returns:
+        Boxes [B, A, 4] (corners, fractions of the input) and scores [B, A, C] without background, float32.
+    """
+    boxes = coding.decode(tf.cast(offsets, tf.float32), defaults, coding.DEVIATIONS)
+    boxes = tf.clip_by_value(boxes, 0.0, 1.0) if clip else boxes
+    return boxes, tf.nn.softmax(tf.cast(logits, tf.float32))[..., 1:]
+
+
 def detect(
     logits: tf.Tensor, offsets: tf.Tensor, defaults: tf.Tensor, clip: bool = True
 ) -> dict[str, tf.Tensor]:
@@ -88,9 +101,7 @@ def detect(
         ``boxes`` [B, 200, 4] (corners, fractions of the input), ``scores`` [B, 200] descending, ``classes``
         int32 [B, 200], from 0, ``count`` int32 [B]; zeros from ``count`` on.
     """
-    boxes = coding.decode(tf.cast(offsets, tf.float32), defaults, coding.DEVIATIONS)  # B x A x 4
-    boxes = tf.clip_by_value(boxes, 0.0, 1.0) if clip else boxes
-    scores = tf.nn.softmax(tf.cast(logits, tf.float32))[..., 1:]  # B x A x C
+    boxes, scores = boxes_and_scores(logits, offsets, defaults, clip)
     scores = tf.transpose(tf.where(scores > MIN_SCORE, scores, 0.0), [0, 2, 1])
     batch, classes, anchors = tf.shape(scores)[0], scores.shape[1], scores.shape[2]
     best, places = tf.math.top_k(scores, min(BEST_PER_CLASS, anchors or BEST_PER_CLASS))  # B x C x K

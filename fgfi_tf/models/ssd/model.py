@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry import boxes as forms
+from fgfi_tf.geometry.suppression import RawHead, Suppression
 from fgfi_tf.models import builtin, fitted_anchors
 from fgfi_tf.models.backbones.backbone import Backbone
 from fgfi_tf.models.detector import Batch, Detector, Outputs
@@ -154,6 +155,21 @@ class SSD(Detector):
         boxes = forms.clip(tf.concat([near, tf.maximum(near, far)], axis=-1), sizes, inclusive=True)
         kept = tf.sequence_mask(found["count"], tf.shape(boxes)[1])
         return found | {"boxes": tf.where(kept[..., None], boxes, 0.0)}
+
+    def raw_head(self, outputs: Outputs) -> RawHead:
+        """Every default box and its scores; of the maps again, since each one's have a range of their own."""
+        predicted = self.heads(outputs["features"])
+        boxes, scores = losses.boxes_and_scores(*predicted, tf.constant(self.defaults))
+        best = losses.BEST_PER_CLASS
+        rule = Suppression(
+            losses.NMS_IOU,
+            best,
+            losses.MAX_DETECTIONS,
+            score_threshold=losses.MIN_SCORE,
+            candidates=best,
+            corners="pixels",
+        )
+        return RawHead(boxes * self._sides(), scores, rule)
 
     def imitation_anchors(self, height: int, width: int) -> tuple[tf.Tensor, ...]:
         """The default boxes of each map, as continuous corners."""

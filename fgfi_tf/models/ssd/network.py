@@ -11,6 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf.devices import FLOAT32_SCOPE
 from fgfi_tf.models.backbones.backbone import Backbone
 from fgfi_tf.models.backbones.vgg import VGG, scaled
 from fgfi_tf.models.convolutions import Conv3x3
@@ -41,10 +42,11 @@ class L2Normalization(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """[B,h,w,C] to the same shape; a vector of zeros stays so, and has no gradient."""
-        values = tf.cast(inputs, tf.float32)
-        squared = tf.reduce_sum(tf.square(values), axis=-1, keepdims=True)  # B x h x w x 1
-        factor = tf.where(squared > _EPSILON, tf.math.rsqrt(tf.maximum(squared, _EPSILON)), 0.0)
-        return tf.cast(values * factor * self.scale, inputs.dtype)
+        with tf.name_scope(FLOAT32_SCOPE):  # sums of squares differ by far more than 256 times
+            values = tf.cast(inputs, tf.float32)
+            squared = tf.reduce_sum(tf.square(values), axis=-1, keepdims=True)  # B x h x w x 1
+            factor = tf.where(squared > _EPSILON, tf.math.rsqrt(tf.maximum(squared, _EPSILON)), 0.0)
+            return tf.cast(values * factor * self.scale, inputs.dtype)
 
 
 class Trunk(Backbone):

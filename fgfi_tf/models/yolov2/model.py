@@ -14,6 +14,7 @@ from fgfi_tf.geometry import boxes as forms
 from fgfi_tf.geometry import nms
 from fgfi_tf.geometry import shapes as anchor_shapes
 from fgfi_tf.geometry.coding import decode_in_cells
+from fgfi_tf.geometry.suppression import RawHead, Suppression
 from fgfi_tf.models import builtin, fitted_anchors
 from fgfi_tf.models.detector import Batch, Detector, Outputs
 from fgfi_tf.models.pixels import Pixels
@@ -195,6 +196,23 @@ class YOLOv2(Detector):
         boxes = forms.inclusive(forms.clip(found["boxes"], size[:, None]))
         there = tf.range(MAX_DETECTIONS)[None] < found["count"][:, None]  # B x K
         return {**found, "boxes": tf.where(there[..., None], boxes, 0.0)}
+
+    def raw_head(self, outputs: Outputs) -> RawHead:
+        """Every anchor's box and scores; shifts, sizes, objectness and classes each have a convolution."""
+        feature, predict = outputs["features"][0], self.network.predict
+        raw = coding.predicted_parts(feature, predict.kernel, predict.bias, len(self.anchors))
+        cells = coding.cells_and_shapes(*feature.shape[1:3], self.anchors)  # each N x 2
+        centres, sizes = STRIDE * (cells[0] + tf.sigmoid(raw["xy"])), STRIDE * cells[1] * tf.exp(raw["wh"])
+        boxes = forms.corners_from_centres(tf.concat([centres, sizes], axis=-1))
+        rule = Suppression(
+            NMS_IOU,
+            MAX_DETECTIONS,
+            MAX_DETECTIONS,
+            score_threshold=MIN_SCORE,
+            centre_inside=True,
+            corners="cut",
+        )
+        return RawHead(boxes, tf.sigmoid(raw["objectness"]) * tf.nn.softmax(raw["classes"]), rule)
 
     def imitation_anchors(self, height: int | tf.Tensor, width: int | tf.Tensor) -> tuple[tf.Tensor, ...]:
         """The anchors of every cell of the last map, about its centre: continuous corners."""
