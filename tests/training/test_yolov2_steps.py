@@ -64,14 +64,14 @@ def step_of(distiller: Distiller, wrap, batch) -> tuple[dict[str, float], np.nda
 
 
 @functools.cache
-def whole_step() -> tuple[dict[str, float], np.ndarray]:
+def whole_step(taught: bool = True) -> tuple[dict[str, float], np.ndarray]:
     """Of the batch in one piece, not traced, float32, with the statistics at rest."""
-    return step_of(distiller_of(), lambda function: function, batch_of())
+    return step_of(distiller_of(taught=taught), lambda function: function, batch_of())
 
 
 def assert_near(found, expected, share):
     assert found[0] == pytest.approx(expected[0], rel=share, abs=1e-6)
-    assert expected[0]["object_loss"] > 0.1 and expected[0]["imitation_loss"] > 0
+    assert expected[0]["object_loss"] > 0.1 and expected[0].get("imitation_loss", 1.0) > 0
     np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=share * np.abs(expected[1]).max())
 
 
@@ -93,7 +93,7 @@ def test_sixteen_bits_learn_what_float32_does(precision, share):
         assert distiller.student.compute_dtype == precision
         outputs = distiller.student(distiller.student.preprocess(batch_of()["image"]))
         assert outputs["predictions"].dtype == tf.float32
-        logs = {name: float(v) for name, v in tf.function(distiller.train_step)(batch_of()).items()}
+        logs = {name: float(v) for name, v in distiller.train_step(batch_of()).items()}
     finally:
         keras.mixed_precision.set_global_policy("float32")
     for name in ("no_object_loss", "box_loss", "object_loss", "imitation_loss"):
@@ -108,4 +108,4 @@ def test_a_compiled_step_is_the_same():
     def compiled(function):
         return tf.function(function, jit_compile=True, autograph=False)
 
-    assert_near(step_of(distiller_of(), compiled, batch_of()), whole_step(), 1e-4)
+    assert_near(step_of(distiller_of(taught=False), compiled, batch_of()), whole_step(taught=False), 1e-4)
