@@ -137,15 +137,20 @@ def test_the_plan_of_several_maps(monkeypatch):
         "each",
     ]
     teacher = plans.config_of(plan.arm("teacher"))
-    assert (teacher.dataset, teacher.size, teacher.steps) == ("voc", (300, 300), 2000)
+    assert (teacher.dataset, teacher.size, teacher.steps) == ("voc", (300, 300), 1200)
     assert not found["plain"].imitation and all(found[a].imitation for a in ("best", "assigned", "each"))
 
 
-@pytest.mark.parametrize("name", ["drawn_scenes", "kitti_core"])
+@pytest.mark.parametrize("name", ["drawn_scenes", "kitti_core", "voc_fpn", "voc_faster_rcnn"])
 def test_shipped_plans(monkeypatch, name):
     monkeypatch.chdir(REPOSITORY)
     plan = plans.read_plan(f"configs/studies/{name}.cfg")
     assert plan.arm(plan.baseline).seeds == plan.arm("imitating").seeds and plan.teacher == "teacher"
     plain, imitating = (plans.config_of(plan.arm(arm)) for arm in ("plain", "imitating"))
     differing = {key for key, value in vars(plain).items() if value != getattr(imitating, key)}
-    assert differing == {"imitation", "teacher_checkpoint"}
+    assert {"imitation", "teacher_checkpoint"} <= differing
+    assert differing <= {
+        "imitation",
+        "teacher_checkpoint",
+        "imitation_weight",
+    }  # which the plain arm does not use
