@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -228,6 +229,21 @@ PROCESSES = ("--process_rounds=1", "--process_steps=2", "--global_batch=2", "--n
             ("--yolo_size=64x64", "--yolo_width=0.125", "--yolo_batch=1", "--repeats=1", "--notorch"),
             "### yolo_inference: yolov2_0.25x, 64x64, batch 1",
             marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "ssd_inference",
+            ("--ssd_batch=1", "--repeats=1", "--notorch"),
+            "### ssd_inference: ssd300_vgg16, 300x300, batch 1",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "fpn_step,fpn_inference",
+            ("--fpn_size=64x64", "--fpn_batch=1", "--repeats=1", "--notorch"),
+            "### fpn_inference: faster_rcnn_resnet50_fpn, 64x64, batch 1",
+            marks=pytest.mark.skipif(
+                os.environ.get("FGFI_LONG_TESTS") != "1",
+                reason="takes a minute: run it with FGFI_LONG_TESTS=1",
+            ),
         ),
         pytest.param(
             "fast_step",

@@ -26,9 +26,9 @@ COCO_CLASSES = (
 )  # fmt: skip
 #: COCO's numbers of these classes, which leave some out.
 COCO_IDS = tuple(n for n in range(1, 91) if n not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
-BACKBONES = ("efficientnet_lite0", "efficientnet_b0", "mobilenet_v2", "resnet50")
-FASTER_RCNN_BACKBONES = ("efficientnet_lite0", "efficientnet_b0", "mobilenet_v2")
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+FASTER_RCNN_BACKBONES = ("efficientnet_lite0", "efficientnet_b0", "mobilenet_v2")
+BACKBONES = (*FASTER_RCNN_BACKBONES, *RESNETS)
 
 _DROPOUT = Option("dropout", 0.5, "Share dropped in front of the last layers while training.", check=fraction)
 PUBLISHED, AUTO = "published", "auto"  # of anchors

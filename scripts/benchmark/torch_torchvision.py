@@ -80,14 +80,15 @@ class Detector(TorchStep):
         return self.model.train()(self.images, self.targets)
 
     def losses_and_gradient(self, proposals: int) -> tuple[dict[str, float], np.ndarray]:
-        """Each loss, and the gradient of the first trained kernel in our layout; nothing is updated.
+        """Each loss, and the gradient of a kernel (SSD's first, the RPN's) in our layout; nothing is updated.
 
         Of an FPN with so few ``proposals`` an image that no sample of regions or anchors leaves one out.
         """
         with self._everything_sampled(proposals):
             terms = self.losses()
         sum(terms.values()).backward()
-        kernel = next(p for p in self.model.parameters() if p.requires_grad and p.ndim == 4)
+        kernels = self.model.rpn.head.conv if self.kind == "fpn" else self.model.backbone
+        kernel = next(p for p in kernels.parameters() if p.ndim == 4)
         gradient = to_numpy(kernel.grad).transpose(2, 3, 1, 0).copy()
         self.optimizer.zero_grad(set_to_none=True)
         return {name: float(value.detach()) for name, value in terms.items()}, gradient

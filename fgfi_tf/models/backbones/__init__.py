@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from fgfi_tf.models.backbones import keras_applications
+from fgfi_tf.models.backbones import keras_applications, resnet
 from fgfi_tf.models.backbones.backbone import Backbone
 from fgfi_tf.models.backbones.efficientnet_lite import EfficientNetLite0
 
@@ -18,6 +18,12 @@ _ENTRIES: dict[str, Callable[..., Backbone]] = {
     **{
         name: functools.partial(keras_applications.KerasBackbone, name)
         for name in keras_applications.APPLICATIONS
+    },
+    # ResNet-50 is that of keras.applications, which has weights; these are torchvision's layout.
+    **{
+        name: functools.partial(resnet.ResNet, name)
+        for name in resnet.LAYOUTS
+        if name not in keras_applications.APPLICATIONS
     },
 }
 NAMES = tuple(_ENTRIES)
