@@ -13,6 +13,7 @@ FLOAT32_SCOPE = "keep_float32"
 
 _portable: contextvars.ContextVar[bool] = contextvars.ContextVar("portable", default=False)
 _plain: contextvars.ContextVar[bool] = contextvars.ContextVar("plain", default=False)
+_int8: contextvars.ContextVar[bool] = contextvars.ContextVar("int8", default=False)
 
 
 def prefers_gpu_form() -> bool:
@@ -25,16 +26,22 @@ def prefers_plain_form() -> bool:
     return prefers_gpu_form() or _plain.get()
 
 
+def prefers_int8_form() -> bool:
+    """Whether what is traced now will be computed in int8, which has other slow operations."""
+    return _int8.get()
+
+
 @contextlib.contextmanager
-def portable(plain: bool = False) -> Iterator[None]:
+def portable(plain: bool = False, int8: bool = False) -> Iterator[None]:
     """While a graph for other machines is built and traced: it is the same wherever that is.
 
     It takes the form for CPUs. GPUs compute it as well, and have more speed to spare. ``plain``: it is for
-    other runtimes than TensorFlow's.
+    other runtimes than TensorFlow's. ``int8``: and will be quantised.
     """
-    tokens = _portable.set(True), _plain.set(plain)
+    tokens = _portable.set(True), _plain.set(plain), _int8.set(int8)
     try:
         yield
     finally:
         _portable.reset(tokens[0])
         _plain.reset(tokens[1])
+        _int8.reset(tokens[2])

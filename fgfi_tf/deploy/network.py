@@ -9,6 +9,7 @@ from fgfi_tf.data import policies
 from fgfi_tf.devices import FLOAT32_SCOPE, portable
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry.suppression import Suppression
+from fgfi_tf.models.cpu_forms import int8
 from fgfi_tf.models.detector import Detector
 
 #: Scopes of what is before and behind the network. int8 leaves them in float32, their convolutions apart: a
@@ -21,7 +22,8 @@ class RawNetwork(tf.Module):
     """A detector without suppression, for one size of the input.
 
     Attributes:
-        function: uint8 [B, H, W, 3] RGB to ``boxes`` [B, N, 4] and ``scores`` [B, N, C]; see ``RawHead``.
+        function, concrete: uint8 [B, H, W, 3] RGB to ``boxes`` [B, N, 4] and ``scores`` [B, N, C]; see
+            ``RawHead``.
         suppression: what follows outside.
 
     Args:
@@ -46,34 +48,36 @@ class RawNetwork(tf.Module):
                 f"{name}: with --resize={detector.resize} pictures decide the size of the network input, "
                 "which these files fix; export it as --format=savedmodel"
             )
-        height, width = detector.input_size
         self.suppression: Suppression | None = None
+        self._signature = [tf.TensorSpec([batch, *detector.input_size, 3], tf.uint8, name="images")]
         with portable(plain=True):
             self.detector = detector.inference_copy()
-
-            def raw(images: tf.Tensor) -> dict[str, tf.Tensor]:
-                with tf.name_scope(PREPARE):
-                    inputs = _preprocess(self.detector, images)
-                outputs = self.detector(inputs, training=False)
-                with tf.name_scope(DECODE):
-                    head = self.detector.raw_head(outputs)
-                    self.suppression = head.suppression
-                    return {
-                        "boxes": tf.identity(head.boxes, "boxes"),
-                        "scores": tf.identity(head.scores, "scores"),
-                    }
-
-            signature = [tf.TensorSpec([batch, height, width, 3], tf.uint8, name="images")]
-            self.function = tf.function(raw, input_signature=signature, autograph=False)
+            self.function = self._function()
             self.concrete = self.function.get_concrete_function()
+
+    def for_int8(self) -> tf.types.experimental.ConcreteFunction:
+        """``concrete`` made of the operations that int8 is fast with; the values are the same."""
+        with portable(plain=True, int8=True):
+            return self._function().get_concrete_function()
+
+    def _function(self) -> tf.types.experimental.PolymorphicFunction:
+        return tf.function(self._raw, input_signature=self._signature, autograph=False)
+
+    def _raw(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = self.detector(_preprocess(self.detector, images), training=False)
+        with tf.name_scope(DECODE):
+            head = self.detector.raw_head(outputs)
+            self.suppression = head.suppression
+            return {"boxes": tf.identity(head.boxes, "boxes"), "scores": tf.identity(head.scores, "scores")}
 
 
 def _preprocess(detector: Detector, images: tf.Tensor) -> tf.Tensor:
     """``Detector.preprocess``; of known ``pixels`` as one 1 x 1 convolution, fast in all runtimes."""
-    if detector.pixels is None:
-        return detector.preprocess(images)
+    with tf.name_scope(PREPARE):
+        if detector.pixels is None:
+            return detector.preprocess(images)
+        values = tf.cast(images, tf.float32)
     order = [2, 1, 0] if detector.pixels.bgr else [0, 1, 2]
     mean, scale = np.array(detector.pixels.mean)[order], 1.0 / np.array(detector.pixels.std)[order]
     kernel = (np.eye(3)[:, order] * scale)[None, None]  # 1 x 1 x 3 x 3
-    products = tf.nn.conv2d(tf.cast(images, tf.float32), tf.constant(kernel, tf.float32), 1, "SAME")
-    return tf.nn.bias_add(products, tf.constant(-mean * scale, tf.float32))
+    return int8.convolve(values, tf.constant(kernel, tf.float32), tf.constant(-mean * scale, tf.float32))

@@ -39,7 +39,7 @@ def convert(network: RawNetwork, quantize: str = "none", pictures: Pictures | No
     """
     if quantize == "int8":
         return _int8(network, pictures)
-    converter = _converter(network)
+    converter = _converter(network, network.concrete)
     if quantize != "none":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
@@ -47,8 +47,8 @@ def convert(network: RawNetwork, quantize: str = "none", pictures: Pictures | No
     return _converted(converter.convert, network)
 
 
-def _converter(network: RawNetwork) -> tf.lite.TFLiteConverter:
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([network.concrete], network)
+def _converter(network: RawNetwork, graph: tf.types.experimental.ConcreteFunction) -> tf.lite.TFLiteConverter:
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], network)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     return converter
 
@@ -69,7 +69,7 @@ def _converted(convert: Callable[[], bytes], network: RawNetwork) -> bytes:
 def _int8(network: RawNetwork, pictures: Pictures | None) -> bytes:
     if pictures is None or not any(True for _ in pictures()):
         raise UserError("--quantize=int8 is calibrated on pictures: --images or --data_dir names some")
-    converter = _converter(network)
+    converter = _converter(network, network.for_int8())
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([picture[None]] for picture in pictures())
     # In two steps, as the library's QuantizationDebugger goes, whose further models would take twice as long.

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.devices import prefers_gpu_form
-from fgfi_tf.models.cpu_forms import depthwise, halves
+from fgfi_tf.models.cpu_forms import depthwise, halves, int8
 from fgfi_tf.models.cpu_forms.channels import CHANNEL_MULTIPLE, pad_axes, padded_channels, pointwise
 from fgfi_tf.models.normalization import BatchNorm
 
@@ -156,9 +156,10 @@ class ConvBN(keras.layers.Layer):
         return self._activate(self.norm(outputs, training=training))
 
     def _call_folded(self, inputs: tf.Tensor) -> tf.Tensor:
-        kernel = tf.cast(self.kernel, inputs.dtype)
-        outputs = tf.nn.bias_add(self._convolve(inputs, kernel), tf.cast(self.bias, inputs.dtype))
-        outputs = self._activate(outputs)
+        kernel, bias = tf.cast(self.kernel, inputs.dtype), tf.cast(self.bias, inputs.dtype)
+        if self.strides == 1 and not (self.depthwise or self.splits):
+            return int8.convolve(inputs, kernel, bias, self._activate)
+        outputs = self._activate(tf.nn.bias_add(self._convolve(inputs, kernel), bias))
         shuffles = self.splits and self.shuffle_groups > 1
         return shuffle_channels(outputs, self.shuffle_groups) if shuffles else outputs
 

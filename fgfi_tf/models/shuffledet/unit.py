@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.models.convolutions import ConvBN
+from fgfi_tf.models.cpu_forms import int8
 from fgfi_tf.models.cpu_forms.channels import first_channels, padded_channels
 
 
@@ -51,7 +52,7 @@ class ShuffleUnit(keras.layers.Layer):
             self.dconv(self.conv1(inputs, training=training), training=training), training=training
         )
         if self.strides == 2:
-            pooled = first_channels(tf.nn.avg_pool2d(inputs, 3, 2, "SAME"), self.in_channels)
+            pooled = first_channels(int8.average_pool(inputs), self.in_channels)
             parts = [pooled, first_channels(tf.nn.relu(residual), self.conv2.filters)]
             if not self.conv2.folded:
                 channels = self.in_channels + self.conv2.filters
