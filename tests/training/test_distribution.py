@@ -114,23 +114,25 @@ def test_float16_on_2_devices(tmp_path):
     assert all(np.isfinite(value).all() for value in result.values())
 
 
-@pytest.mark.slow
-def test_shuffledet_imitation_on_1_and_4_devices(tmp_path):
-    names = ("model=shuffledet_0.25x", "teacher=shuffledet_0.5x")
-    assert_same_training(*(trained(tmp_path, *names, f"replicas={count}") for count in (1, 4)))
-
-
-@pytest.mark.skipif(
+LONG = pytest.mark.skipif(
     os.environ.get("FGFI_LONG_TESTS") != "1", reason="takes a minute: run it with FGFI_LONG_TESTS=1"
 )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=LONG)])
+def test_shuffledet_imitation_on_several_devices(tmp_path, devices):
+    names = ("model=shuffledet_0.25x", "teacher=shuffledet_0.5x")
+    assert_same_training(*(trained(tmp_path, *names, f"replicas={count}") for count in (1, devices)))
+
+
+@LONG
 def test_a_backbone_on_1_and_2_devices(tmp_path):
     names = ("model=efficientnet_lite0_shuffledet",)
     assert_same_training(*(trained(tmp_path, *names, f"replicas={count}") for count in (1, 2)))
 
 
-@pytest.mark.skipif(
-    os.environ.get("FGFI_LONG_TESTS") != "1", reason="takes a minute: run it with FGFI_LONG_TESTS=1"
-)
+@LONG
 def test_ssd_imitation_on_1_and_2_devices_and_in_parts(tmp_path):
     # Positives are counted over the global batch; images 0 and 1, those of the first replica, have none.
     names = ("model=ssd300_vgg11", "teacher=ssd300_vgg16", "images=80")

@@ -235,7 +235,7 @@ def test_two_workers_train_as_one_process_with_two_replicas(kitti, tmp_path, tea
         np.testing.assert_allclose(found[name], value, atol=1e-6, rtol=1e-6, err_msg=name)
 
 
-@pytest.mark.slow
+@LONG
 def test_two_workers_train_faster_rcnn_on_images_of_many_shapes_as_one_process(tmp_path):
     data = write_devkit(tmp_path / "voc")
     flags = {
@@ -313,7 +313,7 @@ def test_a_port_in_use_is_named(kitti, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1], ids=["chief", "worker"])
+@pytest.mark.parametrize("killed", [pytest.param(0, id="chief", marks=LONG), pytest.param(1, id="worker")])
 def test_a_killed_worker_is_restarted_and_training_goes_on(kitti, tmp_path, killed):
     # Whoever starts the killed one again gives it the same flags, --overwrite among them.
     (tmp_path / "cluster.cfg").write_text("--overwrite=true\n")
