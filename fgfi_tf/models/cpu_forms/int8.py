@@ -74,10 +74,8 @@ def convolve(
     columns = _columns(x.shape[2], channels, size) if prefers_int8_form() else 1
     if columns == 1:
         return activate(tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), bias))
-    total, first = (
-        columns * size,
-        (columns - 1) * (size // 2),
-    )  # columns that a tap sees; where column 0 begins
+    total = columns * size  # columns that a tap sees
+    first = (columns - 1) * (size // 2)  # where column 0 begins
     shifted = [
         tf.pad(kernel, [[0, 0], [first + n, total - size - first - n], [0, 0], [0, 0]])
         for n in range(columns)

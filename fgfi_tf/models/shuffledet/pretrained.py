@@ -7,9 +7,8 @@ from typing import Any
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry import anchors as anchor_grids
-from fgfi_tf.interop import weight_files
 from fgfi_tf.models import backbones, builtin
-from fgfi_tf.models.declaration import IMAGENET
+from fgfi_tf.models.imagenet_backbone import ImageNetBackbone
 from fgfi_tf.models.shuffledet.joined_maps import JoinedMaps
 from fgfi_tf.models.shuffledet.single_map import STRIDE, SingleMapDetector
 
@@ -17,7 +16,7 @@ SUFFIX = "_shuffledet"
 VARIANTS = {f"{name}{SUFFIX}": name for name in backbones.NAMES}
 
 
-class BackboneShuffleDet(SingleMapDetector):
+class BackboneShuffleDet(ImageNetBackbone, SingleMapDetector):
     """ShuffleDet's head, losses and anchors on two joined maps of any backbone.
 
     Args:
@@ -52,15 +51,5 @@ class BackboneShuffleDet(SingleMapDetector):
         if min(size) < 2 * STRIDE:
             raise UserError(f"{size[0]}x{size[1]}: height and width must be at least {2 * STRIDE}")
 
-    def load_trained(self, path: Path) -> bool:
-        """Refuses weight files: there are none of a whole detector of this kind. Raises UserError."""
-        if weight_files.is_weight_file(path):
-            raise UserError(f"{path}: holds ImageNet weights, not a trained detector")
-        return False
-
-    def load_pretrained(self, path: Path | str, pixels: str = "auto") -> bool:
-        """The backbone's ImageNet weights, ``"imagenet"`` or a file; see ``Backbone.load_pretrained``."""
-        if str(path) != IMAGENET and not weight_files.is_weight_file(path):
-            return False
+    def _load_backbone(self, path: Path | str, pixels: str) -> None:
         self.backbone.trunk.load_pretrained(path)
-        return True

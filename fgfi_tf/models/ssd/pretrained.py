@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fgfi_tf.errors import UserError
-from fgfi_tf.interop import weight_files
 from fgfi_tf.models import builtin
 from fgfi_tf.models.backbones import EfficientNetLite0
 from fgfi_tf.models.backbones.backbone import Backbone
 from fgfi_tf.models.backbones.norm_conv import FROZEN
 from fgfi_tf.models.backbones.resnet import ResNet
-from fgfi_tf.models.declaration import IMAGENET
+from fgfi_tf.models.imagenet_backbone import ImageNetBackbone
 from fgfi_tf.models.ssd import default_boxes as kinds
 from fgfi_tf.models.ssd.model import PREFIX, SSD
 from fgfi_tf.models.ssd.network import BackboneTrunk
@@ -23,7 +21,7 @@ STRIDES = (8, 16, 32)
 STAGES = (3, 4, 5)  # of a ResNet, which have them
 
 
-class BackboneSSD(SSD):
+class BackboneSSD(ImageNetBackbone, SSD):
     """SSD's default boxes, losses and heads on the maps of a backbone with batch norm.
 
     Args:
@@ -71,19 +69,6 @@ class BackboneSSD(SSD):
         return {"efficientnet_lite0": EfficientNetLite0}[kind](
             folded=folded, strides=STRIDES, name="trunk"
         ), 1.0
-
-    def load_trained(self, path: Path) -> bool:
-        """Refuses weight files: there are none of a whole detector of this kind. Raises UserError."""
-        if weight_files.is_weight_file(path):
-            raise UserError(f"{path}: holds ImageNet weights, not a trained detector")
-        return False
-
-    def load_pretrained(self, path: Path | str, pixels: str = "auto") -> bool:
-        """The backbone's ImageNet weights, ``"imagenet"`` or a file; see ``Backbone.load_pretrained``."""
-        if str(path) != IMAGENET and not weight_files.is_weight_file(path):
-            return False
-        self._load_backbone(path, pixels)
-        return True
 
     def _load_backbone(self, path: Path | str, pixels: str) -> None:
         self.backbone.load_pretrained(path)

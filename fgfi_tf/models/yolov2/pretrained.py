@@ -6,12 +6,10 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from fgfi_tf.errors import UserError
-from fgfi_tf.interop import weight_files
 from fgfi_tf.models import builtin
 from fgfi_tf.models.backbones import EfficientNetLite0
 from fgfi_tf.models.convolutions import ConvBN
-from fgfi_tf.models.declaration import IMAGENET
+from fgfi_tf.models.imagenet_backbone import ImageNetBackbone
 from fgfi_tf.models.yolov2.model import YOLOv2
 from fgfi_tf.models.yolov2.network import Network, Variant
 
@@ -31,7 +29,7 @@ class BackboneNetwork(Network):
         return list(self.backbone.convolutions().values())
 
 
-class BackboneYOLOv2(YOLOv2):
+class BackboneYOLOv2(ImageNetBackbone, YOLOv2):
     """YOLOv2 on EfficientNet-Lite0: its maps of stride 16 and 32, then YOLOv2's passthrough, head and losses.
 
     It gives a map of the stride, and anchors of the cells, of :class:`YOLOv2`, whose students it teaches. The
@@ -43,18 +41,8 @@ class BackboneYOLOv2(YOLOv2):
     network_class = BackboneNetwork
     pixels = EfficientNetLite0.pixels
 
-    def load_trained(self, path: Path) -> bool:
-        """Refuses weight files: there are none of a whole detector of this kind. Raises UserError."""
-        if weight_files.is_weight_file(path):
-            raise UserError(f"{path}: holds ImageNet weights, not a trained detector")
-        return False
-
-    def load_pretrained(self, path: Path | str, pixels: str = "auto") -> bool:
-        """The backbone's ImageNet weights, ``"imagenet"`` or a file; see ``Backbone.load_pretrained``."""
-        if str(path) != IMAGENET and not weight_files.is_weight_file(path):
-            return False
+    def _load_backbone(self, path: Path | str, pixels: str) -> None:
         self.network.backbone.load_pretrained(path)
-        return True
 
     def save_darknet(self, path: Path | str, images_seen: int = 0) -> None:
         """Raises ValueError: Darknet has no such network."""
