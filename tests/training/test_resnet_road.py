@@ -1,4 +1,4 @@
-"""Faster R-CNNs with batch norm, or a pyramid, on the whole road: as teacher, as student, resumed, exported."""
+"""Faster R-CNNs on ResNets, and a pyramid on VGG, on the whole road: taught, resumed, evaluated, exported."""
 
 from __future__ import annotations
 
