@@ -5,30 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 from fgfi_tf.geometry import shapes
+from fgfi_tf.models.class_names import COCO_CLASSES, KITTI_CLASSES, VOC_CLASSES
+from fgfi_tf.models.class_names import COCO_IDS as COCO_IDS
 from fgfi_tf.models.declaration import IMAGENET, Declaration
 from fgfi_tf.options import Option, fraction, positive
 
-KITTI_CLASSES = ("Car", "Pedestrian", "Cyclist")
-VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
-    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
-COCO_CLASSES = (
-    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
-    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
-    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
-    "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
-    "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
-    "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
-    "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard",
-    "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors",
-    "teddy bear", "hair drier", "toothbrush",
-)  # fmt: skip
-#: COCO's numbers of these classes, which leave some out.
-COCO_IDS = tuple(n for n in range(1, 91) if n not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 FASTER_RCNN_BACKBONES = ("efficientnet_lite0", "efficientnet_b0", "mobilenet_v2")
-BACKBONES = (*FASTER_RCNN_BACKBONES, *RESNETS)
+VGGS = ("vgg11", "vgg16")
+BACKBONES = (*FASTER_RCNN_BACKBONES, *RESNETS, *VGGS)
 
 _DROPOUT = Option("dropout", 0.5, "Share dropped in front of the last layers while training.", check=fraction)
 PUBLISHED, AUTO = "published", "auto"  # of anchors
@@ -97,11 +82,18 @@ BACKBONE_SHUFFLEDET = dataclasses.replace(
     options=(dataclasses.replace(_DROPOUT, default=0.0), _ANCHORS),
     pretrained=(IMAGENET,),
     weights="imagenet (of a backbone that has them: efficientnet_lite0_shuffledet and its like); the "
-    "backbone's file (.pth of EfficientNet-Lite0, .h5 without classifier of keras.applications)",
+    "backbone's file (.pth of EfficientNet-Lite0 or of a VGG, .h5 of keras.applications)",
     teacher="",
 )
 _WIDTH = Option("width", 1.0, "Factor on every channel count.", check=positive)
 PUBLISHED_LAYERS = -1  # of frozen_layers
+_FROZEN_LAYERS = Option(
+    "frozen_layers",
+    PUBLISHED_LAYERS,
+    "So many leading convolutions of VGG are never trained (-1: 3 of VGG11 and 4 of VGG16, as "
+    "published); 0 from scratch.",
+    check=lambda value: "" if value >= PUBLISHED_LAYERS else "must be at least -1",
+)
 FASTER_RCNN = Declaration(
     options=(
         _WIDTH,
@@ -112,13 +104,7 @@ FASTER_RCNN = Declaration(
             "(RoIAlign), crop_and_resize (TensorFlow's kernel).",
             ("reference", "align", "crop_and_resize"),
         ),
-        Option(
-            "frozen_layers",
-            PUBLISHED_LAYERS,
-            "So many leading convolutions of VGG are never trained (-1: 3 of VGG11 and 4 of VGG16, as "
-            "published); 0 from scratch.",
-            check=lambda value: "" if value >= PUBLISHED_LAYERS else "must be at least -1",
-        ),
+        _FROZEN_LAYERS,
         _DROPOUT,
     ),
     input_size=(600, 0),
@@ -222,6 +208,12 @@ BACKBONE_FASTER_RCNN = dataclasses.replace(
     weights=BACKBONE_SHUFFLEDET.weights,
     teacher="",
 )
+VGG_FASTER_RCNN_FPN = dataclasses.replace(
+    BACKBONE_FASTER_RCNN,
+    options=(_WIDTH, _FROZEN_LAYERS, *_FPN_OPTIONS),
+    weights="an ImageNet VGG (.pth of torchvision or caffe; of VGG16 imagenet or .h5 of keras.applications)",
+    teacher="faster_rcnn_vgg16_fpn",
+)
 
 YOLOV2_COCO = "coco"  # of anchors
 YOLOV2 = Declaration(
@@ -280,12 +272,16 @@ _FRCNN = "fgfi_tf.models.faster_rcnn"
 _BUILD = f"{_FRCNN}:build"
 #: Name, class, what builds it (given the name first), declaration.
 DETECTORS: tuple[tuple[str, str, str, Declaration], ...] = (
-    *((f"ssd300_{name}", _SSD, _SSD, SSD) for name in ("vgg11", "vgg16")),
+    *((f"ssd300_{name}", _SSD, _SSD, SSD) for name in VGGS),
     ("ssd300_efficientnet_lite0", _BACKBONE_SSD, _BACKBONE_SSD, BACKBONE_SSD),
     *((f"ssd300_{name}", _RESNET_SSD, _RESNET_SSD, RESNET_SSD) for name in RESNETS),
     *((f"{name}_shuffledet", _BACKBONE, _BACKBONE, BACKBONE_SHUFFLEDET) for name in BACKBONES),
     *((f"shuffledet_{width}", _SHUFFLEDET, _SHUFFLEDET, SHUFFLEDET) for width in ("1x", "0.5x", "0.25x")),
-    *((f"faster_rcnn_{name}", f"{_FRCNN}:FasterRCNN", _BUILD, FASTER_RCNN) for name in ("vgg11", "vgg16")),
+    *((f"faster_rcnn_{name}", f"{_FRCNN}:FasterRCNN", _BUILD, FASTER_RCNN) for name in VGGS),
+    *(
+        (f"faster_rcnn_{name}_fpn", f"{_FRCNN}:VGGPyramidFasterRCNN", _BUILD, VGG_FASTER_RCNN_FPN)
+        for name in VGGS
+    ),
     *((f"faster_rcnn_{name}", f"{_FRCNN}:ResNetFasterRCNN", _BUILD, FASTER_RCNN_C4) for name in RESNETS),
     *(
         (f"faster_rcnn_{name}_fpn", f"{_FRCNN}:PyramidFasterRCNN", _BUILD, FASTER_RCNN_FPN)

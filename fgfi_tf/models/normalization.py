@@ -1,9 +1,15 @@
-"""Batch normalisation over the global batch, with the same statistics on one device and on many."""
+"""Batch norm over the global batch, with the same statistics on one device and on many; L2 normalisation."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 import tf_keras as keras
+
+from fgfi_tf.devices import FLOAT32_SCOPE
+
+INITIAL_NORM = 20.0  # of L2Normalization, SSD's
+# Below this squared norm, the published code's, a vector has no direction.
+_EPSILON = 1e-10
 
 
 @keras.utils.register_keras_serializable("fgfi_tf")
@@ -132,3 +138,25 @@ def _of_every_replica(value: tf.Tensor, context: tf.distribute.ReplicaContext) -
     """[replicas, ...]: ``value`` of each, by a sum, which every kind of strategy packs and orders well."""
     own = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=value.dtype)
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.tensordot(own, value, axes=0))
+
+
+class L2Normalization(keras.layers.Layer):
+    """Each position's vector to unit length, then each channel times a learnt factor (float32 inside)."""
+
+    def build(self, input_shape) -> None:
+        """One factor a channel."""
+        self.scale = self.add_weight(
+            name="scale",
+            shape=[int(input_shape[-1])],
+            dtype=tf.float32,
+            initializer=keras.initializers.Constant(INITIAL_NORM),
+        )
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """[B,h,w,C] to the same shape; a vector of zeros stays so, and has no gradient."""
+        with tf.name_scope(FLOAT32_SCOPE):  # sums of squares differ by far more than 256 times
+            values = tf.cast(inputs, tf.float32)
+            squared = tf.reduce_sum(tf.square(values), axis=-1, keepdims=True)  # B x h x w x 1
+            factor = tf.where(squared > _EPSILON, tf.math.rsqrt(tf.maximum(squared, _EPSILON)), 0.0)
+            return tf.cast(values * factor * self.scale, inputs.dtype)

@@ -34,6 +34,8 @@ class Pixels:
 
 # Caffe's: BGR minus the means of ImageNet.
 CAFFE = Pixels((123.68, 116.779, 103.939), bgr=True)
+# The same in the code of Fast and Faster R-CNN, whose means are other ones.
+FAST_RCNN = Pixels((122.7717, 115.9465, 102.9801), bgr=True)
 # -1..1.
 SIGNED = Pixels((127.5,) * 3, (127.5,) * 3)
 # torchvision's: 0..1, minus the mean of ImageNet, divided by its standard deviation.

@@ -15,6 +15,9 @@ from fgfi_tf import cli
 from fgfi_tf.deploy.compress import prune, quantize
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
+from fgfi_tf.models.backbones.keras_applications import StridedPointwise
+from fgfi_tf.models.backbones.norm_conv import NormConv
+from fgfi_tf.models.backbones.resnet import Layout, ResNet
 from fgfi_tf.models.convolutions import ConvBN
 
 
@@ -23,8 +26,8 @@ def library_fixture():
     pytest.importorskip("tensorflow_model_optimization", reason="needs the extra [compress]")
 
 
-def built(channels=12, filters=24, **arguments):
-    layer = ConvBN(channels, filters, **arguments)
+def built(channels=12, filters=24, kind=ConvBN, **arguments):
+    layer = kind(channels, filters, **arguments)
     layer(tf.zeros([1, 4, 4, channels]))
     random = np.random.default_rng(3)
     layer.norm.moving_variance.assign(random.uniform(0.5, 2.0, filters))
@@ -47,6 +50,17 @@ def test_folded_call_is_the_layer_in_inference(form):
     inputs = tf.pad(inputs, [[0, 0], [0, 0], [0, 0], [0, 4]])  # as the trainable form pads
     found = quantize.folded_call(layer, inputs, lambda kernel: kernel)
     np.testing.assert_allclose(found, layer(inputs, training=False), atol=2e-5)
+
+
+@pytest.mark.parametrize("norm", ["frozen", "synchronised"])
+@pytest.mark.parametrize("size, strides", [(1, 2), (3, 1), (7, 2)])
+def test_folded_call_of_a_resnets_convolution(norm, size, strides):
+    layer = built(kind=NormConv, kernel_size=size, strides=strides, norm=norm, activation=strides == 2)
+    inputs = tf.random.normal([2, 9, 6, 12])
+    found = quantize.folded_call(layer, inputs, lambda kernel: kernel)
+    np.testing.assert_allclose(found, layer(inputs, training=False), atol=2e-5)
+    rounded = quantize.folded_call(layer, inputs, tf.zeros_like)  # the bias alone is left
+    np.testing.assert_allclose(rounded, np.broadcast_to(rounded[0, 0, 0], rounded.shape))
 
 
 def test_kernels_have_255_levels_by_channel(library):
@@ -77,6 +91,35 @@ def test_weights_between_levels_are_rounded(library):
     np.testing.assert_allclose(out[0, 0, 0, 0], 10.4, rtol=1e-5)
 
 
+def test_a_strided_convolution_of_keras_applications(library):
+    """Every second position; of the kernel as of any other, 127 levels beside 0."""
+    layer = StridedPointwise(1, 1, strides=2, use_bias=False)
+    layer(tf.zeros([1, 3, 3, 2]))
+    layer.kernel.assign([[[[127.0], [10.4]]]])
+    hooked = quantize.QuantizedLayers(keras.Sequential([layer]))
+    assert hooked.count == 1
+    inputs = np.zeros([1, 3, 3, 2], np.float32)
+    inputs[0, :, :, 1] = [[1, 7, 2], [7, 7, 7], [3, 7, 4]]
+    np.testing.assert_allclose(layer(inputs)[0, :, :, 0], [[10, 20], [30, 40]], rtol=1e-5)
+    hooked.restore()
+    np.testing.assert_allclose(layer(inputs)[0, :, :, 0], [[10.4, 20.8], [31.2, 41.6]], rtol=1e-5)
+
+
+def test_which_layers_of_a_resnet_are_rounded(library):
+    """The stem; of each of four blocks two convolutions and the sum; three shortcuts."""
+    trunk = ResNet(Layout((1, 1, 1, 1), bottleneck=False), width=1 / 16, taps=(5,), norm="frozen")
+    images = tf.random.stateless_normal([1, 33, 47, 3], [1, 2])
+    exact = trunk(images)[0].numpy()
+    hooked = quantize.QuantizedLayers(keras.Sequential([trunk]))
+    assert hooked.count == 1 + 4 * (2 + 1) + 3
+    rounded = trunk(images, training=True)[0].numpy()
+    assert 0 < np.abs(rounded - exact).mean() < 0.1 * np.abs(exact).mean()
+    steps = rounded / rounded.max() * 255  # of the last sum, which is 0 at least behind its ReLU
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
+    hooked.restore()
+    np.testing.assert_array_equal(trunk(images)[0], exact)
+
+
 def test_a_layer_that_is_not_told_of_training_is_rounded_as_finely(library):
     """Keras calls a Conv2D without ``training``; its kernel has a range of its own nevertheless."""
     layer = keras.layers.Conv2D(2, 1)
@@ -96,6 +139,7 @@ def test_a_layer_that_is_not_told_of_training_is_rounded_as_finely(library):
         ("shuffledet_0.25x", {"input_size": (64, 96)}),
         ("yolov2", {"input_size": (64, 96), "width": 1 / 16}),
         ("ssd300_vgg11", {"input_size": (257, 257), "width": 1 / 16}),
+        ("ssd300_resnet18", {"input_size": (257, 257), "width": 1 / 16}),
     ],
 )
 def test_the_first_steps_losses_are_those_of_the_detector(library, name, options):

@@ -224,8 +224,11 @@ def test_onnx(detectors, tmp_path, name):
 @pytest.mark.skipif(
     os.environ.get("FGFI_LONG_TESTS") != "1", reason="builds EfficientNet: run it with FGFI_LONG_TESTS=1"
 )
-def test_ssd_on_a_backbone():
-    detector = spread(registry.build("ssd300_efficientnet_lite0", input_size=(300, 300), class_names=("a",)))
+@pytest.mark.parametrize(
+    "name, size", [("ssd300_efficientnet_lite0", (300, 300)), ("vgg11_shuffledet", (64, 96))]
+)
+def test_on_a_backbone(name, size):
+    detector = spread(registry.build(name, input_size=size, class_names=("a",)))
     network = RawNetwork(detector)
     content = tflite.convert(network)
     kinds = [kind for kind, _ in graph_of(content)]

@@ -21,6 +21,7 @@ TRAINABLE = {
     "efficientnet_b0": 4_007_548 - (320 * 1280 + 2 * 1280),
     "resnet50": 23_534_592,
     "resnet18": 11_689_512 - 513_000,
+    "vgg11": 132_863_336 - 123_642_856,  # three fully connected layers
 }
 CHANNELS = {
     "efficientnet_lite0": (112, 320),
@@ -28,10 +29,11 @@ CHANNELS = {
     "efficientnet_b0": (112, 320),
     "resnet50": (1024, 2048),
     "resnet18": (256, 512),
+    "vgg11": (512, 512),
 }
 
 
-@pytest.fixture(scope="module", params=CHANNELS)  # ResNet-34 and 101 are ResNet-18's code
+@pytest.fixture(scope="module", params=CHANNELS)  # ResNet-34, 101 and VGG16 are the others' code
 def detector(request):
     """With statistics other than 0 and 1, so that folding has something to fold."""
     tf.random.set_seed(1)

@@ -83,7 +83,9 @@ def test_export_says_what_is_missing_without_tensorflow():
 def test_help_lists_models_and_datasets_without_tensorflow():
     for name in ("train.py", "evaluate.py"):
         text = " ".join(script(name, "--help", code=0).split())
-        assert "faster_rcnn_vgg16, mobilenet_v2_shuffledet, resnet101_shuffledet, resnet18_shuffledet" in text
+        assert (
+            "faster_rcnn_vgg16, faster_rcnn_vgg16_fpn, mobilenet_v2_shuffledet, resnet101_shuffledet" in text
+        )
         assert "Known: coco, folder, kitti, voc, wider." in text
 
 

@@ -1,4 +1,4 @@
-"""Faster R-CNN on ResNets through the whole road: as teacher and student, resumed, evaluated, exported."""
+"""Faster R-CNNs on ResNets, and a pyramid on VGG, on the whole road: taught, resumed, evaluated, exported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ NARROW = {"width": 1 / 16, "frozen_stages": 0}
 FAMILIES = {
     "faster_rcnn_resnet18": {**NARROW, "norm": "synchronised"},
     "faster_rcnn_resnet18_fpn": {**NARROW, "fpn_channels": 8, "head_units": 16},
+    "faster_rcnn_vgg11_fpn": {"width": 1 / 16, "frozen_layers": 0, "fpn_channels": 8, "head_units": 16},
 }
+QUICK = "faster_rcnn_resnet18_fpn"
 
 
 def experiment(data, output, model, **changes):
@@ -58,7 +60,7 @@ def data_fixture(tmp_path_factory):
 @pytest.fixture(
     scope="module",
     name="runs",
-    params=[pytest.param(name, marks=() if name.endswith("fpn") else LONG) for name in FAMILIES],
+    params=[pytest.param(name, marks=() if name == QUICK else LONG) for name in FAMILIES],
 )
 def runs_fixture(request, data, tmp_path_factory):
     """The family's name, and the folders of a teacher and of a student that imitates it."""

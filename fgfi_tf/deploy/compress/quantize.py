@@ -16,6 +16,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.deploy.compress.library import tfmot
+from fgfi_tf.models.backbones.norm_conv import NormConv
+from fgfi_tf.models.backbones.resnet import Block
 from fgfi_tf.models.convolutions import ConvBN
 from fgfi_tf.models.cpu_forms import depthwise
 from fgfi_tf.models.cpu_forms.channels import pad_axes, padded_channels
@@ -24,6 +26,8 @@ from fgfi_tf.models.shuffledet.unit import ShuffleUnit
 #: Ranges follow what is computed, whether a step trains or not: Keras tells that to no layer whose own call
 #: does not ask, and what they are before, -6..6 for kernels, is far from what they become.
 UPDATED = True
+#: Layers whose own operation is a sum of what their convolutions give: they have an output and no kernel.
+SUMS = (ShuffleUnit, Block)
 
 
 class QuantizedLayers:
@@ -78,7 +82,7 @@ class QuantizedLayers:
             return kernel
 
         def call(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-            if isinstance(layer, ConvBN):
+            if isinstance(layer, ConvBN | NormConv):
                 found = folded_call(layer, inputs, of_kernel)
             elif isinstance(layer, keras.layers.Conv2D):
                 found = layer.convolution_op(inputs, of_kernel(tf.convert_to_tensor(layer.kernel)))
@@ -94,7 +98,7 @@ class QuantizedLayers:
 
 def _quantizable(model: keras.Model) -> Iterator[keras.layers.Layer]:
     for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, ConvBN | ShuffleUnit | keras.layers.Conv2D):
+        if isinstance(layer, (ConvBN, NormConv, keras.layers.Conv2D, *SUMS)):
             yield layer
 
 
@@ -108,7 +112,9 @@ def _channels_last(layer: keras.layers.Layer, kernel: tf.Tensor) -> tf.Tensor:
     return tf.transpose(kernel, [0, 1, 3, 2]) if getattr(layer, "depthwise", False) else kernel
 
 
-def folded_call(layer: ConvBN, inputs: tf.Tensor, quantize: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+def folded_call(
+    layer: ConvBN | NormConv, inputs: tf.Tensor, quantize: Callable[[tf.Tensor], tf.Tensor]
+) -> tf.Tensor:
     """What the layer's folded form computes, from the trainable form's variables, all of them with gradients.
 
     Args:
@@ -119,6 +125,9 @@ def folded_call(layer: ConvBN, inputs: tf.Tensor, quantize: Callable[[tf.Tensor]
     Returns:
         [B, h', w', C_out or more], zeros behind them, as of the trainable form.
     """
+    if isinstance(layer, NormConv):
+        scale, bias = layer.affine()
+        return layer.applied(inputs, quantize(tf.convert_to_tensor(layer.kernel) * scale), bias)
     norm, kernel = layer.norm, tf.convert_to_tensor(layer.kernel)
     scale = norm.gamma * tf.math.rsqrt(norm.moving_variance + norm.epsilon)
     bias = norm.beta - norm.moving_mean * scale
@@ -145,7 +154,7 @@ def make_config(library: Any, layer: keras.layers.Layer) -> Any:
 
     class Config(library.QuantizeConfig):
         def get_weights_and_quantizers(self, layer: keras.layers.Layer) -> list:
-            return [] if isinstance(layer, ShuffleUnit) else [(layer.kernel, of_kernels)]
+            return [] if isinstance(layer, SUMS) else [(layer.kernel, of_kernels)]
 
         def get_activations_and_quantizers(self, layer: keras.layers.Layer) -> list:
             return []

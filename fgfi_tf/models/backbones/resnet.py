@@ -231,9 +231,9 @@ class ResNet(Backbone):
             found |= stage.convolutions()
         return found
 
-    def load_pretrained(self, path: Path | str, trained_on: str = "auto") -> None:
+    def load_pretrained(self, path: Path | str, pixels: str = "auto") -> None:
         """Loads a classifier's weights; see ``resnet_weights.load``."""
-        resnet_weights.load(self.convolutions(), path, self.kind, self.style, trained_on)
+        resnet_weights.load(self.convolutions(), path, self.kind, self.style, pixels)
 
     def fold_from(self, source: ResNet) -> None:
         """Takes over ``source``'s function in inference mode; this one is ``folded``."""

@@ -1,15 +1,19 @@
-"""VGG without its last pool and its classifier (Simonyan & Zisserman 2015)."""
+"""VGG without its classifier (Simonyan & Zisserman 2015)."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf.models.backbones import vgg_weights
 from fgfi_tf.models.backbones.backbone import Backbone
 from fgfi_tf.models.convolutions import Conv3x3
-from fgfi_tf.models.pixels import Pixels
+from fgfi_tf.models.normalization import L2Normalization
+from fgfi_tf.models.pixels import FAST_RCNN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +32,7 @@ LAYOUTS = {
     "vgg11": Layout(((64,), (128,), (256, 256), (512, 512), (512, 512)), frozen=3),
     "vgg16": Layout(((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)), frozen=4),
 }
+LAST_POOL = 6  # as a stage
 # Without ImageNet weights the first layer takes pixel values of about this deviation to unit variance.
 PIXEL_DEVIATION = 58.0
 
@@ -44,36 +49,46 @@ def _he_normal(input_deviation: float) -> keras.initializers.Initializer:
 class VGG(Backbone):
     """VGG's convolutions, each with a ReLU. Takes inputs of any size.
 
+    Stage n has stride 2 ** (n - 1): conv3_x 4, conv4_x 8, conv5_x 16. No convolution has stride 32; there the
+    map is the pool behind conv5_x, which the classifier reads.
+
     Pools drop an odd last row or column, so that a map of stride s has H // s rows and W // s columns; or
     they keep it, as in SSD (Liu et al. 2016), whose map of stride 8 has 38 x 38 positions at 300 x 300.
+
+    Without batch norm the stages of ImageNet weights differ in size, by ten times and more. Where several are
+    added they are normalised first, as ParseNet does (Liu et al. 2015) and SSD's conv4_3.
 
     Args:
         kind: a key of ``LAYOUTS``.
         width: channel multiplier.
-        taps: the stages, 1 to 5, whose last convolutions give the maps; ascending.
+        taps: the stages, 1 to 5, whose last convolutions give the maps, and 6, the last pool; ascending.
         name: as in Keras.
         keep_odd: pools keep an odd last row and column.
         frozen: leading convolutions that are never trained; None: as many as the layout says.
+        normalized: each map is L2-normalised, with a learnt factor a channel.
     """
 
-    pixels = Pixels((122.7717, 115.9465, 102.9801), bgr=True)
+    pixels = FAST_RCNN
 
     def __init__(
         self,
         kind: str,
         width: float = 1.0,
-        taps: tuple[int, ...] = (5,),
+        taps: Sequence[int] = (5,),
         name: str = "base",
         *,
         keep_odd: bool = False,
         frozen: int | None = None,
+        normalized: bool = False,
     ):
         super().__init__(name=name)
         self.kind, self.width, self.taps = kind, width, tuple(taps)
         layout = LAYOUTS[kind]
         self.keep_odd, self.frozen = keep_odd, layout.frozen if frozen is None else frozen
+        self.normalized = normalized
+        channels_of = (*layout.stages, ())[: self.taps[-1]]
         self.stages, index = [], 0
-        for number, stage in enumerate(layout.stages[: self.taps[-1]], start=1):
+        for number, stage in enumerate(channels_of, start=1):
             layers = []
             for position, channels in enumerate(stage, start=1):
                 layers.append(
@@ -88,7 +103,9 @@ class VGG(Backbone):
                 index += 1
             self.stages.append(layers)
         self.strides = tuple(2 ** (tap - 1) for tap in self.taps)
-        self.channels = tuple(scaled(layout.stages[tap - 1][-1], width) for tap in self.taps)
+        last = [stage[-1] for stage in layout.stages]
+        self.channels = tuple(scaled([*last, last[-1]][tap - 1], width) for tap in self.taps)
+        self.norms = [L2Normalization(name=f"norm{tap}") for tap in self.taps] if normalized else []
 
     @property
     def convolutions(self) -> list[keras.layers.Conv2D]:
@@ -105,9 +122,21 @@ class VGG(Backbone):
                 features = layer(features)
             if number in self.taps:
                 maps.append(features)
+        if self.normalized:
+            maps = [norm(features) for norm, features in zip(self.norms, maps, strict=True)]
         return tuple(maps)
+
+    def load_pretrained(self, path: Path | str, pixels: str = "auto") -> None:
+        """Loads a classifier's convolutions; see ``vgg_weights.load``."""
+        vgg_weights.load(self, path, pixels)
+
+    def fold_from(self, source: VGG) -> None:
+        """Takes over ``source``'s function."""
+        mine, others = (*self.convolutions, *self.norms), (*source.convolutions, *source.norms)
+        for layer, other in zip(mine, others, strict=True):
+            layer.set_weights(other.get_weights())
 
     def get_config(self) -> dict:
         """The constructor's arguments."""
-        names = ("kind", "width", "taps", "name", "keep_odd", "frozen")
+        names = ("kind", "width", "taps", "name", "keep_odd", "frozen", "normalized")
         return {name: getattr(self, name) for name in names}

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import tf_keras as keras
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.interop import assignment
+from fgfi_tf.interop import assignment, weight_files
 from fgfi_tf.interop.assignment import Source
-from fgfi_tf.models.backbones.vgg import LAYOUTS, VGG
-from fgfi_tf.models.pixels import NORMALIZED, Pixels
+from fgfi_tf.interop.h5 import read_h5
+from fgfi_tf.interop.pth import read_pth
+from fgfi_tf.models.backbones import pretrained
+from fgfi_tf.models.declaration import IMAGENET
+from fgfi_tf.models.pixels import CAFFE, FAST_RCNN, NORMALIZED, Pixels
+
+if TYPE_CHECKING:
+    from fgfi_tf.models.backbones.vgg import VGG
 
 #: What ``--init_pixels`` says of a .pth file.
-PIXELS: dict[str, Pixels] = {"caffe": VGG.pixels, "torchvision": NORMALIZED}
+PIXELS: dict[str, Pixels] = {"caffe": FAST_RCNN, "torchvision": NORMALIZED}
 # torchvision's own file names, such as vgg16-397923af.pth
 _TORCHVISION_NAME = re.compile(r"vgg\d+(_bn)?-[0-9a-f]{8}")
 
@@ -33,12 +42,11 @@ def pixels_by_name(path: Path) -> str:
 
 def torch_sources(vgg: VGG, prefix: str) -> list[Source]:
     """Keys of the convolutions: they count modules, two (with its ReLU) a convolution, one a pool."""
-    sources, index, layers = [], 0, iter(vgg.convolutions)
-    for stage in LAYOUTS[vgg.kind].stages:
-        for _ in stage:
+    sources, index, convert = [], 0, assignment.from_torch_convolution
+    for stage in vgg.stages:
+        for layer in stage:
             name = f"{prefix}{index}"
-            convert = assignment.from_torch_convolution
-            sources.append(Source(next(layers), f"{name}.weight", f"{name}.bias", convert))
+            sources.append(Source(layer, f"{name}.weight", f"{name}.bias", convert))
             index += 2
         index += 1
     return sources
@@ -46,15 +54,63 @@ def torch_sources(vgg: VGG, prefix: str) -> list[Source]:
 
 def keras_sources(vgg: VGG) -> list[Source]:
     """Keys of the convolutions in keras.applications."""
-    names = [
-        f"block{stage}_conv{index}"
-        for stage, layers in enumerate(LAYOUTS[vgg.kind].stages, start=1)
-        for index in range(1, len(layers) + 1)
-    ]
     return [
-        Source(layer, f"{name}/kernel", f"{name}/bias", lambda kernel: kernel)
-        for name, layer in zip(names, vgg.convolutions, strict=True)
+        Source(
+            layer, f"block{stage}_conv{index}/kernel", f"block{stage}_conv{index}/bias", lambda kernel: kernel
+        )
+        for stage, layers in enumerate(vgg.stages, start=1)
+        for index, layer in enumerate(layers, start=1)
     ]
+
+
+def check_width(width: float, path: Path | str) -> None:
+    """Raises UserError where a network of another width is given a file, which are all of full width."""
+    if width != 1 and (str(path) == IMAGENET or Path(path).is_file()):
+        raise UserError(f"{path}: holds a network of full width; --width={width:g} cannot start from it")
+
+
+def check_keras(kind: str, path: Path | str) -> None:
+    """Raises UserError where keras.applications has no such VGG."""
+    if kind != "vgg16":
+        raise UserError(f"{path}: keras.applications has VGG16 only, not {kind}")
+
+
+def load(vgg: VGG, path: Path | str, pixels: str = "auto") -> None:
+    """A classifier's convolutions, for the pixels that the network is given.
+
+    Args:
+        vgg: to fill.
+        path: a ``.pth`` with torchvision's keys, an ``.h5`` of keras.applications, or ``"imagenet"``: Keras's
+            download of that.
+        pixels: on which a ``.pth`` was trained, a key of ``PIXELS``; ``"auto"``: by its name.
+
+    Raises:
+        UserError: the file is missing, damaged or of another network, or its name does not tell the pixels;
+            the network is not of full width. Nothing is changed then.
+    """
+    check_width(vgg.width, path)
+    if str(path) == IMAGENET or weight_files.is_h5(path):
+        check_keras(vgg.kind, path)
+        arrays = _downloaded() if str(path) == IMAGENET else read_h5(Path(path))
+        sources, trained = keras_sources(vgg), CAFFE
+    else:
+        arrays, sources = read_pth(path), torch_sources(vgg, "features.")
+        trained = PIXELS[pixels_by_name(Path(path)) if pixels == "auto" else pixels]
+    assignment.assign(sources, arrays, path, f"an ImageNet {vgg.kind}")
+    fold_pixels(vgg, trained, vgg.pixels)
+
+
+def _downloaded() -> Mapping[str, np.ndarray]:
+    """keras.applications' VGG16 by the keys of its files."""
+    vgg16 = keras.applications.VGG16
+    source = pretrained.keras_source(
+        "VGG16", lambda weights: vgg16(include_top=False, weights=weights), IMAGENET
+    )
+    return {
+        f"{layer.name}/{part}": array
+        for layer in source.layers
+        for part, array in zip(("kernel", "bias"), layer.get_weights(), strict=False)
+    }
 
 
 def fold_pixels(vgg: VGG, trained: Pixels, given: Pixels) -> None:

@@ -1,7 +1,12 @@
 """Faster R-CNN on any backbone, one file per part (Ren et al. 2015; Lin et al. 2017)."""
 
 from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig
-from fgfi_tf.models.faster_rcnn.families import BackboneFasterRCNN, PyramidFasterRCNN, ResNetFasterRCNN
+from fgfi_tf.models.faster_rcnn.families import (
+    BackboneFasterRCNN,
+    PyramidFasterRCNN,
+    ResNetFasterRCNN,
+    VGGPyramidFasterRCNN,
+)
 from fgfi_tf.models.faster_rcnn.model import FasterRCNN
 from fgfi_tf.models.faster_rcnn.variants import VARIANTS, build
 
@@ -12,5 +17,6 @@ __all__ = [
     "FasterRCNNConfig",
     "PyramidFasterRCNN",
     "ResNetFasterRCNN",
+    "VGGPyramidFasterRCNN",
     "build",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fgfi_tf.geometry.anchors import centred_cell, rounded_cell
 from fgfi_tf.models.backbones import keras_applications
@@ -47,9 +47,8 @@ class Parts(NamedTuple):
 def parts(config: FasterRCNNConfig, folded: bool = False) -> Parts:
     """The parts with fresh weights; ``folded``: in inference form, of what has batch norm."""
     classes = len(config.class_names)
-    if config.backbone in VGG_LAYOUTS:
-        frozen = None if config.frozen_layers == PUBLISHED_LAYERS else config.frozen_layers
-        base = VGG(config.backbone, config.width, frozen=frozen)
+    if config.backbone in VGG_LAYOUTS and config.neck == "none":
+        base = _vgg(config)
         return of_base(config, base, published(base.strides))
     if config.has_c5_head:
         base = _resnet(config, folded, (4,))
@@ -102,7 +101,15 @@ def _resnet(config: FasterRCNNConfig, folded: bool, taps: tuple[int, ...]) -> Re
     )
 
 
+def _vgg(config: FasterRCNNConfig, **options: Any) -> VGG:
+    frozen = None if config.frozen_layers == PUBLISHED_LAYERS else config.frozen_layers
+    return VGG(config.backbone, config.width, frozen=frozen, **options)
+
+
 def _trunk(config: FasterRCNNConfig, folded: bool, strides: tuple[int, ...]) -> Backbone:
+    if config.backbone in VGG_LAYOUTS:  # no batch norm to fold
+        taps = tuple(stride.bit_length() for stride in strides)
+        return _vgg(config, taps=taps, keep_odd=True, normalized=True, name="trunk")
     if config.backbone in LAYOUTS:
         return _resnet(config, folded, tuple(stride.bit_length() - 1 for stride in strides))
     if config.backbone in keras_applications.APPLICATIONS:

@@ -14,8 +14,8 @@ from fgfi_tf.models.faster_rcnn.conventions import CONVENTIONS
 
 SMALLEST_SIDE = 32
 BACKBONES = tuple(dict.fromkeys((*vgg.LAYOUTS, *resnet.LAYOUTS, *backbones.NAMES)))
-#: What the levels are made of: the backbone's own map; an FPN on C2 to C5, with a level more; an FPN on C4
-#: and C5, of which the level of stride 16 is taken.
+#: What the levels are made of: the backbone's own map; an FPN on the maps of stride 4 to 32, with a level
+#: more; an FPN on those of stride 16 and 32, of which the level of stride 16 is taken.
 NECKS = ("none", "fpn", "joined")
 
 
@@ -25,7 +25,7 @@ class FasterRCNNConfig:
 
     Attributes:
         backbone: one of ``BACKBONES``.
-        neck: one of ``NECKS``; a VGG has ``"none"``, and a ResNet with it has its C5 as head.
+        neck: one of ``NECKS``; with ``"none"`` a VGG has its published head, and a ResNet its C5 as head.
         convention: a key of ``conventions.CONVENTIONS``.
         width: multiplies every channel count of the backbone, and of a VGG's head; below 1 for small
             budgets.

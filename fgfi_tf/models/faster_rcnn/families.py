@@ -1,4 +1,4 @@
-"""Faster R-CNNs on backbones with batch norm: ResNets with C5 as head (C4), and feature pyramids."""
+"""Faster R-CNNs that are folded for inference: ResNets with C5 as head (C4), and feature pyramids."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class NormedFasterRCNN(FasterRCNN):
         if weight_files.is_pth(path) and detector_files.is_detector(path):
             detector_files.load(self, path, any_classes=True)
         elif not isinstance(self.trunk, ResNet):
-            self.trunk.load_pretrained(path)
+            self.trunk.load_pretrained(path, pixels)
         else:
             convolutions = self.trunk.convolutions()
             if self.config.has_c5_head:
@@ -75,3 +75,13 @@ class BackboneFasterRCNN(NormedFasterRCNN):
     """A feature pyramid, or its level of stride 16 alone, on any other backbone that ImageNet has trained."""
 
     declaration = builtin.BACKBONE_FASTER_RCNN
+
+
+class VGGPyramidFasterRCNN(NormedFasterRCNN):
+    """Levels of strides 4 to 64 on a VGG: conv3_x, conv4_x, conv5_x, the pool behind it, and one more.
+
+    A ResNet's C2 to C5 have these strides; VGG's conv2_x, of stride 2, is none of them. What is behind the
+    pyramid, targets and losses are :class:`PyramidFasterRCNN`'s.
+    """
+
+    declaration = builtin.VGG_FASTER_RCNN_FPN

@@ -11,7 +11,12 @@ from fgfi_tf.models.backbones.resnet import LAYOUTS as RESNETS
 from fgfi_tf.models.backbones.vgg import LAYOUTS as VGGS
 from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig
 from fgfi_tf.models.faster_rcnn.conventions import CONVENTIONS
-from fgfi_tf.models.faster_rcnn.families import BackboneFasterRCNN, PyramidFasterRCNN, ResNetFasterRCNN
+from fgfi_tf.models.faster_rcnn.families import (
+    BackboneFasterRCNN,
+    PyramidFasterRCNN,
+    ResNetFasterRCNN,
+    VGGPyramidFasterRCNN,
+)
 from fgfi_tf.models.faster_rcnn.model import FasterRCNN
 
 
@@ -41,6 +46,7 @@ VARIANTS: dict[str, Variant] = {
         f"faster_rcnn_{name}_fpn": Variant(PyramidFasterRCNN, name, "fpn", "torchvision", "torchvision")
         for name in RESNETS
     },
+    **{f"faster_rcnn_{name}_fpn": Variant(VGGPyramidFasterRCNN, name, "fpn", "torchvision") for name in VGGS},
     **{
         f"faster_rcnn_{name}{suffix}": Variant(BackboneFasterRCNN, name, neck, "torchvision")
         for name in builtin.FASTER_RCNN_BACKBONES

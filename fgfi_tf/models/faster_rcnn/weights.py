@@ -44,7 +44,7 @@ def load_trained(detector: FasterRCNN, path: str | Path) -> bool:
     """
     if not (is_h5(path) or is_pth(path)):
         return False
-    _check_width(detector, path)
+    vgg_weights.check_width(detector.config.width, path)
     if is_h5(path):
         raise UserError(f"{path}: holds ImageNet weights, not a trained detector")
     load_reference_checkpoint(detector, path)
@@ -65,7 +65,7 @@ def load_pretrained(detector: FasterRCNN, path: str | Path, pixels: str = "auto"
     """
     if not (is_h5(path) or is_pth(path)):
         return False
-    _check_width(detector, path)
+    vgg_weights.check_width(detector.config.width, path)
     if is_h5(path):
         load_keras_imagenet(detector, path)
     elif is_reference_checkpoint(path):
@@ -73,13 +73,6 @@ def load_pretrained(detector: FasterRCNN, path: str | Path, pixels: str = "auto"
     else:
         load_imagenet(detector, path, pixels if pixels != "auto" else vgg_weights.pixels_by_name(Path(path)))
     return True
-
-
-def _check_width(detector: FasterRCNN, path: str | Path) -> None:
-    if detector.config.width != 1 and Path(path).is_file():
-        raise UserError(
-            f"{path}: holds a network of full width; --width={detector.config.width:g} cannot start from it"
-        )
 
 
 def load_reference_checkpoint(
@@ -143,8 +136,7 @@ def load_keras_imagenet(detector: FasterRCNN, path: str | Path) -> None:
     Raises:
         UserError: the detector is no VGG16; the file cannot be read or lacks layers (they are named).
     """
-    if detector.config.backbone != "vgg16":
-        raise UserError(f"{path}: keras.applications has VGG16 only, not {detector.config.backbone}")
+    vgg_weights.check_keras(detector.config.backbone, path)
     arrays = read_h5(Path(path))
     has_classifier = any(key.split("/")[0] in (*CLASSIFIER, "predictions") for key in arrays)
     sources = vgg_weights.keras_sources(detector.base)

@@ -52,4 +52,4 @@ class BackboneShuffleDet(ImageNetBackbone, SingleMapDetector):
             raise UserError(f"{size[0]}x{size[1]}: height and width must be at least {2 * STRIDE}")
 
     def _load_backbone(self, path: Path | str, pixels: str) -> None:
-        self.backbone.trunk.load_pretrained(path)
+        self.backbone.trunk.load_pretrained(path, pixels)

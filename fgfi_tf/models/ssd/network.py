@@ -11,10 +11,10 @@ from pathlib import Path
 import tensorflow as tf
 import tf_keras as keras
 
-from fgfi_tf.devices import FLOAT32_SCOPE
 from fgfi_tf.models.backbones.backbone import Backbone
 from fgfi_tf.models.backbones.vgg import VGG, scaled
 from fgfi_tf.models.convolutions import Conv3x3
+from fgfi_tf.models.normalization import L2Normalization
 from fgfi_tf.models.pixels import Pixels
 
 #: Of the VGG that its authors started from.
@@ -22,31 +22,6 @@ PIXELS = Pixels((123.0, 117.0, 104.0))
 FULLY_CONNECTED = 1024
 # Channels of the 1 x 1 and of the 3 x 3 convolution of each block behind fc7, and its stride.
 EXTRAS = ((256, 512, 2), (128, 256, 2), (128, 256, 1), (128, 256, 1))
-INITIAL_NORM = 20.0
-# Below this squared norm, the published code's, a vector has no direction.
-_EPSILON = 1e-10
-
-
-class L2Normalization(keras.layers.Layer):
-    """Each position's vector to unit length, then each channel times a learnt factor (float32 inside)."""
-
-    def build(self, input_shape) -> None:
-        """One factor a channel."""
-        self.scale = self.add_weight(
-            name="scale",
-            shape=[int(input_shape[-1])],
-            dtype=tf.float32,
-            initializer=keras.initializers.Constant(INITIAL_NORM),
-        )
-        super().build(input_shape)
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[B,h,w,C] to the same shape; a vector of zeros stays so, and has no gradient."""
-        with tf.name_scope(FLOAT32_SCOPE):  # sums of squares differ by far more than 256 times
-            values = tf.cast(inputs, tf.float32)
-            squared = tf.reduce_sum(tf.square(values), axis=-1, keepdims=True)  # B x h x w x 1
-            factor = tf.where(squared > _EPSILON, tf.math.rsqrt(tf.maximum(squared, _EPSILON)), 0.0)
-            return tf.cast(values * factor * self.scale, inputs.dtype)
 
 
 class Trunk(Backbone):
@@ -104,9 +79,9 @@ class BackboneTrunk(Backbone):
         """Preprocessed images [B,H,W,3] to the six maps [B,h,w,C]; H and W are at least 257."""
         return extended(self.backbone(inputs, training=training), self.extras)
 
-    def load_pretrained(self, path: Path | str) -> None:
+    def load_pretrained(self, path: Path | str, pixels: str = "auto") -> None:
         """Those of the backbone."""
-        self.backbone.load_pretrained(path)
+        self.backbone.load_pretrained(path, pixels)
 
     def fold_from(self, source: BackboneTrunk) -> None:
         """Takes over ``source``'s function in inference mode; the backbone of this one is folded."""

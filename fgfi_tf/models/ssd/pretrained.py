@@ -71,7 +71,7 @@ class BackboneSSD(ImageNetBackbone, SSD):
         ), 1.0
 
     def _load_backbone(self, path: Path | str, pixels: str) -> None:
-        self.backbone.load_pretrained(path)
+        self.backbone.load_pretrained(path, pixels)
 
     def inference_copy(self) -> BackboneSSD:
         """The same function for inference alone, batch norm multiplied into the kernels."""
@@ -99,6 +99,3 @@ class ResNetSSD(BackboneSSD):
         """The ResNet, and its width."""
         options = {"norm": norm, "frozen_stages": frozen_stages, "style": resnet_style}
         return ResNet(kind, width=width, taps=STAGES, folded=folded, name="trunk", **options), width
-
-    def _load_backbone(self, path: Path | str, pixels: str) -> None:
-        self.backbone.backbone.load_pretrained(path, pixels)

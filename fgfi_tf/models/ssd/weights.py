@@ -67,10 +67,7 @@ def load_pretrained(detector: SSD, path: Path, pixels: str = "auto") -> bool:
         if detector.box_kind != TORCHVISION:
             logging.warning("%s: was trained with --default_boxes=%s", path, TORCHVISION)
         return True
-    if detector.width != 1:
-        raise UserError(
-            f"{path}: holds a network of full width; --width={detector.width:g} cannot start from it"
-        )
+    vgg_weights.check_width(detector.width, path)
     _load_classifier(detector, arrays, path, pixels)
     return True
 
@@ -167,8 +164,7 @@ def _load_classifier(detector: SSD, arrays: Mapping[str, np.ndarray], path: Path
     kind, given = trunk.vgg.kind, trunk.pixels
     reduced = "31.weight" in arrays and kind == "vgg16"
     if is_h5(path):
-        if kind != "vgg16":
-            raise UserError(f"{path}: keras.applications has VGG16 only, not {kind}")
+        vgg_weights.check_keras(kind, path)
         sources, trained = vgg_weights.keras_sources(trunk.vgg), CAFFE
         fully = {}
     elif reduced:

@@ -42,7 +42,7 @@ class BackboneYOLOv2(ImageNetBackbone, YOLOv2):
     pixels = EfficientNetLite0.pixels
 
     def _load_backbone(self, path: Path | str, pixels: str) -> None:
-        self.network.backbone.load_pretrained(path)
+        self.network.backbone.load_pretrained(path, pixels)
 
     def save_darknet(self, path: Path | str, images_seen: int = 0) -> None:
         """Raises ValueError: Darknet has no such network."""
