@@ -73,5 +73,5 @@ def model_file(path: Path) -> Path | None:
         raise UserError(f"{path} holds no exported file: {' or '.join(SUFFIXES)}, beside its {CARD_FILE}")
     if len(files) > 1:
         held = ", ".join(file.name for file in files)
-        raise UserError(f"{path} holds several exported files: name one of them ({held})")
+        raise UserError(f"{path} holds several exported files ({held}): name one of them")
     return files[0]

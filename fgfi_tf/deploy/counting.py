@@ -206,7 +206,7 @@ def _of_onnx(path: Path) -> Description:
 
 
 def of_saved_model(folder: Path) -> Description:
-    """Of the signature of a SavedModel of this package. Raises UserError for another one, or a damaged one."""
+    """Of the signature of a SavedModel of this package. Raises UserError for any other."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     try:
