@@ -66,6 +66,8 @@ def show(config: ShowConfig) -> str:
     if not psi or not all(0.0 <= value <= 1.0 for value in psi):
         raise UserError(f"--psi={config.psi}: numbers from 0 to 1 are expected, separated by commas")
     path = Path(config.output)
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--output={path}: a PNG is written: call it {path.with_suffix('.png').name}")
     output = OutputFolder(path.parent, "output", config.overwrite)
     output.check([path.name])
     run = _run(config)

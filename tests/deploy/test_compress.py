@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import types
 
@@ -255,7 +256,11 @@ def test_what_the_run_trained_on_goes_on(library, monkeypatch, tmp_path):
     with pytest.raises(Enough):
         command.compress(config)
     assert seen["share"] == (4, 8)
-    assert seen["given"][0] == "labelled" and seen["given"][-2:] == (7, "more")
+    assert seen["given"][0] == "labelled" and seen.pop("given")[-2:] == (7, "more")
+    (tmp_path / "file").touch()  # what cannot be written is told before the steps
+    with pytest.raises(NotADirectoryError):
+        command.compress(dataclasses.replace(config, output_dir=str(tmp_path / "file" / "new")))
+    assert "given" not in seen
 
 
 def test_it_says_how_far_it_is(monkeypatch, capsys):

@@ -116,6 +116,7 @@ def test_maps_that_differ_in_place():
         (["--run=absent"], "--run=absent: no run folder: it has no flags.cfg"),
         (["--run=plain"], "--run=plain: this student did not imitate"),
         (["--run=plain", "--psi=2"], "--psi=2: numbers from 0 to 1 are expected, separated by commas"),
+        (["--run=plain", "--output=a.jpg"], "--output=a.jpg: a PNG is written: call it a.png"),
         (["--output=there.png"], "there.png is there already; name another folder, or --overwrite"),
         (["--run=taught"], "--teacher_checkpoint: no checkpoint at gone"),
     ],

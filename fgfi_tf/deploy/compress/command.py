@@ -95,6 +95,8 @@ def compress(config: CompressConfig) -> str:
         hooks.append(prune.MagnitudePruning(student, config.sparsity, config.steps))
     else:
         quantized = quantize.QuantizedLayers(student)
+    folder = RunFolder(Path(config.output_dir))
+    folder.root.mkdir(parents=True, exist_ok=True)  # one that cannot be written is told before the steps
     start = checkpoints.step_of(prefix)  # the data go on
     batches = build.build_batches(run, dataset, student, tf.distribute.get_strategy(), start, others)
     with dataset.reading():
@@ -104,8 +106,6 @@ def compress(config: CompressConfig) -> str:
     loss = history.history["loss"][-1]
     if not loss < float("inf"):
         raise UserError(f"the loss became {loss}: give a smaller --learning_rate")
-    folder = RunFolder(Path(config.output_dir))
-    folder.root.mkdir(parents=True, exist_ok=True)
     folder.flags.write_text(flags.to_flagfile(run))
     manager = build.build_manager(run, distiller, folder)
     manager.step.assign(config.steps)
