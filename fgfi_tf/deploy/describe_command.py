@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,14 @@ from fgfi_tf.data.classes import parse
 from fgfi_tf.deploy.card import model_file
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
+from fgfi_tf.models.metadata import METADATA_FOLDER, ModelMetadata
 from fgfi_tf.options import did_you_mean, option
 from fgfi_tf.training import early, flags
 from fgfi_tf.training.config import extensions_option
 from fgfi_tf.training.parsing import parse_size
 
 if TYPE_CHECKING:  # they import TensorFlow
-    from fgfi_tf.deploy.counting import Description
+    from fgfi_tf.deploy.counting import Description, Layer
     from fgfi_tf.models.detector import Detector
     from fgfi_tf.training.config import ExperimentConfig
 
@@ -61,28 +63,39 @@ def describe(config: DescribeConfig) -> str:
             raise UserError(
                 f"--input_size={config.input_size}: {path} is exported, and computes what it does"
             )
-        of = counting.of_saved_model if file.is_dir() else counting.of_file
-        return _text(config, path.name, of(file))
+        of, beside = counting.of_file, file.parent
+        if file.is_dir():
+            of, beside = counting.of_saved_model, file / METADATA_FOLDER
+        metadata = ModelMetadata.read(beside)
+        title = f"{file.name}: {_title(metadata)}" if metadata else file.name
+        return _text(config, title, of(file), _published(metadata))
     detector, note = _detector(config, path)
-    name = detector.metadata.model
-    published = PUBLISHED.get(name) if tuple(detector.input_size) == PUBLISHED_SIZE else None
-    count = len(detector.class_names)
-    classes = f"{count} class{'' if count == 1 else 'es'}{note}"
-    title = f"{name}, input {_size(detector)}, {classes}"
-    return _text(config, title, counting.of_detector(detector), published)
+    title = f"{_title(detector.metadata, _counted_at(detector))}{note}"
+    found = counting.of_detector(detector)
+    return _text(config, title, found, _published(detector.metadata), found.layers[-1:])
 
 
 def _saved_model(path: Path) -> Path | None:
     return path if (path / "saved_model.pb").is_file() else None
 
 
-def _size(detector: Detector) -> str:
-    height, width = detector.input_size
+def _title(metadata: ModelMetadata, counted_at: str = "") -> str:
+    (height, width), count = metadata.input_size, len(metadata.class_names)
+    classes = f"{count} class{'' if count == 1 else 'es'}"
+    return f"{metadata.model}, input {height} x {width}{counted_at}, {classes}"
+
+
+def _published(metadata: ModelMetadata | None) -> tuple[float, float] | None:
+    at_size = metadata is not None and tuple(metadata.input_size) == PUBLISHED_SIZE
+    return PUBLISHED.get(metadata.model) if at_size else None
+
+
+def _counted_at(detector: Detector) -> str:
     resize = policies.resize(detector.resize)
     if not resize.by_batch:
-        return f"{height} x {width}"
-    most = resize.largest_input(detector.input_size)
-    return f"{height} x {width} ({detector.resize}; counted at {most[0]} x {most[1]})"
+        return ""
+    height, width = resize.largest_input(detector.input_size)
+    return f" ({detector.resize}; counted at {height} x {width})"
 
 
 def _detector(config: DescribeConfig, path: Path) -> tuple[Detector, str]:
@@ -130,8 +143,13 @@ def _classes(run: ExperimentConfig) -> tuple[tuple[str, ...], str]:
 
 
 def _text(
-    config: DescribeConfig, title: str, found: Description, published: tuple[float, float] | None = None
+    config: DescribeConfig,
+    title: str,
+    found: Description,
+    published: tuple[float, float] | None,
+    predicting: Sequence[Layer] = (),
 ) -> str:
+    """``predicting``: the layer that is not among the published multiply-adds, where it is told apart."""
     rows = [("layer", "kind", "output", "parameters", "multiply-adds")] if config.layers else []
     for layer in found.layers if config.layers else ():
         shape = (
@@ -153,7 +171,8 @@ def _text(
     )
     if published:
         adds, parameters = published
-        before = (total - found.layers[-1].multiply_adds) / 1e9
-        lines.append(f"multiply-adds before the last layer: {before:.3f} G")
+        for layer in predicting:
+            before = (total - layer.multiply_adds) / 1e9
+            lines.append(f"multiply-adds before the last layer: {before:.3f} G")
         lines.append(f"published: {parameters / 1e6:g} M parameters, {adds / 1e9:g} G multiply-adds")
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from fgfi_tf.deploy import counting, describe_command
 from fgfi_tf.deploy.describe_command import DescribeConfig, describe
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
+from fgfi_tf.models.metadata import ModelMetadata
 
 
 @pytest.fixture(scope="module", name="found")
@@ -158,6 +159,24 @@ def test_without_onnx(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UserError, match=r"ONNX files are read by onnx: pip install -e '.\[onnx\]'"):
         describe(DescribeConfig(str(_file(tmp_path / "a.onnx"))))
+
+
+def test_an_export_says_of_what_it_is(tmp_path, monkeypatch):
+    """By model.json beside it, with what is published."""
+    counted = counting.Description((counting.Layer("a", "CONV_2D", (1, 2, 3, 4), 7, 24_000_000),), 7)
+    monkeypatch.setattr(counting, "of_file", lambda path: counted)
+    monkeypatch.setattr(counting, "of_saved_model", lambda path: counted)
+    config = DescribeConfig(str(_file(tmp_path / "model.tflite")), layers=False)
+    assert describe(config).splitlines() == ["model.tflite", "parameters: 7", "multiply-adds: 0.024 G"]
+    metadata = ModelMetadata("shuffledet_0.5x", (384, 1248), ("a",))
+    for folder in (tmp_path, tmp_path / "assets.extra"):
+        metadata.write(folder)
+    _file(tmp_path / "saved_model.pb")
+    expected = "shuffledet_0.5x, input 384 x 1248, 1 class"
+    for path in (tmp_path / "model.tflite", tmp_path):
+        title, *_, published = describe(DescribeConfig(str(path), layers=False)).splitlines()
+        assert title == f"{path.name}: {expected}"
+        assert published == "published: 0.53 M parameters, 1.5 G multiply-adds"
 
 
 def test_a_file_has_its_size(tmp_path):
