@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -129,7 +130,8 @@ class VideoWriter:
         if self._writer is not None:
             self._writer.release()
             return
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # of an ffmpeg that is gone, whose exit code tells of it
+            self._process.stdin.close()
         if self._process.wait() and kind is None:
             raise UserError(f"{self._path}: ffmpeg cannot write this video")
 

@@ -130,6 +130,20 @@ def test_what_was_found_before_an_interruption_is_kept(ffmpeg, run, monkeypatch,
     assert written == ["000000.txt", "000001.txt"]
 
 
+def test_an_ffmpeg_that_gives_up(ffmpeg, tmp_path):
+    """Its broken pipe is not that of our own output, which ends a command without a word."""
+    (tmp_path / "bin/ffmpeg").write_text(
+        f"#!{sys.executable}\nimport sys, time\ntime.sleep(0.5)\nsys.exit(1)\n"
+    )
+    for count in (1, 500):  # told by its exit code alone; while what waits to be written is kept
+        with (
+            pytest.raises(UserError, match="new.mp4: ffmpeg cannot write this video"),
+            VideoWriter(tmp_path / "new.mp4", (16, 24), 5.0) as writer,
+        ):
+            for _ in range(count):
+                writer.append(frames()[0])
+
+
 def test_by_opencv(run, tmp_path, capsys):
     pytest.importorskip("cv2", reason="needs the extra [video]")
     with VideoWriter(tmp_path / "drive.mp4", (48, 64), 10.0) as writer:
