@@ -26,10 +26,14 @@ class OutputFolder:
     def check(self, names: Iterable[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
         """Before the work is done: raises UserError where files of these names may not be written.
 
-        One is there already, or is one of ``inputs``, which are never replaced (links are followed).
+        One is there already, or is one of ``inputs``, which are never replaced (links are followed); or the
+        folder is one that this user may not write to.
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"--{self._flag}={self.folder} is a file, not a folder")
+        there = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        if not os.access(there, os.W_OK):
+            raise UserError(f"--{self._flag}={self.folder}: {there} cannot be written to by this user")
         taken = [name for name in names if os.path.lexists(self.folder / name)]
         kept = {_identity(path) for path in inputs} if taken else set()
         for name in taken:

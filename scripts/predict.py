@@ -159,14 +159,20 @@ def _predict_video(config: PredictConfig) -> int:
     output.check([*([name] if config.pictures else []), *written], [video.path])
     kept: dict[str, dict[str, np.ndarray]] = {}
     with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=video.frames, unit="frame", disable=not sys.stderr.isatty()))
+        bar = stack.enter_context(
+            tqdm(total=video.frames or None, unit="frame", disable=not sys.stderr.isatty())
+        )
         writer = None
         if config.pictures:
             output.folder.joinpath(name).unlink(missing_ok=True)
             writer = stack.enter_context(VideoWriter(output.folder / name, video.size, video.rate))
         begin = time.monotonic()
         for frame, found in predict_frames(predictor, video, config.batch_size):
-            kept[f"{stem}/{len(kept):06d}"] = found
+            frame_id = f"{stem}/{len(kept):06d}"
+            kept[frame_id] = found
+            for form in forms:
+                if form.grows:
+                    output.append_all(_results(form, {frame_id: found}, predictor))
             if writer is not None:
                 writer.append(draw_detections(frame, found, predictor.class_names, config.min_score))
             bar.update()
@@ -174,9 +180,11 @@ def _predict_video(config: PredictConfig) -> int:
     if not kept:
         raise UserError(f"{video.path}: no frame of this video can be read")
     for form in forms:
-        output.append_all(_results(form, kept, predictor))
+        if not form.grows:
+            output.append_all(_results(form, kept, predictor))
     what = "video and result files" if config.pictures else "result files"
-    print(f"{len(kept)} frames, {len(kept) / seconds:.1f} frames/s: {what} in {output.folder}")
+    frames = f"{len(kept)} frame{'' if len(kept) == 1 else 's'}"
+    print(f"{frames}, {len(kept) / seconds:.1f} frames/s: {what} in {output.folder}")
     return 0
 
 

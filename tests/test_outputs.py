@@ -86,3 +86,14 @@ def test_folders_that_cannot_be(tmp_path):
     for name in ("x" * 300, "a\0b"):
         with pytest.raises(UserError, match="cannot be written: "):
             OutputFolder(tmp_path, "output_dir").append(name, b"")
+
+
+def test_a_folder_of_somebody_else(tmp_path, monkeypatch):
+    """Told before the work is done; of a folder that is to be made, that which it is to be made in counts."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != closed)
+    for folder in (closed, closed / "new" / "newer"):
+        with pytest.raises(UserError, match=f"--output_dir={folder}: {closed} cannot be written to by this"):
+            OutputFolder(folder, "output_dir", overwrite=True).check(["a.txt"])
+    OutputFolder(tmp_path / "new", "output_dir").check(["a.txt"])

@@ -60,14 +60,18 @@ class Card:
 def model_file(path: Path) -> Path | None:
     """The TFLite or ONNX file that a path names: the file, or the only one of a folder that has a card.
 
-    None of what is something else. Raises UserError for a folder of several.
+    None of what is something else. Raises UserError for a file that is not there, and a folder of several.
     """
-    if path.suffix.lower() in SUFFIXES and path.is_file():
+    if path.suffix.lower() in SUFFIXES and not path.is_dir():
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
         return path
     if not (path / CARD_FILE).is_file():
         return None
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-    if len(files) != 1:
-        held = ", ".join(file.name for file in files) or "none"
-        raise UserError(f"{path} holds several exported files, or none ({held}): name one of them")
+    if not files:
+        raise UserError(f"{path} holds no exported file: {' or '.join(SUFFIXES)}, beside its {CARD_FILE}")
+    if len(files) > 1:
+        held = ", ".join(file.name for file in files)
+        raise UserError(f"{path} holds several exported files ({held}): name one of them")
     return files[0]

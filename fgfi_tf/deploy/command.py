@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from tqdm import tqdm
 
 from fgfi_tf.data import policies
 from fgfi_tf.deploy import check
-from fgfi_tf.deploy.card import CARD_FILE, Card
+from fgfi_tf.deploy.card import CARD_FILE, SUFFIXES, Card
 from fgfi_tf.deploy.check import Row
 from fgfi_tf.errors import UserError
 from fgfi_tf.models.metadata import METADATA_FOLDER, MODEL_FILE
@@ -30,6 +33,8 @@ if TYPE_CHECKING:  # they import TensorFlow
 FORMATS = ("savedmodel", "tflite", "onnx")
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 CHECK_FILE = "check.json"
+ONNX_FILE, SAVED_MODEL_FOLDER = "model.onnx", "savedmodel"
+SAVED_MODEL = "saved_model.pb"  # by which TensorFlow knows a folder for one
 _GROUP, _CHECK = "Export", "Calibration and check"
 
 
@@ -90,6 +95,13 @@ def check_flags(config: ExportConfig) -> None:
     for name in ("calibration_images", "check_images", "latency_runs"):
         if getattr(config, name) < 0:
             raise UserError(f"--{name}={getattr(config, name)}: must be at least 0")
+    if "int8" in config.listed("quantize", QUANTIZATIONS) and not config.calibration_images:
+        raise UserError("--calibration_images=0: --quantize=int8 is calibrated on pictures")
+    given = Path(config.checkpoint)
+    if given.suffix.lower() in SUFFIXES or (given / SAVED_MODEL).is_file():
+        raise UserError(f"--checkpoint={given} is an export itself: name the run folder that it was made of")
+    if given.suffix == ".cfg":
+        raise UserError(f"--checkpoint={given} is a file of flags: name the run folder that they trained")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +142,9 @@ def export(config: ExportConfig) -> None:
     rows = [one.row for one in made]
     record.write_text(json.dumps(check.as_json(rows, found.source), indent=1) + "\n")
     print(check.table(rows))
-    if not found.pictures:
-        print("not compared with its source: no pictures (--images or --data_dir names some)")
+    if not found.pictures and config.check_images:
+        why = found.missing or "no pictures"
+        print(f"not compared with its source: {why} (--images or --data_dir names some)")
 
 
 def _material(config: ExportConfig, detector: Detector) -> Material:
@@ -144,10 +157,10 @@ def _material(config: ExportConfig, detector: Detector) -> Material:
     run = material.run_of(config.checkpoint, config.extensions)
     try:
         return material.of_data(config.data_dir, config.val_split, detector.metadata, run, counts)
-    except UserError:
-        if config.data_dir:
+    except UserError as error:
+        if config.data_dir or config.val_split:
             raise
-        return material.Material()  # the run's own data are gone, in part
+        return material.Material(missing=str(error))  # the run's own data are gone, in part
 
 
 def _saved_model(config: ExportConfig, detector: Detector, folder: Path) -> _Made:
@@ -186,21 +199,48 @@ def _files(config: ExportConfig, detector: Detector, found: Material) -> list[_M
     contents: dict[str, Callable[[], bytes]] = {}
     if "tflite" in formats:
         for quantize in quantized:
-            name = "model.tflite" if quantize == "none" else f"model_{quantize}.tflite"
-            contents[name] = functools.partial(tflite.convert, network, quantize, inputs)
+            contents[_file_of(quantize)] = functools.partial(tflite.convert, network, quantize, inputs)
     if "onnx" in formats:
-        contents["model.onnx"] = lambda: onnx_file.convert(RawNetwork(detector, batch=None))
+        contents[ONNX_FILE] = lambda: onnx_file.convert(RawNetwork(detector, batch=None))
     output = OutputFolder(config.output_dir, "output_dir", config.overwrite)
-    output.check([*contents, CARD_FILE, MODEL_FILE, CHECK_FILE])
-    files = {name: convert() for name, convert in contents.items()}
+    also = [SAVED_MODEL_FOLDER] if "savedmodel" in formats else []
+    output.check([*contents, CARD_FILE, MODEL_FILE, CHECK_FILE, *also])
+    if (output.folder / SAVED_MODEL).exists():
+        raise UserError(f"--output_dir={output.folder} is a SavedModel; name another folder for files")
+    files = {}
+    with _bar(len(contents), "file") as bar:
+        for name, convert in contents.items():
+            bar.set_description(name)
+            files[name] = convert()
+            bar.update()
+    _remove_others(output.folder, [*files, *also])
     for name, content in files.items():
         output.append(name, content)
     card.write(output.folder)
     detector.metadata.write(output.folder)
     made = [_made_file(output.folder / name, card) for name in files]
     if "savedmodel" in formats:
-        made.append(_saved_model(config, detector, output.folder / "savedmodel"))
+        made.append(_saved_model(config, detector, output.folder / SAVED_MODEL_FOLDER))
     return made
+
+
+def _file_of(quantize: str) -> str:
+    return "model.tflite" if quantize == "none" else f"model_{quantize}.tflite"
+
+
+def _remove_others(folder: Path, kept: Sequence[str]) -> None:
+    """What an earlier export left beside files of the same names: its card, which is replaced, was of all."""
+    if not (folder / CARD_FILE).is_file():
+        return
+    for name in {*map(_file_of, QUANTIZATIONS), ONNX_FILE} - {*kept}:
+        (folder / name).unlink(missing_ok=True)
+    saved = folder / SAVED_MODEL_FOLDER
+    if SAVED_MODEL_FOLDER not in kept and (saved / SAVED_MODEL).is_file():
+        shutil.rmtree(saved)
+
+
+def _bar(total: int, unit: str, description: str = "") -> tqdm:
+    return tqdm(total=total, unit=unit, desc=description, disable=not sys.stderr.isatty(), leave=False)
 
 
 def _made_file(path: Path, card: Card) -> _Made:
@@ -227,12 +267,20 @@ def _in_tensorflow(predictor: Predictor, detector: Detector) -> Iterator[tuple[s
 
 def _compare(config: ExportConfig, made: Sequence[_Made], found: Material) -> None:
     """Fills in the rows."""
-    seen = [[one.predictor(picture[None])[0] for picture in found.pictures] for one in made]
-    for one, detections in zip(made, seen, strict=True):
-        if found.pictures and one is not made[0]:
-            one.row.difference = check.compare(seen[0], detections)
-        if found.labelled is not None:
-            one.row.metrics = found.labelled.ap(one.predictor)
+    each = len(found.pictures) + (found.labelled.dataset.num_examples if found.labelled else 0)
+    with _bar(len(made) * each, "image", "comparing") as bar:
+        expected: list[check.Detections] = []
+        for one in made:
+            detections = []
+            for picture in found.pictures:
+                detections += one.predictor(picture[None])
+                bar.update()
+            if one is made[0]:
+                expected = detections
+            elif found.pictures:
+                one.row.difference = check.compare(expected, detections)
+            if found.labelled is not None:
+                one.row.metrics = found.labelled.ap(one.predictor, bar.update)
     if config.latency_runs:
         _time(made, config.latency_runs)
 

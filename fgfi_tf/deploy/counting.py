@@ -14,6 +14,7 @@ import tf_keras as keras
 
 from fgfi_tf.data import policies
 from fgfi_tf.deploy.runtimes import SIGNATURE
+from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.models.detector import Detector
 
 
@@ -139,8 +140,14 @@ def _places(shape: Sequence[int | None]) -> int | None:
 
 
 def of_file(path: Path) -> Description:
-    """Of a TFLite or ONNX file."""
-    return _of_onnx(path) if path.suffix.lower() == ".onnx" else _of_tflite(path)
+    """Of a TFLite or ONNX file. Raises UserError for a damaged one, or where nothing reads ONNX here."""
+    kind, read = ("ONNX", _of_onnx) if path.suffix.lower() == ".onnx" else ("TFLite", _of_tflite)
+    try:
+        return read(path)
+    except (OSError, UserError):
+        raise
+    except Exception as error:  # of what parses them, which trusts every offset in the file
+        raise UserError(f"{path} is no {kind} file, or damaged: {first_line(error)}") from error
 
 
 def _of_tflite(path: Path) -> Description:
@@ -171,7 +178,10 @@ def _of_tflite(path: Path) -> Description:
 
 
 def _of_onnx(path: Path) -> Description:
-    import onnx
+    try:
+        import onnx
+    except ImportError as error:
+        raise UserError("ONNX files are read by onnx: pip install -e '.[onnx]'") from error
 
     graph = onnx.shape_inference.infer_shapes(onnx.load(str(path))).graph
     sizes = {value.name: tuple(value.dims) for value in graph.initializer}
@@ -196,11 +206,14 @@ def _of_onnx(path: Path) -> Description:
 
 
 def of_saved_model(folder: Path) -> Description:
-    """Of the signature of a SavedModel of this package."""
+    """Of the signature of a SavedModel of this package. Raises UserError for any other."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    loaded = tf.saved_model.load(str(folder))
-    graph = convert_variables_to_constants_v2(loaded.signatures[SIGNATURE]).graph
+    try:
+        loaded = tf.saved_model.load(str(folder))
+        graph = convert_variables_to_constants_v2(loaded.signatures[SIGNATURE]).graph
+    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+        raise UserError(f"{folder} is not a SavedModel of this package: {first_line(error)}") from error
     layers = []
     for operation in graph.get_operations():
         if operation.type not in ("Conv2D", "DepthwiseConv2dNative", "MatMul", "_FusedConv2D"):

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fgfi_tf.data import policies
+from fgfi_tf.data import registry as datasets
+from fgfi_tf.data.classes import parse
 from fgfi_tf.deploy.card import model_file
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
-from fgfi_tf.options import option
+from fgfi_tf.models.metadata import METADATA_FOLDER, ModelMetadata
+from fgfi_tf.options import did_you_mean, option
 from fgfi_tf.training import early, flags
 from fgfi_tf.training.config import extensions_option
 from fgfi_tf.training.parsing import parse_size
 
 if TYPE_CHECKING:  # they import TensorFlow
-    from fgfi_tf.deploy.counting import Description
+    from fgfi_tf.deploy.counting import Description, Layer
     from fgfi_tf.models.detector import Detector
+    from fgfi_tf.training.config import ExperimentConfig
 
 #: Multiply-adds and parameters that the paper gives, at 384 x 1248. Its multiply-adds are those of the layers
 #: before the predicting one, as the numbers show.
@@ -52,41 +58,98 @@ def describe(config: DescribeConfig) -> str:
     if not config.model_path:
         raise UserError("name a detector, a file of flags, a checkpoint or an exported model (see --help)")
     path = Path(config.model_path)
-    if file := model_file(path):
-        return _text(config, path.name, counting.of_file(file))
-    if (path / "saved_model.pb").is_file():
-        return _text(config, path.name, counting.of_saved_model(path))
-    detector = _detector(config, path)
-    name = detector.metadata.model
-    published = PUBLISHED.get(name) if tuple(detector.input_size) == PUBLISHED_SIZE else None
-    height, width = detector.input_size
-    title = f"{name}, input {height} x {width}, {len(detector.class_names)} classes"
-    return _text(config, title, counting.of_detector(detector), published)
+    if file := model_file(path) or _saved_model(path):
+        if config.input_size:
+            raise UserError(
+                f"--input_size={config.input_size}: {path} is exported, and computes what it does"
+            )
+        of, beside = counting.of_file, file.parent
+        if file.is_dir():
+            of, beside = counting.of_saved_model, file / METADATA_FOLDER
+        metadata = ModelMetadata.read(beside)
+        title = f"{file.name}: {_title(metadata)}" if metadata else file.name
+        return _text(config, title, of(file), _published(metadata))
+    detector, note = _detector(config, path)
+    title = f"{_title(detector.metadata, _counted_at(detector))}{note}"
+    found = counting.of_detector(detector)
+    return _text(config, title, found, _published(detector.metadata), found.layers[-1:])
 
 
-def _detector(config: DescribeConfig, path: Path) -> Detector:
+def _saved_model(path: Path) -> Path | None:
+    return path if (path / "saved_model.pb").is_file() else None
+
+
+def _title(metadata: ModelMetadata, counted_at: str = "") -> str:
+    (height, width), count = metadata.input_size, len(metadata.class_names)
+    classes = f"{count} class{'' if count == 1 else 'es'}"
+    return f"{metadata.model}, input {height} x {width}{counted_at}, {classes}"
+
+
+def _published(metadata: ModelMetadata | None) -> tuple[float, float] | None:
+    at_size = metadata is not None and tuple(metadata.input_size) == PUBLISHED_SIZE
+    return PUBLISHED.get(metadata.model) if at_size else None
+
+
+def _counted_at(detector: Detector) -> str:
+    resize = policies.resize(detector.resize)
+    if not resize.by_batch:
+        return ""
+    height, width = resize.largest_input(detector.input_size)
+    return f" ({detector.resize}; counted at {height} x {width})"
+
+
+def _detector(config: DescribeConfig, path: Path) -> tuple[Detector, str]:
+    """Of a name, flags or a checkpoint; with a remark on its classes where they are not known."""
     from fgfi_tf.models import loading
 
     size = parse_size("input_size", config.input_size) if config.input_size else None
     if path.suffix == ".cfg":
         run = flags.read_flagfile(path, config.extensions)
-        options, name, given = run.options_of("model"), run.model, run.size
-        resize = run.resize
+        options, name, given, resize = run.options_of("model"), run.model, run.size, run.resize
+        class_names, note = _classes(run)
     elif config.model_path in registry.names():
         options, name, given, resize = {}, config.model_path, None, ""
+        class_names, note = registry.declaration(name).class_names, ""
     else:
-        early.check_checkpoint("model_path", config.model_path)
-        return loading.load_detector(config.model_path, model=config.model, input_size=size)
-    declared = registry.declaration(name)
+        early.check_checkpoint("model_path", config.model_path, _meant(config.model_path))
+        detector = loading.load_detector(config.model_path, model=config.model, input_size=size)
+        return detector, ""
     if options.get("anchors") == "auto":  # which only a training finds; there are as many
         options = {**options, "anchors": "published"}
-    size = size or given or declared.input_size
-    return registry.build(name, input_size=size, class_names=declared.class_names, resize=resize, **options)
+    size = size or given or registry.declaration(name).input_size
+    made = registry.build(name, input_size=size, class_names=class_names, resize=resize, **options)
+    return made, note
+
+
+def _meant(word: str) -> str:
+    """What to do about a word that is neither a path nor a detector's name."""
+    hint = did_you_mean(word, registry.names())
+    return hint if hint.startswith("did") else f"names of detectors are {', '.join(registry.names())}"
+
+
+def _classes(run: ExperimentConfig) -> tuple[tuple[str, ...], str]:
+    """What a run of these flags learns, as far as they say it: else the classes that its data are known for.
+
+    Those are the dataset's, or of detectors that are published with it. Of data whose labels alone tell
+    their classes it is what the detector is published with, and a remark on that.
+    """
+    known = [registry.declaration(name) for name in registry.names()]
+    candidates = [parse(run.classes).learnt, datasets.entry(run.dataset).class_names]
+    candidates += [declared.class_names for declared in known if declared.dataset == run.dataset]
+    found = next(filter(None, candidates), ())
+    if found:
+        return tuple(found), ""
+    return registry.declaration(run.model).class_names, " (as published: only labels say those of the data)"
 
 
 def _text(
-    config: DescribeConfig, title: str, found: Description, published: tuple[float, float] | None = None
+    config: DescribeConfig,
+    title: str,
+    found: Description,
+    published: tuple[float, float] | None,
+    predicting: Sequence[Layer] = (),
 ) -> str:
+    """``predicting``: the layer that is not among the published multiply-adds, where it is told apart."""
     rows = [("layer", "kind", "output", "parameters", "multiply-adds")] if config.layers else []
     for layer in found.layers if config.layers else ():
         shape = (
@@ -108,7 +171,8 @@ def _text(
     )
     if published:
         adds, parameters = published
-        before = (total - found.layers[-1].multiply_adds) / 1e9
-        lines.append(f"multiply-adds before the last layer: {before:.3f} G")
+        for layer in predicting:
+            before = (total - layer.multiply_adds) / 1e9
+            lines.append(f"multiply-adds before the last layer: {before:.3f} G")
         lines.append(f"published: {parameters / 1e6:g} M parameters, {adds / 1e9:g} G multiply-adds")
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +34,18 @@ class Labelled:
     dataset: PreparedDataset
     protocol: Protocol
 
-    def ap(self, predictor: Predictor) -> dict[str, float]:
-        """The metrics of a detector, image by image, in 0..1; the first is the most important."""
+    def ap(self, predictor: Predictor, seen: Callable[[], object] = lambda: None) -> dict[str, float]:
+        """The metrics of a detector, image by image, in 0..1; the first is the most important.
+
+        ``seen`` is called at each image.
+        """
         from fgfi_tf.training.evaluator import predict_split
 
-        frames = predict_split(predictor, self.dataset)
+        def detect(images: np.ndarray) -> list[dict[str, np.ndarray]]:
+            seen()
+            return predictor(images)
+
+        frames = predict_split(detect, self.dataset)
         truth = self.protocol.ground_truth(self.dataset.labels(), self.dataset.class_names)
         found = self.protocol.detections(frames, predictor.class_names)
         return dict(self.protocol.evaluate(found, truth).metrics)
@@ -53,12 +60,14 @@ class Material:
         pictures: to compare detections on.
         source: where they are from, for a line; "" where there are none.
         labelled: to compare AP on; None without.
+        missing: why there are no pictures, where something is wrong with them.
     """
 
     calibration: Sequence[np.ndarray] = ()
     pictures: Sequence[np.ndarray] = ()
     source: str = ""
     labelled: Labelled | None = None
+    missing: str = ""
 
 
 def of_files(text: str, calibration: int, check: int) -> Material:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -39,7 +40,7 @@ class Video:
     def open(cls, path: Path) -> Video:
         """Raises UserError where nothing reads videos here, or the file is none."""
         if not path.is_file():
-            raise UserError(f"{path}: no such file")
+            raise UserError(f"{path} is a folder, not a video" if path.is_dir() else f"{path}: no such file")
         cv2 = _opencv()
         found = _probe_opencv(cv2, path) if cv2 else _probe_ffmpeg(path)
         if found is None or min(found[0]) < 1:
@@ -129,7 +130,8 @@ class VideoWriter:
         if self._writer is not None:
             self._writer.release()
             return
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # of an ffmpeg that is gone, whose exit code tells of it
+            self._process.stdin.close()
         if self._process.wait() and kind is None:
             raise UserError(f"{self._path}: ffmpeg cannot write this video")
 
@@ -157,12 +159,20 @@ def _probe_opencv(cv2: Any, path: Path) -> tuple[tuple[int, int], int, float] | 
 
 
 def _probe_ffmpeg(path: Path) -> tuple[tuple[int, int], int, float] | None:
-    entries = "stream=width,height,r_frame_rate,nb_read_packets"
+    entries = "stream=width,height,r_frame_rate,nb_read_packets:stream_tags=rotate:stream_side_data=rotation"
     command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-count_packets", "-show_entries", entries]
     done = subprocess.run([*command, "-of", "json", str(path)], capture_output=True, text=True, check=False)
     try:
         (stream,) = json.loads(done.stdout)["streams"]
         rate = float(Fraction(stream["r_frame_rate"]))
-        return (stream["height"], stream["width"]), int(stream["nb_read_packets"]), rate
+        size = stream["height"], stream["width"]
+        return size[::-1] if _lies(stream) else size, int(stream["nb_read_packets"]), rate
     except (ValueError, KeyError, ZeroDivisionError):
         return None
+
+
+def _lies(stream: dict) -> bool:
+    """Whether ffmpeg turns the frames of a video by a right angle, as telephones have them turned."""
+    turns = [stream.get("tags", {}).get("rotate", 0)]  # of old versions; of later ones in the side data
+    turns += [data.get("rotation", 0) for data in stream.get("side_data_list", ())]
+    return any(round(float(turn)) % 180 == 90 for turn in turns)

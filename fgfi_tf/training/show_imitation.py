@@ -40,7 +40,7 @@ class ShowConfig:
 
 
 class Seen(NamedTuple):
-    """Of one picture and level.
+    """Of one picture and one map of the student, that which its objects mark most.
 
     Attributes:
         image: uint8 [H, W, 3], the network input.
@@ -66,6 +66,8 @@ def show(config: ShowConfig) -> str:
     if not psi or not all(0.0 <= value <= 1.0 for value in psi):
         raise UserError(f"--psi={config.psi}: numbers from 0 to 1 are expected, separated by commas")
     path = Path(config.output)
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--output={path}: a PNG is written: call it {path.with_suffix('.png').name}")
     output = OutputFolder(path.parent, "output", config.overwrite)
     output.check([path.name])
     run = _run(config)
@@ -73,11 +75,11 @@ def show(config: ShowConfig) -> str:
     buffer = io.BytesIO()
     Image.fromarray(draw(seen)).save(buffer, "PNG")
     output.append(path.name, buffer.getvalue())
-    chosen, inside = region(seen)
+    before, after = (_means(seen, distance) for distance in (seen.before, seen.after))
+    nothing = "" if region(seen)[1].any() else " No object marks the map."
     return (
-        f"{path}: distance in the mask of {chosen:g} {_mean(seen.before, inside):.2f} before training, "
-        f"{_mean(seen.after, inside):.2f} after; elsewhere {_mean(seen.before, ~inside):.2f} and "
-        f"{_mean(seen.after, ~inside):.2f} (1: as large as the teacher's features)"
+        f"{path}: distance to the teacher before training: {before}; after: {after} "
+        f"(1: as large as the teacher's features).{nothing}"
     )
 
 
@@ -108,16 +110,17 @@ def look(run: ExperimentConfig, folder: str, image_id: str, psi: Sequence[float]
     keras.utils.set_random_seed(run.seed)
     distiller = restoring.build(run, metadata)
     batch = _batch(distiller, dataset, image_id)
-    before = _distance(distiller, batch)
+    place = int(np.argmax([mask.sum() for mask in _masks(distiller, batch, run.psi)]))
+    before = _distance(distiller, batch, place)
     restoring.restore(distiller, prefix)
     valid = batch["valid"][0].numpy()
     return Seen(
         np.clip(np.rint(batch["image"][0].numpy()), 0, 255).astype(np.uint8),
         batch["boxes"][0].numpy()[valid],
         [metadata.class_names[int(place)] for place in batch["classes"][0].numpy()[valid]],
-        {value: _mask(distiller, batch, value) for value in psi},
+        {value: _masks(distiller, batch, value)[place] for value in psi},
         before,
-        _distance(distiller, batch),
+        _distance(distiller, batch, place),
     )
 
 
@@ -138,30 +141,31 @@ def _batch(distiller: Distiller, dataset: PreparedDataset, image_id: str) -> Bat
     raise UserError(f"--image_id={image_id}: its record is missing")
 
 
-def _mask(distiller: Distiller, batch: Batch, psi: float) -> np.ndarray:
-    """Of the first level, bool [h, w]."""
+def _masks(distiller: Distiller, batch: Batch, psi: float) -> list[np.ndarray]:
+    """What a psi marks, bool [h, w] of each pair of maps that is compared."""
     from fgfi_tf.imitation.layer import ImitationLoss
 
     student, size = distiller.student, tuple(batch["image"].shape[1:3])
-    layer = ImitationLoss(distiller.imitation.teacher_channels, psi=psi, region=distiller.imitation.region)
+    layer = ImitationLoss(**{**distiller.imitation.arguments(), "psi": psi, "comparison": "squared_error"})
     masks = layer.masks(
         student.imitation_anchors(*size),
         *student.imitation_boxes(batch),
         student.imitation_valid_mask(batch, *size),
     )
-    return masks[0][0].numpy()
+    return [mask[0].numpy() for mask in masks]
 
 
-def _distance(distiller: Distiller, batch: Batch) -> np.ndarray:
-    """See ``Seen``, of the first level."""
+def _distance(distiller: Distiller, batch: Batch, place: int = 0) -> np.ndarray:
+    """See ``Seen``, of one pair of maps."""
     import tensorflow as tf
 
     from fgfi_tf.imitation.losses import adapt
 
     student, teacher, layer = distiller.student, distiller.teacher, distiller.imitation
-    theirs = tf.cast(teacher.imitation_features(teacher.preprocess(batch["image"]))[0], tf.float32)
-    ours = tf.cast(student.imitation_features(student.preprocess(batch["image"]))[0], tf.float32)
-    ours = adapt(ours, layer.kernels[0], layer.biases[0], layer.activation)  # 1 x h x w x C
+    own, partner = layer.paired()[place]
+    theirs = tf.cast(teacher.imitation_features(teacher.preprocess(batch["image"]))[partner], tf.float32)
+    ours = tf.cast(student.imitation_features(student.preprocess(batch["image"]))[own], tf.float32)
+    ours = adapt(ours, layer.kernels[place], layer.biases[place], layer.activation)  # 1 x h x w x C
     if theirs.shape != ours.shape:
         theirs = tf.image.resize(theirs, ours.shape[1:3])
     distance, size = (tf.norm(of, axis=-1)[0] for of in (ours - theirs, theirs))
@@ -174,8 +178,11 @@ def region(seen: Seen) -> tuple[float, np.ndarray]:
     return psi, seen.masks[psi]
 
 
-def _mean(distance: np.ndarray, mask: np.ndarray) -> float:
-    return float(distance[mask].mean()) if mask.any() else 0.0
+def _means(seen: Seen, distance: np.ndarray) -> str:
+    """The mean distance in the mask and elsewhere, each where it is anywhere."""
+    psi, mask = region(seen)
+    parts = ((mask, f"in the mask of {psi:g}"), (~mask, "elsewhere" if mask.any() else "everywhere"))
+    return ", ".join(f"{distance[where].mean():.2f} {name}" for where, name in parts if where.any())
 
 
 def draw(seen: Seen) -> np.ndarray:
@@ -188,11 +195,9 @@ def draw(seen: Seen) -> np.ndarray:
         share = 100 * mask.mean()
         pictures.append(draw_boxes(overlay_mask(seen.image, mask), seen.boxes, None))
         captions.append(f"mask, psi = {psi:g}: {share:.0f} % of the map")
-    psi, mask = region(seen)
     for what, distance in (("before", seen.before), ("after", seen.after)):
         pictures.append(draw_boxes(_heat(seen.image, distance), seen.boxes, None))
-        shares = f"{_mean(distance, mask):.2f} in the mask of {psi:g}, {_mean(distance, ~mask):.2f} elsewhere"
-        captions.append(f"distance to the teacher {what} training: {shares}")
+        captions.append(f"distance to the teacher {what} training: {_means(seen, distance)}")
     return montage(pictures, captions)
 
 

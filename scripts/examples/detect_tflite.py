@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -79,7 +79,8 @@ def in_picture(box: np.ndarray, picture: np.ndarray, kind: str) -> np.ndarray:
 def main(file: str, picture: str, least: float = 0.3) -> list[tuple[str, float, list[float]]]:
     """Prints and returns class, score and box in the picture's pixels of what is found."""
     card = json.loads(Path(file).with_name("detector.json").read_text())
-    pixels, rule = np.asarray(Image.open(picture).convert("RGB")), card["suppression"]
+    upright = ImageOps.exif_transpose(Image.open(picture))  # as the camera was held
+    pixels, rule = np.asarray(upright.convert("RGB")), card["suppression"]
     images, scale = network_input(pixels, card)
     raw = Interpreter(model_path=file).get_signature_runner("serving_default")(images=images)
     boxes, scores = raw["boxes"][0] / scale, raw["scores"][0]

@@ -10,7 +10,7 @@ import sys
 import urllib.request
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 URL = "http://localhost:8501/v1/models/detector:predict"
 
@@ -31,7 +31,7 @@ def detections(answer: bytes, least: float = 0.3) -> list[list[tuple[int, float,
 
 def main(picture: str, url: str = URL) -> None:
     """Prints what the server finds."""
-    image = np.asarray(Image.open(picture).convert("RGB"))
+    image = np.asarray(ImageOps.exif_transpose(Image.open(picture)).convert("RGB"))  # upright
     request = urllib.request.Request(url, body([image]), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:
         for number, score, box in detections(answer.read())[0]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+import types
 
 import compress
 import numpy as np
@@ -12,13 +14,16 @@ import tf_keras as keras
 from spread_weights import spread
 
 from fgfi_tf import cli
-from fgfi_tf.deploy.compress import prune, quantize
+from fgfi_tf.deploy.compress import command, prune, quantize
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
 from fgfi_tf.models.backbones.keras_applications import StridedPointwise
 from fgfi_tf.models.backbones.norm_conv import NormConv
 from fgfi_tf.models.backbones.resnet import Layout, ResNet
 from fgfi_tf.models.convolutions import ConvBN
+from fgfi_tf.training import build, restoring, unlabelled
+from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.progress import ProgressBar
 
 
 @pytest.fixture(name="library")
@@ -255,6 +260,7 @@ def test_what_is_pruned():
         (["--run="], "--run is missing"),
         (["--output_dir="], "--output_dir is missing"),
         (["--steps=0"], "--steps=0: must be at least 1"),
+        (["--method=prune", "--steps=1"], "--steps=1: pruning takes at least 2"),
         (["--sparsity=1"], "--sparsity=1.0: must be above 0 and below 1"),
         (["--learning_rate=-1"], "--learning_rate=-1.0: must not be negative"),
         ([], "--run=absent: no run folder: it has no flags.cfg"),
@@ -268,6 +274,50 @@ def test_flags_that_cannot_work(tmp_path, monkeypatch, capsys, arguments, messag
         cli.run(compress.main, ["compress.py", "--run=absent", "--output_dir=new", *arguments])
     assert end.value.code == 1
     assert message in capsys.readouterr().err
+
+
+class Enough(Exception):
+    """Ends a command where a test has seen it."""
+
+
+def test_what_the_run_trained_on_goes_on(library, monkeypatch, tmp_path):
+    """Pictures without labels too: the detection losses count the share of a batch that is labelled."""
+    (tmp_path / "flags.cfg").write_text("--model=shuffledet_0.25x\n--unlabelled_dir=more\n--batch_size=4\n")
+    seen = {}
+
+    def batches(run, *given):
+        seen.update(share=run.labelled_share, given=given)
+        raise Enough
+
+    distiller = types.SimpleNamespace(student=keras.Sequential())
+    monkeypatch.setattr(restoring, "find", lambda folder: (tmp_path / "ckpt-7", None))
+    monkeypatch.setattr(restoring, "build", lambda run, metadata: distiller)
+    monkeypatch.setattr(restoring, "restore", lambda *_: None)
+    monkeypatch.setattr(build, "open_split", lambda *_: "labelled")
+    monkeypatch.setattr(unlabelled, "open_pictures", lambda run, *_: run.unlabelled_dir)
+    monkeypatch.setattr(build, "build_batches", batches)
+    config = command.CompressConfig(str(tmp_path), str(tmp_path / "new"), "prune")
+    with pytest.raises(Enough):
+        command.compress(config)
+    assert seen["share"] == (4, 8)
+    assert seen["given"][0] == "labelled" and seen.pop("given")[-2:] == (7, "more")
+    (tmp_path / "file").touch()  # what cannot be written is told before the steps
+    with pytest.raises(NotADirectoryError):
+        command.compress(dataclasses.replace(config, output_dir=str(tmp_path / "file" / "new")))
+    assert "given" not in seen
+
+
+def test_it_says_how_far_it_is(monkeypatch, capsys):
+    run = ExperimentConfig.of(model="shuffledet_0.25x", steps=20, batch_size=4)
+    shown = command._shown(run)
+    for step in range(20):
+        shown.on_train_batch_begin(step)
+        shown.on_train_batch_end(step, {"loss": tf.constant(2.5)})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["step 1/20", "step 10/20"]
+    assert "loss 2.5" in lines[0] and "left 0:00:" in lines[1]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert isinstance(command._shown(run), ProgressBar)
 
 
 def test_without_the_library(monkeypatch):

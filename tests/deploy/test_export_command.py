@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,6 +17,10 @@ import pytest
 from PIL import Image
 
 from fgfi_tf import cli
+from fgfi_tf.data.images import read_image
+from fgfi_tf.deploy import command
+from fgfi_tf.deploy.material import Material
+from fgfi_tf.errors import UserError
 from fgfi_tf.prediction import Predictor
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "scripts" / "examples"
@@ -59,11 +64,14 @@ def test_describe_from_any_of_them(exported, checkpoint, capsys):
         assert "multiply-adds: 0." in capsys.readouterr().out
 
 
-def test_example_for_a_device_needs_nothing_of_this_package(exported, photos):
+def test_example_for_a_device_needs_nothing_of_this_package(exported, photos, tmp_path):
     pytest.importorskip("ai_edge_litert", reason="needs the extra [tflite]")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # of a telephone that was held upright
+    Image.open(photos / "0.png").rotate(90, expand=True).save(tmp_path / "0.png", exif=turned)
     example, given = (
         str(EXAMPLES / "detect_tflite.py"),
-        [str(exported / "model.tflite"), str(photos / "0.png")],
+        [str(exported / "model.tflite"), str(tmp_path / "0.png")],
     )
     program = f"""
 import runpy, sys
@@ -73,7 +81,8 @@ print(len(found))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     *lines, count = done.stdout.splitlines()
-    image = np.asarray(Image.open(photos / "0.png"))
+    image = read_image(tmp_path / "0.png")
+    np.testing.assert_array_equal(image, Image.open(photos / "0.png"))
     expected = Predictor.load(exported / "model.tflite")(image[None])[0]
     shown = expected["scores"] >= 0.1
     assert int(count) == len(lines) == shown.sum() > 3
@@ -130,6 +139,9 @@ print(json.dumps(example.detections(server(example.body([image])), 0.1)[0]))
         (["--quantize=int8"], "--quantize=int8 is of TFLite files: --format=tflite"),
         (["--images=a", "--data_dir=b"], "give pictures (--images) or labelled data (--data_dir), not both"),
         (["--check_images=-1"], "--check_images=-1: must be at least 0"),
+        (["--format=tflite", "--quantize=int8", "--calibration_images=0"], "--calibration_images=0: --quant"),
+        (["--checkpoint=a/model.onnx"], "--checkpoint=a/model.onnx is an export itself: name the run folder"),
+        (["--checkpoint=configs/a.cfg"], "--checkpoint=configs/a.cfg is a file of flags: name the run"),
         (["--checkpoint="], "--checkpoint is missing"),
         (["--output_dir="], "--output_dir is missing"),
     ],
@@ -152,6 +164,38 @@ def test_files_that_are_there_are_kept(checkpoint, exported, capsys):
     assert run(export_script, *given) == 1
     assert "model.tflite and 3 more files are there already" in capsys.readouterr().err
     assert (exported / "model.tflite").read_bytes() == before
+
+
+def test_an_export_is_replaced_whole(checkpoint, tmp_path, capsys):
+    """A file of the earlier one, beside the new card, would be run with classes and sizes of another."""
+    for name in ("model.tflite", "model_int8.tflite", "model.onnx", "savedmodel/saved_model.pb", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    command._remove_others(tmp_path, ["model.tflite"])
+    assert len(list(tmp_path.iterdir())) == 5  # without a card, no export
+    (tmp_path / "detector.json").touch()
+    given = [f"--checkpoint={checkpoint}", f"--output_dir={tmp_path}", "--format=tflite", "--latency_runs=0"]
+    assert run(export_script, *given, "--overwrite") == 0
+    written = {"model.tflite", "detector.json", "model.json", "check.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", *written}
+    assert (tmp_path / "model.tflite").stat().st_size > 100_000
+    assert "not compared with its source: no pictures" in capsys.readouterr().out
+
+
+def test_files_do_not_go_into_a_saved_model(detector, tmp_path):
+    """Nothing would tell which of the two the folder names."""
+    (tmp_path / "saved_model.pb").touch()
+    config = command.ExportConfig("run", str(tmp_path), "tflite")
+    with pytest.raises(UserError, match="is a SavedModel; name another folder for files"):
+        command._files(config, detector, Material())
+
+
+def test_why_there_are_no_pictures(detector, tmp_path):
+    (tmp_path / "flags.cfg").write_text(f"--model=shuffledet_0.25x\n--data_dir={tmp_path}\n")
+    config = command.ExportConfig(str(tmp_path), "out")
+    assert "ImageSets" in command._material(config, detector).missing
+    with pytest.raises(UserError, match="ImageSets"):  # asked for
+        command._material(dataclasses.replace(config, val_split="val"), detector)
 
 
 def test_without_pictures_it_says_so(checkpoint, tmp_path, capsys):

@@ -253,13 +253,14 @@ def test_card(tmp_path):
 def test_which_file_a_path_names(tmp_path):
     assert card.model_file(tmp_path) is None
     CARD.write(tmp_path)
-    with pytest.raises(UserError, match=r"several exported files, or none \(none\)"):
+    with pytest.raises(UserError, match=r"holds no exported file: .tflite or .onnx"):
         card.model_file(tmp_path)
     (tmp_path / "model.tflite").touch()
     assert (
         card.model_file(tmp_path) == card.model_file(tmp_path / "model.tflite") == tmp_path / "model.tflite"
     )
-    assert card.model_file(tmp_path / "absent.tflite") is None
+    with pytest.raises(UserError, match="absent.tflite: no such file"):
+        card.model_file(tmp_path / "absent.tflite")
     (tmp_path / "model.onnx").touch()
     with pytest.raises(UserError, match=r"model.onnx, model.tflite\): name one of them"):
         card.model_file(tmp_path)

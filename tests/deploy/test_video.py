@@ -30,6 +30,7 @@ import os, sys
 frames = os.path.getsize(sys.argv[-1]) // (16 * 24 * 3)
 import json
 stream = dict(width=24, height=16, r_frame_rate="30000/1001", nb_read_packets=str(frames))
+stream |= json.loads(os.environ.get("TURNED", "{{}}"))
 print(json.dumps(dict(streams=[stream] if frames else [])))
 """
 
@@ -60,13 +61,14 @@ def ffmpeg_fixture(monkeypatch, tmp_path):
 @pytest.fixture(name="run")
 def run_fixture(monkeypatch, tmp_path):
     def run(*arguments):
-        model = Predictor(one_box, ("Car", "Pedestrian", "Cyclist"), "MODEL", "kitti")
+        model = Predictor(run.made["function"], ("Car", "Pedestrian", "Cyclist"), "MODEL", "kitti")
         monkeypatch.setattr(Predictor, "load", lambda path, name: model)
         with pytest.raises(SystemExit) as end:
             given = ["--model_path=MODEL", f"--output_dir={tmp_path / 'out'}", "--batch_size=2"]
             cli.run(predict.main, ["predict.py", *given, *arguments])
         return end.value.code
 
+    run.made = {"function": one_box}
     return run
 
 
@@ -94,6 +96,54 @@ def test_by_ffmpeg(ffmpeg, run, tmp_path, capsys):
     assert (drawn[2] == LEVELS[2]).any() and (drawn[2] != LEVELS[2]).any()
 
 
+@pytest.mark.parametrize(
+    ("told", "size"),
+    [
+        ('{"side_data_list": [{}, {"rotation": -90}]}', (24, 16)),
+        ('{"tags": {"rotate": "270"}}', (24, 16)),
+        ('{"side_data_list": [{"rotation": 180}], "tags": {"rotate": "180"}}', (16, 24)),
+    ],
+)
+def test_frames_that_ffmpeg_turns(ffmpeg, monkeypatch, tmp_path, told, size):
+    """A telephone stores frames as its sensor lies; ffmpeg gives them as they were seen."""
+    monkeypatch.setenv("TURNED", told)
+    upright = np.arange(16 * 24 * 3).reshape(*size, 3).astype(np.uint8)
+    (tmp_path / "drive.mp4").write_bytes(upright.tobytes())
+    found = Video.open(tmp_path / "drive.mp4")
+    assert found.size == size
+    np.testing.assert_array_equal(next(iter(found)), upright)
+
+
+def test_what_was_found_before_an_interruption_is_kept(ffmpeg, run, monkeypatch, tmp_path, capsys):
+    (tmp_path / "drive.mp4").write_bytes(b"".join(frame.tobytes() for frame in frames()))
+    calls = []
+
+    def interrupted(images):
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return one_box(images)
+
+    monkeypatch.setitem(run.made, "function", interrupted)
+    assert run(f"--video={tmp_path / 'drive.mp4'}", "--results=kitti") == 130
+    written = sorted(path.name for path in (tmp_path / "out/drive").iterdir())
+    assert written == ["000000.txt", "000001.txt"]
+
+
+def test_an_ffmpeg_that_gives_up(ffmpeg, tmp_path):
+    """Its broken pipe is not that of our own output, which ends a command without a word."""
+    (tmp_path / "bin/ffmpeg").write_text(
+        f"#!{sys.executable}\nimport sys, time\ntime.sleep(0.5)\nsys.exit(1)\n"
+    )
+    for count in (1, 500):  # told by its exit code alone; while what waits to be written is kept
+        with (
+            pytest.raises(UserError, match="new.mp4: ffmpeg cannot write this video"),
+            VideoWriter(tmp_path / "new.mp4", (16, 24), 5.0) as writer,
+        ):
+            for _ in range(count):
+                writer.append(frames()[0])
+
+
 def test_by_opencv(run, tmp_path, capsys):
     pytest.importorskip("cv2", reason="needs the extra [video]")
     with VideoWriter(tmp_path / "drive.mp4", (48, 64), 10.0) as writer:
@@ -116,10 +166,12 @@ def test_no_video(ffmpeg, run, tmp_path, capsys):
     (tmp_path / "empty.mp4").touch()
     assert run(f"--video={tmp_path / 'empty.mp4'}") == 1
     assert run("--video=a.mp4", "--images=b") == 1
-    first, second, third = capsys.readouterr().err.splitlines()
+    assert run(f"--video={tmp_path}") == 1
+    first, second, third, fourth = capsys.readouterr().err.splitlines()
     assert first.endswith("absent.mp4: no such file")
     assert second.endswith("empty.mp4 is not a video that can be read here")
     assert third == "predict.py: error: give --images or --video, not both"
+    assert fourth.endswith("is a folder, not a video")
 
 
 def test_a_video_is_not_written_over(ffmpeg, run, tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.options import option
 
 if TYPE_CHECKING:  # they import TensorFlow
+    import tf_keras as keras
+
     from fgfi_tf.training.config import ExperimentConfig
 
 METHODS = ("quantize", "prune")
@@ -57,6 +60,8 @@ def check_flags(config: CompressConfig) -> None:
             raise UserError(f"--{name} is missing")
     if config.steps < 1:
         raise UserError(f"--steps={config.steps}: must be at least 1")
+    if config.method == "prune" and config.steps < 2:
+        raise UserError(f"--steps={config.steps}: pruning takes at least 2, at the end of which it is done")
     if not 0.0 < config.sparsity < 1.0:
         raise UserError(f"--sparsity={config.sparsity}: must be above 0 and below 1")
     if config.learning_rate < 0:
@@ -72,24 +77,28 @@ def compress(config: CompressConfig) -> str:
     import tf_keras as keras
 
     from fgfi_tf.deploy.compress import prune, quantize
-    from fgfi_tf.training import build, checkpoints, flags, restoring
+    from fgfi_tf.training import build, checkpoints, flags, restoring, unlabelled
     from fgfi_tf.training.run_folder import RunFolder
+    from fgfi_tf.training.run_log import RunLog
 
     run = _fine_tuning(config)
     prefix, metadata = restoring.find(config.run)
     dataset = build.open_split(run, run.train_split, run.classes)
+    others = unlabelled.open_pictures(run, dataset, RunLog(None))
     distiller = restoring.build(run, metadata)
     restoring.restore(distiller, prefix)
     student = distiller.student
     first: dict[str, float] = {}
     seen = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: first or first.update(logs))
-    hooks, quantized = [seen], None
+    hooks, quantized = [seen, _shown(run)], None
     if config.method == "prune":
         hooks.append(prune.MagnitudePruning(student, config.sparsity, config.steps))
     else:
         quantized = quantize.QuantizedLayers(student)
+    folder = RunFolder(Path(config.output_dir))
+    folder.root.mkdir(parents=True, exist_ok=True)  # one that cannot be written is told before the steps
     start = checkpoints.step_of(prefix)  # the data go on
-    batches = build.build_batches(run, dataset, student, tf.distribute.get_strategy(), start)
+    batches = build.build_batches(run, dataset, student, tf.distribute.get_strategy(), start, others)
     with dataset.reading():
         history = distiller.fit(batches, steps_per_epoch=config.steps, verbose=0, callbacks=hooks)
     if quantized is not None:
@@ -97,8 +106,6 @@ def compress(config: CompressConfig) -> str:
     loss = history.history["loss"][-1]
     if not loss < float("inf"):
         raise UserError(f"the loss became {loss}: give a smaller --learning_rate")
-    folder = RunFolder(Path(config.output_dir))
-    folder.root.mkdir(parents=True, exist_ok=True)
     folder.flags.write_text(flags.to_flagfile(run))
     manager = build.build_manager(run, distiller, folder)
     manager.step.assign(config.steps)
@@ -113,6 +120,20 @@ def compress(config: CompressConfig) -> str:
     return (
         f"{folder.root}: {config.method}, {config.steps} steps, loss of the first {first['loss']:.3f}, "
         f"mean {loss:.3f}, zeros {zero:.3f}"
+    )
+
+
+def _shown(run: ExperimentConfig) -> keras.callbacks.Callback:
+    """A bar on a terminal; else lines of the first steps, which tell how long it takes."""
+    import tensorflow as tf
+
+    from fgfi_tf.training import progress, schedules
+
+    if sys.stdout.isatty():
+        return progress.ProgressBar(0, run.steps)
+    schedule, images = schedules.build_schedule(run), run.batch_size + run.unlabelled_images
+    return progress.Summaries(
+        0, None, 0, lambda step: float(schedule(tf.constant(step))), images, print, run.steps
     )
 
 
