@@ -148,4 +148,4 @@ def test_shipped_plans(monkeypatch, name):
     assert plan.arm(plan.baseline).seeds == plan.arm("imitating").seeds and plan.teacher == "teacher"
     plain, imitating = (plans.config_of(plan.arm(arm)) for arm in ("plain", "imitating"))
     differing = {key for key, value in vars(plain).items() if value != getattr(imitating, key)}
-    assert differing - {"imitation_weight"} == {"imitation", "teacher_checkpoint"}
+    assert differing - {"imitation_weight", "imitation_share"} == {"imitation", "teacher_checkpoint"}

@@ -1,6 +1,7 @@
 """The study script with a training that takes no time: resume, growing plans, failures, tables."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -134,7 +135,8 @@ def test_dry_run_runs_nothing_and_tells_the_time(world, capsys):
     (world / "trial.cfg").write_text(PLAN.replace("seeds = 0-2", "seeds = 0-3"))
     capsys.readouterr()
     run(world, "--dry_run")
-    assert "7 of 9 runs are done; about 0 s to go" in capsys.readouterr().out
+    # On a busy machine the seven runs of no work took a second or more each.
+    assert re.search(r"7 of 9 runs are done; about \d+ s to go", capsys.readouterr().out)
 
 
 def test_a_failure_names_the_run_and_keeps_what_is_done(world):
@@ -176,11 +178,12 @@ def test_several_at_the_same_time(world, capsys):
 def test_one_of_several_fails(world):
     stop = (
         "\nimport signal, time\n"
-        "if 'plain' in str(folder): time.sleep(0.3); sys.exit('train.py: error: no luck')\n"
+        "while 'plain' in str(folder) and not Path('ready').exists(): time.sleep(0.05)\n"
+        "if 'plain' in str(folder): sys.exit('train.py: error: no luck')\n"
     )
     save = (
         "signal.signal(signal.SIGTERM, lambda *_: (Path('saved').write_text(''), sys.exit(143)))\n"
-        "if 'imitating' in str(folder): time.sleep(30)\n"
+        "if 'imitating' in str(folder): Path('ready').write_text(''); time.sleep(30)\n"
     )
     (world / "train.py").write_text(TRAIN + stop + save)
     with pytest.raises(UserError, match="plain, seed 0 ended with 1: train.py: error: no luck"):
