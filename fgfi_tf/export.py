@@ -11,7 +11,7 @@ import tensorflow as tf
 from fgfi_tf.devices import portable
 from fgfi_tf.errors import UserError
 from fgfi_tf.models.detector import Detector
-from fgfi_tf.models.metadata import ModelMetadata
+from fgfi_tf.models.metadata import ModelMetadata, is_saved_model
 from fgfi_tf.prediction import METADATA_FOLDER, detect_images
 
 
@@ -47,7 +47,7 @@ def export(detector: Detector, folder: Path | str, *, overwrite: bool = False) -
     if folder.exists() and any(folder.iterdir()):
         if not overwrite:
             raise UserError(f"{folder} exists already: choose another folder, or pass --overwrite")
-        if not (folder / "saved_model.pb").is_file():
+        if not is_saved_model(folder):
             raise UserError(f"{folder} holds something else than a SavedModel; it is left alone")
         shutil.rmtree(folder)
     with tempfile.TemporaryDirectory() as scratch:

@@ -20,7 +20,7 @@ from fgfi_tf.drawing import draw_boxes
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.loading import load_detector
-from fgfi_tf.models.metadata import METADATA_FOLDER, MODEL_FILE, ModelMetadata
+from fgfi_tf.models.metadata import METADATA_FOLDER, MODEL_FILE, ModelMetadata, is_saved_model
 
 _MEGAPIXELS_AT_ONCE = 32.0  # of the pictures that wait for others of their size: 100 MB
 _WINDOW = 4  # batches in which pictures of one size are looked for
@@ -69,7 +69,7 @@ class Predictor:
         path = Path(path)
         if file := model_file(path):
             return cls._of_file(file)
-        if not (path / "saved_model.pb").is_file():
+        if not is_saved_model(path):
             return cls.of_detector(load_detector(path, model=model).inference_copy(), str(path))
         try:
             loaded = tf.saved_model.load(str(path))

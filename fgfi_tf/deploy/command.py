@@ -19,7 +19,7 @@ from fgfi_tf.deploy import check
 from fgfi_tf.deploy.card import CARD_FILE, SUFFIXES, Card
 from fgfi_tf.deploy.check import Row
 from fgfi_tf.errors import UserError
-from fgfi_tf.models.metadata import METADATA_FOLDER, MODEL_FILE
+from fgfi_tf.models.metadata import METADATA_FOLDER, MODEL_FILE, is_saved_model
 from fgfi_tf.options import did_you_mean, option
 from fgfi_tf.outputs import OutputFolder
 from fgfi_tf.training.config import extensions_option
@@ -34,7 +34,6 @@ FORMATS = ("savedmodel", "tflite", "onnx")
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 CHECK_FILE = "check.json"
 ONNX_FILE, SAVED_MODEL_FOLDER = "model.onnx", "savedmodel"
-SAVED_MODEL = "saved_model.pb"  # by which TensorFlow knows a folder for one
 _GROUP, _CHECK = "Export", "Calibration and check"
 
 
@@ -98,7 +97,7 @@ def check_flags(config: ExportConfig) -> None:
     if "int8" in config.listed("quantize", QUANTIZATIONS) and not config.calibration_images:
         raise UserError("--calibration_images=0: --quantize=int8 is calibrated on pictures")
     given = Path(config.checkpoint)
-    if given.suffix.lower() in SUFFIXES or (given / SAVED_MODEL).is_file():
+    if given.suffix.lower() in SUFFIXES or is_saved_model(given):
         raise UserError(f"--checkpoint={given} is an export itself: name the run folder that it was made of")
     if given.suffix == ".cfg":
         raise UserError(f"--checkpoint={given} is a file of flags: name the run folder that they trained")
@@ -205,7 +204,7 @@ def _files(config: ExportConfig, detector: Detector, found: Material) -> list[_M
     output = OutputFolder(config.output_dir, "output_dir", config.overwrite)
     also = [SAVED_MODEL_FOLDER] if "savedmodel" in formats else []
     output.check([*contents, CARD_FILE, MODEL_FILE, CHECK_FILE, *also])
-    if (output.folder / SAVED_MODEL).exists():
+    if is_saved_model(output.folder):
         raise UserError(f"--output_dir={output.folder} is a SavedModel; name another folder for files")
     files = {}
     with _bar(len(contents), "file") as bar:
@@ -235,7 +234,7 @@ def _remove_others(folder: Path, kept: Sequence[str]) -> None:
     for name in {*map(_file_of, QUANTIZATIONS), ONNX_FILE} - {*kept}:
         (folder / name).unlink(missing_ok=True)
     saved = folder / SAVED_MODEL_FOLDER
-    if SAVED_MODEL_FOLDER not in kept and (saved / SAVED_MODEL).is_file():
+    if SAVED_MODEL_FOLDER not in kept and is_saved_model(saved):
         shutil.rmtree(saved)
 
 

@@ -13,7 +13,7 @@ from fgfi_tf.data.classes import parse
 from fgfi_tf.deploy.card import model_file
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
-from fgfi_tf.models.metadata import METADATA_FOLDER, ModelMetadata
+from fgfi_tf.models.metadata import METADATA_FOLDER, ModelMetadata, is_saved_model
 from fgfi_tf.options import did_you_mean, option
 from fgfi_tf.training import early, flags
 from fgfi_tf.training.config import extensions_option
@@ -58,7 +58,7 @@ def describe(config: DescribeConfig) -> str:
     if not config.model_path:
         raise UserError("name a detector, a file of flags, a checkpoint or an exported model (see --help)")
     path = Path(config.model_path)
-    if file := model_file(path) or _saved_model(path):
+    if file := model_file(path) or (path if is_saved_model(path) else None):
         if config.input_size:
             raise UserError(
                 f"--input_size={config.input_size}: {path} is exported, and computes what it does"
@@ -73,10 +73,6 @@ def describe(config: DescribeConfig) -> str:
     title = f"{_title(detector.metadata, _counted_at(detector))}{note}"
     found = counting.of_detector(detector)
     return _text(config, title, found, _published(detector.metadata), found.layers[-1:])
-
-
-def _saved_model(path: Path) -> Path | None:
-    return path if (path / "saved_model.pb").is_file() else None
 
 
 def _title(metadata: ModelMetadata, counted_at: str = "") -> str:

@@ -67,3 +67,8 @@ class ModelMetadata:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is malformed: {error}") from error
+
+
+def is_saved_model(folder: Path) -> bool:
+    """Whether TensorFlow takes a path for a SavedModel."""
+    return (folder / "saved_model.pb").is_file()

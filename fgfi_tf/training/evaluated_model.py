@@ -26,12 +26,12 @@ class Model(NamedTuple):
     def find(cls, where: str, flag: str = "checkpoint") -> Model:
         """Of a run folder, checkpoint or SavedModel. Raises UserError, before any data is prepared."""
         from fgfi_tf.models.loading import read_metadata
-        from fgfi_tf.models.metadata import ModelMetadata
+        from fgfi_tf.models.metadata import ModelMetadata, is_saved_model
         from fgfi_tf.prediction import METADATA_FOLDER, Predictor
         from fgfi_tf.training import checkpoints
 
         path = Path(where)
-        if path.joinpath("saved_model.pb").is_file():
+        if is_saved_model(path):
             return cls(path, Predictor.load(path), ModelMetadata.read(path / METADATA_FOLDER))
         early.check_checkpoint(flag, where)
         path = checkpoints.find_checkpoint(path)

@@ -103,8 +103,8 @@ class VGG(Backbone):
                 index += 1
             self.stages.append(layers)
         self.strides = tuple(2 ** (tap - 1) for tap in self.taps)
-        last = [stage[-1] for stage in layout.stages]
-        self.channels = tuple(scaled([*last, last[-1]][tap - 1], width) for tap in self.taps)
+        deepest = len(layout.stages)  # whose channels the last pool keeps
+        self.channels = tuple(scaled(layout.stages[min(tap, deepest) - 1][-1], width) for tap in self.taps)
         self.norms = [L2Normalization(name=f"norm{tap}") for tap in self.taps] if normalized else []
 
     @property
