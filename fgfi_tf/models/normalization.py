@@ -149,6 +149,7 @@ class L2Normalization(keras.layers.Layer):
             name="scale",
             shape=[int(input_shape[-1])],
             dtype=tf.float32,
+            experimental_autocast=False,  # float32 inside, under mixed precision too
             initializer=keras.initializers.Constant(INITIAL_NORM),
         )
         super().build(input_shape)
