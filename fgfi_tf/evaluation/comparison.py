@@ -81,13 +81,25 @@ class Comparison:
             name, value = next(iter(gain.metrics.items()))
             of = {model: f"{100 * metrics[name]:.1f}" for model, metrics in models.items()}
             text = (
-                f"{gain.model} {'gains' if value >= 0 else 'loses'} {abs(100 * value):.1f} points of {name} "
-                f"over {gain.baseline} ({of[gain.model]} against {of[gain.baseline]})"
+                f"{gain.model} {points(value)} of {name} over {gain.baseline} "
+                f"({of[gain.model]} against {of[gain.baseline]})"
             )
-            if gain.gap_share is not None:
+            if gain.gap_share is not None and not is_tie(value):
                 text += f": {100 * gain.gap_share:.0f} % of the gap to {self.teacher} ({of[self.teacher]})"
             found.append(text + ".")
         return found
+
+
+def is_tie(gain: float) -> bool:
+    """Whether a gain, a fraction, is 0.0 points in a table."""
+    return abs(100 * gain) < 0.05
+
+
+def points(gain: float) -> str:
+    """A gain, a fraction, as the words "gains 1.2 points"; a tie neither gains nor loses."""
+    if is_tie(gain):
+        return "gains no points"
+    return f"{'gains' if gain > 0 else 'loses'} {abs(100 * gain):.1f} points"
 
 
 def text_table(rows: Sequence[Sequence[str]], first: int = 0, narrowest: int = 8) -> str:

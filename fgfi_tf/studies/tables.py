@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fgfi_tf.evaluation.comparison import is_tie, points
 from fgfi_tf.evaluation.report import plots
 from fgfi_tf.evaluation.report import write as report
 from fgfi_tf.evaluation.report.data import (
@@ -167,14 +168,13 @@ def _sentences(plan: Plan, found: list[ArmResult]) -> str:
     for one in found:
         if one.pairs is None:
             continue
-        value = 100 * one.pairs.difference.mean
-        verb = "gains" if value >= 0 else "loses"
+        gain = one.pairs.difference.mean
         higher = sum(difference > 0 for difference in one.pairs.difference.values)
         line = (
-            f"{one.arm.title} {verb} {abs(value):.1f} points over {plan.arm(plan.baseline).title}, above it "
-            f"in {higher} of {len(one.pairs.seeds)} seeds"
+            f"{one.arm.title} {points(gain)} over {plan.arm(plan.baseline).title}, above it in "
+            f"{higher} of {len(one.pairs.seeds)} seeds"
         )
-        if one.gap_share is not None:
+        if one.gap_share is not None and not is_tie(gain):
             line += f": {100 * one.gap_share:.0f} % of the gap to {plan.arm(plan.teacher).title}"
         lines.append(line + ".")
     return " ".join(lines)

@@ -51,6 +51,13 @@ def test_sentences():
     assert sentence.startswith("plain loses 30.0 points of mAP11 over imitating (10.0 against 40.0)")
 
 
+def test_a_tie_neither_gains_nor_loses():
+    for imitating in (0.1004, 0.0996):
+        tie = {**MODELS, "imitating": {"mAP11": imitating, "Car_easy": 0.2}}
+        (sentence,) = Comparison("plain", "teacher").sentences(tie)
+        assert sentence == "imitating gains no points of mAP11 over plain (10.0 against 10.0)."
+
+
 def test_table():
     assert Comparison("plain", "teacher").table(MODELS).splitlines() == [
         "percent    teacher    plain  imitating  gain of imitating",

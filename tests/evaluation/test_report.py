@@ -371,7 +371,7 @@ def test_many_numbers_of_many_classes():
     assert [row.label for row in table.rows] == ["c0", "c1", "c2", "c3", "c4", "all"]
     assert table.rows[2].values == (20.0,) * 6 + (0.0,) * 3
     assert table.rows[5].values == (50.0, None, None, 50.0, None, None, 0.0, None, None)
-    assert section.text.startswith("n gains 0.0 points of all over m (50.0 against 50.0). Percent.")
+    assert section.text.startswith("n gains no points of all over m (50.0 against 50.0). Percent.")
 
 
 def test_a_report_of_a_protocol_that_defines_nothing_but_its_numbers(tmp_path):

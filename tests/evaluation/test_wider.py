@@ -101,7 +101,7 @@ def test_goldens(shared_path, tmp_path):
     found = files.read_detections(tmp_path / "predictions", truth.image_ids)
     results = ap.evaluate(found, truth)
     # CPU time: 53 s in the public evaluator, about 2 here; what else the machine does is no matter.
-    assert time.process_time() - began < 10
+    assert time.process_time() - began < 5
     assert len(truth.image_ids) == expected["images"] and len(found.scores) == expected["boxes"]
     for name, result in results.settings.items():
         assert result.ap == pytest.approx(expected["ap"][name], abs=1e-12)
