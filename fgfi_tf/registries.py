@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -67,7 +68,7 @@ def resolved(code: Any) -> Any:
         return code
     module, _, name = code.partition(":")
     try:
-        found = importlib.import_module(module)
+        found = _imported(module)
     except ModuleNotFoundError as error:
         if error.name != module and not module.startswith(f"{error.name}."):
             raise
@@ -75,3 +76,8 @@ def resolved(code: Any) -> Any:
     if not hasattr(found, name):
         raise UserError(f"{code!r} is registered, and {module} has no {name or 'name behind a colon'}")
     return getattr(found, name)
+
+
+@functools.cache  # which AutoGraph leaves alone: it would warn of an import inside a tf.function
+def _imported(module: str) -> Any:
+    return importlib.import_module(module)

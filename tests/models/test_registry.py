@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 
 import pytest
+import tensorflow as tf
 
+from fgfi_tf.data import policies
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import backbones, builtin, faster_rcnn, registry
 from fgfi_tf.models.declaration import Declaration
@@ -137,3 +139,15 @@ def test_what_a_detector_does_not_define_is_said(tmp_path):
     assert not first.load_trained(tmp_path / "x.pth") and not first.load_pretrained(tmp_path / "x.pth")
     with pytest.raises(NotImplementedError, match="a subclass sets pixels, or defines preprocess"):
         first.preprocess(None)
+
+
+def test_a_policy_named_by_text_is_found_inside_a_function_without_a_word(caplog):
+    """AutoGraph warns of what it cannot transform, such as an import."""
+    detector = registry.build("yolov2_0.15x", input_size=(32, 32), class_names=("a",))
+    logger = tf.get_logger()
+    logger.addHandler(caplog.handler)
+    try:
+        tf.function(lambda: policies.resize(detector.resize).keep_aspect_ratio)()
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not caplog.records
