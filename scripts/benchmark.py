@@ -18,7 +18,7 @@ three; tracing and checking come on top. On two idle cores, with the flags given
     ssd_step, ssd_inference, fpn_step, fpn_inference, beside torchvision where it is installed   the same
     limits --models=shuffledet_0.5x --batch=2       1
     frcnn_inference                                 2    frcnn_parts --frcnn_batch=1               1
-    peak_memory --models=shuffledet_0.5x --batch=8 --frcnn_batch=4                                 3
+    peak_memory --memory_of=shuffledet,faster_rcnn --models=shuffledet_0.5x --batch=8 --frcnn_batch=4  3
     pipeline --batch=2                              4    kitti_eval, voc_eval                    0.2
     fast_step --process_rounds=1                    5    scaling --process_rounds=1                3
 """

@@ -253,8 +253,8 @@ PROCESSES = ("--process_rounds=1", "--process_steps=2", "--global_batch=2", "--n
         ),
         pytest.param(
             "peak_memory",
-            (*SMALL, *FRCNN, "--notorch"),
-            "### peak_memory: faster_rcnn",
+            (*SMALL, *FRCNN, "--memory_of=shuffledet,faster_rcnn,ssd", "--ssd_batch=1", "--notorch"),
+            "### peak_memory: ssd300_vgg16, 300x300, batch 1",
             marks=pytest.mark.slow,
         ),
     ],
@@ -271,6 +271,11 @@ def test_each_case_runs_at_a_tiny_size(case, flags, expected, tmp_path, capsys):
 def test_unknown_configurations_are_told():
     with pytest.raises(UserError, match="--fast: unknown configuration 'x'; known are none, bfloat16"):
         _script().main(["benchmark.py", "--cases=fast_step", "--fast=x"])
+
+
+def test_unknown_families_are_told():
+    with pytest.raises(UserError, match="--memory_of: unknown family 'x'; known are shuffledet, faster_rcnn"):
+        _script().main(["benchmark.py", "--cases=peak_memory", "--memory_of=x"])
 
 
 def test_made_up_objects_lie_in_the_image():

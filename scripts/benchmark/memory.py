@@ -1,50 +1,89 @@
-"""Case: the memory that an imitation step takes, each side in a process of its own."""
+"""Case: the memory that a training step takes, each side in a process of its own."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmark import resident, snapshots, torch_process, workload
-from benchmark.options import Options, has_gpu, has_torch
+from benchmark import resident, torch_process, workload
+from benchmark.options import Options, has_gpu
 from benchmark.timing import Table, wait_for_gpus
+from fgfi_tf.errors import UserError
+from fgfi_tf.training.parsing import parse_numbers
 
-FASTER_RCNN = "faster_rcnn"
 STEPS = 3
 ON_A_GPU = "Memory of the GPU."
 ON_THE_CPU = (
     "Each process holds its own framework alone: the second column is the step's own, with ours that of "
     "tracing its graph too (some 100 MB at any size)."
 )
+# PyTorch's side, as one would write it and as ours -> what makes its step.
+THEIRS = {"PyTorch": {}, "PyTorch, as ours": {"as_ours": True}}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """A family of detectors.
+
+    Attributes:
+        models: its students' names, or the flag that has them.
+        size, batch: the flags of its input and of its batch sizes; a size without flag as it is.
+        steps: options, name and batch size -> what makes a step of ours, and, by name, what makes one of
+            PyTorch's in a started process.
+        more: further flags that ours is to be told.
+    """
+
+    models: str
+    size: str
+    batch: str
+    steps: Callable[[Options, str, int], tuple[Callable, dict[str, Callable]]]
+    more: tuple[str, ...] = ()
 
 
 def peak_memory(options: Options) -> Iterator[Table]:
-    """Three imitation steps of every detector and batch size."""
-    cases = [(name, options.size, batch) for name in options.students for batch in options.batches]
-    cases += [(FASTER_RCNN, options.frcnn_size, batch) for batch in options.frcnn_batches]
-    for name, size, batch in cases:
-        measured = {"ours": _ours(options, name, batch)}
-        if has_torch(options):
-            measured |= _torch(options, name, batch)
-        rows = [
-            {"side": side, "peak MB": peak, "more than before the first step, MB": added}
-            for side, (peak, added) in measured.items()
-        ]
-        note = ON_A_GPU if has_gpu() else ON_THE_CPU
-        added = [row["more than before the first step, MB"] for row in rows]
-        if len(rows) > 1:
-            note += f" Ours / PyTorch's: {', '.join(f'{added[0] / other:.2f}' for other in added[1:])}."
-        yield Table("peak_memory", f"{name}, {size}, batch {batch}", rows, note)
+    """Three steps of every detector and batch size: with imitation where PyTorch's side has it."""
+    for name in options.memory_of.split(","):
+        if name not in KINDS:
+            raise UserError(f"--memory_of: unknown family {name!r}; known are {', '.join(KINDS)}")
+        kind = KINDS[name]
+        for model in getattr(options, kind.models, kind.models).split(","):
+            for batch in parse_numbers(kind.batch, getattr(options, kind.batch), int):
+                yield _table(options, name, model, batch)
 
 
-def _ours(options: Options, name: str, batch: int) -> tuple[float, float]:
+def _table(options: Options, name: str, model: str, batch: int) -> Table:
+    kind = KINDS[name]
+    measured = {"ours": _ours(options, name, model, batch)}
+    theirs = kind.steps(options, model, batch)[1] if options.torch else {}
+    for side, make in theirs.items():
+        with torch_process.started(options) as torch:
+            if torch:
+                measured[side] = make(torch).call("peak", STEPS)
+    rows = [
+        {"side": side, "peak MB": peak, "more than before the first step, MB": added}
+        for side, (peak, added) in measured.items()
+    ]
+    note = ON_A_GPU if has_gpu() else ON_THE_CPU
+    added = [row["more than before the first step, MB"] for row in rows]
+    if len(rows) > 1:
+        note += f" Ours / PyTorch's: {', '.join(f'{added[0] / other:.2f}' for other in added[1:])}."
+    size = getattr(options, kind.size, kind.size)
+    return Table("peak_memory", f"{model}, {size}, batch {batch}", rows, note)
+
+
+def _ours(options: Options, name: str, model: str, batch: int) -> tuple[float, float]:
+    kind = KINDS[name]
     script = Path(__file__).resolve().parent.parent / "benchmark.py"
-    command = [sys.executable, str(script), "--peak_of=ours", f"--models={name}", f"--batch={batch}"]
-    for flag in ("size", "frcnn_size", "frcnn_width", "threads"):
-        command.append(f"--{flag}={getattr(options, flag)}")
+    given = {kind.batch: batch, **({kind.models: model} if hasattr(options, kind.models) else {})}
+    for flag in ("threads", kind.size, *kind.more):
+        if hasattr(options, flag):
+            given[flag] = getattr(options, flag)
+    command = [sys.executable, str(script), f"--peak_of={name}", *(f"--{k}={v}" for k, v in given.items())]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
@@ -52,26 +91,12 @@ def _ours(options: Options, name: str, batch: int) -> tuple[float, float]:
     return float(peak), float(added)
 
 
-def _torch(options: Options, name: str, batch: int) -> dict[str, tuple[float, float]]:
-    """As one would write it, and as ours."""
-    from benchmark import faster_rcnn
-
-    if name == FASTER_RCNN:
-        make, sources = snapshots.faster_rcnn_step, faster_rcnn.imitation_sources(options, batch)
-    else:
-        make, sources = snapshots.shuffledet_step, _shuffledet_sources(options, name, batch)
-    found = {}
-    for side, as_ours in (("PyTorch", False), ("PyTorch, as ours", True)):
-        with torch_process.started(options) as torch:
-            found[side] = make(torch, *sources, as_ours=as_ours).call("peak", STEPS)
-    return found
-
-
 def print_peak(options: Options) -> None:
-    """Takes our steps; prints the most memory they held (of the GPU, where there is one), and how much more
-    than was held before them."""
-    make = _faster_rcnn_step if options.students[0] == FASTER_RCNN else _shuffledet_step
-    step = make(options)
+    """Takes steps of ours; prints the most memory they held (of the GPU, where there is one), and how much
+    more than was held before them."""
+    kind = KINDS[options.peak_of]
+    model = getattr(options, kind.models, kind.models)
+    step = kind.steps(options, model, int(getattr(options, kind.batch)))[0]()
     gc.collect()
     if has_gpu():
         before, peak_since = _gpu_memory()
@@ -93,20 +118,60 @@ def _gpu_memory() -> tuple[float, Callable[[], float]]:
     return info("GPU:0")["current"] / resident.MB, lambda: info("GPU:0")["peak"] / resident.MB
 
 
-def _shuffledet_sources(options: Options, name: str, batch: int) -> tuple:
+def _shuffledet(options: Options, model: str, batch_size: int) -> tuple[Callable, dict[str, Callable]]:
+    from benchmark import snapshots
+
     size = options.input_size
-    student, teacher = workload.seeded_pair(name, size)
-    prepared = workload.prepared(student, workload.make_batch(batch, size))
-    return student, teacher, workload.make_imitation(student, teacher), prepared
+    student, teacher = workload.seeded_pair(model, size)
+    batch = workload.prepared(student, workload.make_batch(batch_size, size))
+    layer = workload.make_imitation(student, teacher)
+    return (
+        lambda: workload.training_step(workload.make_distiller(student, teacher), batch),
+        _ways(snapshots.shuffledet_step, student, teacher, layer, batch),
+    )
 
 
-def _shuffledet_step(options: Options) -> Callable[[], float]:
-    student, teacher, _, batch = _shuffledet_sources(options, options.students[0], options.batches[0])
-    return workload.training_step(workload.make_distiller(student, teacher), batch)
+def _faster_rcnn(options: Options, model: str, batch_size: int) -> tuple[Callable, dict[str, Callable]]:
+    from benchmark import faster_rcnn, snapshots
+
+    student, teacher, layer, batch = faster_rcnn.imitation_sources(options, batch_size)
+    return (
+        lambda: workload.training_step(faster_rcnn.make_distiller(student, teacher), batch),
+        _ways(snapshots.faster_rcnn_step, student, teacher, layer, batch),
+    )
 
 
-def _faster_rcnn_step(options: Options) -> Callable[[], float]:
-    from benchmark import faster_rcnn
+def _yolov2(options: Options, model: str, batch_size: int) -> tuple[Callable, dict[str, Callable]]:
+    from benchmark import yolov2
 
-    student, teacher, _, batch = faster_rcnn.imitation_sources(options, options.batches[0])
-    return workload.training_step(faster_rcnn.make_distiller(student, teacher), batch)
+    ours, student, teacher, batch = yolov2.step_sources(options, model, batch_size, imitating=True)
+    return (
+        lambda: workload.training_step(ours, batch),
+        _ways(yolov2.torch_step, ours, student, teacher, batch),
+    )
+
+
+def _torchvision(kind: str, options: Options, model: str, batch_size: int) -> tuple[Callable, dict]:
+    from benchmark import torchvision_detectors as detectors
+
+    student, batch = detectors.step_sources(options, kind, batch_size)
+    theirs = {}
+    if detectors.is_installed():
+        theirs[detectors.THEIRS] = lambda torch: detectors.torchvision_side(torch, kind, student, batch)
+    return lambda: workload.training_step(workload.make_distiller(student, None), batch), theirs
+
+
+def _ways(make: Callable, *sources) -> dict[str, Callable]:
+    return {
+        side: functools.partial(lambda how, torch: make(torch, *sources, **how), how)
+        for side, how in THEIRS.items()
+    }
+
+
+KINDS = {
+    "shuffledet": _Kind("models", "size", "batch", _shuffledet),
+    "faster_rcnn": _Kind("faster_rcnn", "frcnn_size", "frcnn_batch", _faster_rcnn, ("frcnn_width",)),
+    "yolov2": _Kind("yolo_models", "yolo_size", "yolo_batch", _yolov2, ("yolo_width",)),
+    "ssd": _Kind("ssd300_vgg16", "300x300", "ssd_batch", functools.partial(_torchvision, "ssd")),
+    "fpn": _Kind("faster_rcnn_resnet50_fpn", "fpn_size", "fpn_batch", functools.partial(_torchvision, "fpn")),
+}

@@ -58,7 +58,10 @@ class Options:
     torch: bool = _option(True, "Also run the PyTorch side where torch is installed.")
     torch_compile: bool = _option(False, "Also torch.compile (it compiles for minutes).")
     output_dir: str = _option("", "Also write benchmark.md and benchmark.json here.")
-    peak_of: str = _option("", "Internal: ours; take three steps, print the memory in MB.")
+    memory_of: str = _option(
+        "shuffledet,faster_rcnn,yolov2,ssd,fpn", "Families of the case `peak_memory`, comma separated."
+    )
+    peak_of: str = _option("", "Internal: the family; ours takes three steps, prints the memory in MB.")
 
     @property
     def input_size(self) -> tuple[int, int]:

@@ -61,7 +61,7 @@ def _steps(options: Options, kind: str, size: tuple[int, int], batches: list[int
     for batch_size in batches:
         student, batch = _student(kind, size), _batch(batch_size, size)
         with _started(options) as torch:
-            theirs = _theirs(torch, kind, student, batch) if torch else None
+            theirs = torchvision_side(torch, kind, student, batch) if torch else None
             ours, note = workload.make_distiller(student, None), ""
             contenders = {"ours": workload.training_step(ours, batch)}
             if theirs:
@@ -75,7 +75,7 @@ def _inferences(options: Options, kind: str, size: tuple[int, int], batches: lis
     for batch_size in batches:
         student, batch = _student(kind, size), _batch(batch_size, size)
         with _started(options) as torch:
-            theirs = _theirs(torch, kind, student, batch) if torch else None
+            theirs = torchvision_side(torch, kind, student, batch) if torch else None
             contenders, note = {"ours": _detecting(student, batch)}, ""
             if theirs:
                 with workload.exact_products():
@@ -94,9 +94,19 @@ def _result(case: str, size: tuple[int, int], batch_size: int, measurements, not
     return Result(case, f"{name}, {size[0]}x{size[1]}, batch {batch_size}", measurements, note.strip())
 
 
+def is_installed() -> bool:
+    """Whether torchvision is."""
+    return importlib.util.find_spec("torchvision") is not None
+
+
 def _started(options: Options):
-    found = importlib.util.find_spec("torchvision") is not None
-    return torch_process.started(options if found else dataclasses.replace(options, torch=False))
+    return torch_process.started(options if is_installed() else dataclasses.replace(options, torch=False))
+
+
+def step_sources(options: Options, kind: str, batch_size: int) -> tuple[Detector, dict[str, np.ndarray]]:
+    """Student and batch of a step."""
+    size = (300, 300) if kind == SSD else options.fpn_input
+    return _student(kind, size), _batch(batch_size, size)
 
 
 def _student(kind: str, size: tuple[int, int]) -> Detector:
@@ -109,7 +119,7 @@ def _batch(batch_size: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
     return faster_rcnn.make_batch(batch_size, size, len(builtin.VOC_CLASSES))
 
 
-def _theirs(torch, kind: str, student: Detector, batch: dict):
+def torchvision_side(torch, kind: str, student: Detector, batch: dict):
     """torchvision's detector on the batch; the student takes over its weights."""
     decay = student.weight_decay if kind == SSD else student.config.weight_decay
     prepared = snapshots.preprocessed(student, batch)

@@ -60,10 +60,8 @@ def step_case(options: Options) -> Iterator[Result]:
 
 
 def _step(options: Options, name: str, batch_size: int, imitating: bool) -> Result:
-    student = detector(options, name, 0)
-    teacher = detector(options, TEACHER, 1) if imitating else None
-    batch = workload.prepared(student, make_batch(batch_size, options.yolo_input))
-    ours, note = workload.make_distiller(student, teacher), ""
+    ours, student, teacher, batch = step_sources(options, name, batch_size, imitating)
+    note = ""
     contenders = {"ours": workload.training_step(ours, batch)}
     kinds = {PYTORCH: {}, PYTORCH_AS_OURS: {"as_ours": True}} if imitating else {"PyTorch": {}}
     if options.torch_compile:
@@ -71,8 +69,7 @@ def _step(options: Options, name: str, batch_size: int, imitating: bool) -> Resu
     with torch_process.started(options) as torch:
         if torch:
             theirs = {
-                kind: _torch_step(torch, ours, student, teacher, batch, **more)
-                for kind, more in kinds.items()
+                kind: torch_step(torch, ours, student, teacher, batch, **more) for kind, more in kinds.items()
             }
             note = " ".join(f"{kind}: {check_equal(ours, step, batch)}" for kind, step in theirs.items())
             contenders |= {kind: step.contender("step") for kind, step in theirs.items()}
@@ -81,7 +78,16 @@ def _step(options: Options, name: str, batch_size: int, imitating: bool) -> Resu
     return Result("yolo_step", f"{name}{taught}, {options.yolo_size}, batch {batch_size}", measurements, note)
 
 
-def _torch_step(torch, ours: Distiller, student: YOLOv2, teacher: YOLOv2 | None, batch: dict, **more):
+def step_sources(options: Options, name: str, batch_size: int, imitating: bool) -> tuple:
+    """What trains, student, teacher (None without imitation) and batch of a step."""
+    student = detector(options, name, 0)
+    teacher = detector(options, TEACHER, 1) if imitating else None
+    batch = workload.prepared(student, make_batch(batch_size, options.yolo_input))
+    return workload.make_distiller(student, teacher), student, teacher, batch
+
+
+def torch_step(torch, ours: Distiller, student: YOLOv2, teacher: YOLOv2 | None, batch: dict, **more):
+    """A ``torch_yolov2.TorchYOLOv2Step`` with the weights of ours."""
     sources = [None if network is None else snapshots.yolov2(network) for network in (student, teacher)]
     layer, images = snapshots.imitation(ours.imitation), snapshots.preprocessed(student, batch)
     return torch.make("torch_yolov2.TorchYOLOv2Step", *sources, layer, images, **more)
