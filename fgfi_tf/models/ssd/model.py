@@ -47,6 +47,7 @@ class SSD(Detector):
     loss_names = ("class_loss", "box_loss")
     counted = ("positives",)
     declaration = builtin.SSD
+    head_deviation: float | None = None
 
     def __init__(
         self,
@@ -69,7 +70,8 @@ class SSD(Detector):
         self.take_default_boxes(default_boxes)
         maps, _ = kinds.KINDS[default_boxes]
         self.backbone = Trunk(variant.removeprefix(PREFIX), width) if backbone is None else backbone
-        self.heads = Heads([source.boxes_per_position for source in maps], len(self.class_names) + 1)
+        boxes = [source.boxes_per_position for source in maps]
+        self.heads = Heads(boxes, len(self.class_names) + 1, self.head_deviation)
         self.pixels, self.feature_channels = self.backbone.pixels, self.backbone.channels
         self.feature_strides = tuple(round(step) for step in kinds.steps(self.input_size[0]))
         self(tf.zeros([1, kinds.SMALLEST_INPUT, kinds.SMALLEST_INPUT, 3]))  # creates the variables

@@ -126,14 +126,22 @@ class Heads(keras.layers.Layer):
     Args:
         boxes: default boxes of a position, for each map.
         classes: scores of a box, background included.
+        deviation: of the normally distributed initial kernels; None: Glorot's, as published.
         name: as in Keras.
     """
 
-    def __init__(self, boxes: Sequence[int], classes: int, name: str = "heads"):
+    def __init__(
+        self, boxes: Sequence[int], classes: int, deviation: float | None = None, name: str = "heads"
+    ):
         super().__init__(name=name)
         self.outputs = classes
-        self.logits = [Conv3x3(count * classes, name=f"logits_{i}") for i, count in enumerate(boxes)]
-        self.offsets = [Conv3x3(count * 4, name=f"offsets_{i}") for i, count in enumerate(boxes)]
+
+        def convolution(channels: int, name: str) -> Conv3x3:
+            kernel = keras.initializers.RandomNormal(stddev=deviation) if deviation else "glorot_uniform"
+            return Conv3x3(channels, kernel_initializer=kernel, name=name)
+
+        self.logits = [convolution(count * classes, f"logits_{i}") for i, count in enumerate(boxes)]
+        self.offsets = [convolution(count * 4, f"offsets_{i}") for i, count in enumerate(boxes)]
 
     def call(self, maps: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Maps [B,h,w,C] to logits [B,A,classes], background first, and offsets [B,A,4], both float32."""

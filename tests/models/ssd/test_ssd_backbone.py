@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from spread import checked_inference_copy, spread_statistics
+from ssd_fixtures import batch_of
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import loading, registry
@@ -41,6 +42,18 @@ def test_the_inference_copy_is_the_same_function(detector):
     copy, ours = checked_inference_copy(detector, images)
     assert [m.shape[1:3] for m in ours["features"]] == [(n, n) for n in (38, 19, 10, 5, 3, 1)]
     assert (copy.matching, copy.metadata) == ("each_best", detector.metadata)
+
+
+def test_at_the_start_all_classes_are_equally_likely(detector):
+    """A matched box and the three hardest others cost little above ln 4 each: three classes and background.
+
+    Maps of ImageNet's weights deviate by up to 7.
+    """
+    batch = {**batch_of([[42, 26, 101, 85]], [1]), "step": tf.constant(0, tf.int64)}
+    maps = detector(detector.preprocess(batch["image"]), training=True)["features"]
+    logits, offsets = detector.heads([7.0 * features / tf.math.reduce_std(features) for features in maps])
+    losses = detector.detection_losses({"logits": logits, "offsets": offsets}, detector.prepare_batch(batch))
+    assert 4 * np.log(4) < losses["class_loss"] < 2 * 4 * np.log(4)
 
 
 def test_batch_norm_does_not_decay(detector):
