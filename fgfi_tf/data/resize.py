@@ -46,6 +46,7 @@ class Resize:
         max_aspect: training crops longer pictures to this ratio of long to short side, at a random place,
             and drops boxes of which nothing is left; 0 for never.
         in_evaluation: the name of the policy that this one is where nothing is trained; "": itself.
+        multiple: where the size of network inputs changes, their sides are multiples of so many pixels.
     """
 
     keep_aspect_ratio: bool = False
@@ -53,6 +54,7 @@ class Resize:
     box_corners: str = "edges"
     max_aspect: float = 0.0
     in_evaluation: str = ""
+    multiple: int = 1
 
     @property
     def fixed_size(self) -> bool:
