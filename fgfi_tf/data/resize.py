@@ -182,10 +182,11 @@ class ShorterSide(Resize):
             )
 
     def largest_input(self, input_size: tuple[int, int]) -> tuple[int, int]:
-        """That of an image of 2:1; few are longer."""
+        """That of an image of 2:1, padded; few are longer."""
         short, limit = input_size
         longest = int(short * (self.max_aspect or 2.0))
-        return short, min(limit, longest) if limit else longest
+        longest = min(limit, longest) if limit else longest
+        return tuple(-(-side // self.multiple) * self.multiple for side in (short, longest))
 
     def resized(self, size: tf.Tensor, input_size: Size) -> tuple[tf.Tensor, tf.Tensor]:
         """The ratio of the short sides, or of the long ones where that is the limit."""
