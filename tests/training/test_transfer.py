@@ -71,8 +71,9 @@ def test_of_faster_rcnn_only_the_last_layers_are_new(experiment, trained, tmp_pa
         np.testing.assert_array_equal(variable, expected)
 
 
-@pytest.mark.parametrize(("trained", "now"), [(3, 0), (0, 3)], ids=["less-frozen", "more-frozen"])
-@pytest.mark.parametrize("classes", [("a", "b"), ("c", "d", "e")], ids=["same", "others"])
+@pytest.mark.parametrize(
+    ("trained", "now", "classes"), [(3, 0, ("a", "b")), (0, 3, ("c", "d", "e"))], ids=["less", "more-frozen"]
+)
 def test_moving_averages_are_those_of_what_the_run_trained(trained, now, classes, tmp_path):
     """Each averaged weight is 7 more than the last one, whatever is frozen in the run that starts from it."""
     import tensorflow as tf
