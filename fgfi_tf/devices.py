@@ -14,6 +14,7 @@ FLOAT32_SCOPE = "keep_float32"
 _portable: contextvars.ContextVar[bool] = contextvars.ContextVar("portable", default=False)
 _plain: contextvars.ContextVar[bool] = contextvars.ContextVar("plain", default=False)
 _int8: contextvars.ContextVar[bool] = contextvars.ContextVar("int8", default=False)
+_compiled: contextvars.ContextVar[bool] = contextvars.ContextVar("compiled", default=False)
 
 
 def prefers_gpu_form() -> bool:
@@ -29,6 +30,21 @@ def prefers_plain_form() -> bool:
 def prefers_int8_form() -> bool:
     """Whether what is traced now will be computed in int8, which has other slow operations."""
     return _int8.get()
+
+
+def needs_xla_form() -> bool:
+    """Whether XLA compiles what is traced now: it has no form of some of TensorFlow's kernels."""
+    return _compiled.get()
+
+
+@contextlib.contextmanager
+def compiled(by_xla: bool = True) -> Iterator[None]:
+    """While a graph is traced that XLA compiles, or, where not ``by_xla``, one that it does not."""
+    token = _compiled.set(by_xla)
+    try:
+        yield
+    finally:
+        _compiled.reset(token)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 #: The same bits on every device, with XLA and without.
 ALGORITHM = "philox"
+_MANTISSA = 23  # bits of a float32
 
 
 class Use(enum.IntEnum):
@@ -44,8 +45,12 @@ def fold_replica(key: tf.Tensor) -> tf.Tensor:
 
 
 def uniform(shape: tf.Tensor | list[int], key: tf.Tensor) -> tf.Tensor:
-    """Uniform numbers in [0, 1), float32 of ``shape``."""
-    return tf.random.stateless_uniform(shape, key, alg=ALGORITHM)
+    """Uniform numbers in [0, 1), float32 of ``shape``, the same with XLA and without.
+
+    Those of TensorFlow's kernels, which take the lower bits of an integer, where XLA takes the upper ones.
+    """
+    bits = tf.random.stateless_uniform(shape, key, minval=None, maxval=None, dtype=tf.int32, alg=ALGORITHM)
+    return tf.cast(tf.bitwise.bitwise_and(bits, 2**_MANTISSA - 1), tf.float32) * 2.0**-_MANTISSA
 
 
 def permutation(count: int, key: tf.Tensor) -> tf.Tensor:

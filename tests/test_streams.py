@@ -124,3 +124,15 @@ def _recording(function, seen):
         return function(inputs)
 
     return call
+
+
+def test_numbers_are_those_of_tensorflows_kernels_with_xla_too():
+    key = streams.key_of(3, streams.Use.TRAINING_STEP, 8)
+    plain = tf.random.stateless_uniform([50, 2], key, alg=streams.ALGORITHM).numpy()
+    assert len(np.unique(plain)) == 100 and plain.min() < 0.1 and plain.max() > 0.9
+
+    def drawn():
+        return streams.uniform([50, 2], key)
+
+    for numbers in (drawn(), tf.function(drawn)(), tf.function(drawn, jit_compile=True)()):
+        np.testing.assert_array_equal(numbers, plain)

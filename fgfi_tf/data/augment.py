@@ -114,7 +114,7 @@ class KittiAugmentation(Augmentation):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """In one pass; the shift changes the size: H' is H - dy and W' is W - dx."""
         draw = streams.uniform([6], key)
-        shift = shift_offsets(boxes, draw[3:5], self)  # (dy, dx)
+        shift = shift_offsets(boxes, draw[3:5], self, tf.shape(image)[:2])  # (dy, dx)
         flipped = draw[5] < self.flip
         # Cutting and mirroring commute with colours and are cheaper on bytes, so they come first;
         # the filled border comes last, since the reference's fill has no colour steps.
@@ -128,14 +128,16 @@ class KittiAugmentation(Augmentation):
         return image, boxes, classes
 
 
-def shift_offsets(boxes: tf.Tensor, draw: tf.Tensor, config: KittiAugmentation) -> tf.Tensor:
+def shift_offsets(boxes: tf.Tensor, draw: tf.Tensor, config: KittiAugmentation, size: tf.Tensor) -> tf.Tensor:
     """Whole pixels (dy, dx), int32 [2], that the upper and left border move inwards.
 
     Uniform over -shift .. min(shift, the first whole pixel of the topmost / leftmost box), so that
-    no box [N,4] is cut at the top or left; the other borders stay. ``draw`` [2] is in [0, 1).
+    no box [N,4] is cut at the top or left; the other borders stay. ``draw`` [2] is in [0, 1). An image of
+    ``size`` (h, w), int32 [2], without boxes keeps half of its height and width at least.
     """
     most = tf.constant([config.shift_y, config.shift_x], tf.float32)
     first = tf.floor(tf.reduce_min(tf.gather(boxes, [1, 0], axis=1), axis=0))  # inf without boxes
+    first = tf.where(tf.math.is_finite(first), first, tf.cast(size // 2, tf.float32))
     high = tf.clip_by_value(first, 0.0, most)
     return tf.cast(tf.floor(-most + draw * (high + most + 1.0)), tf.int32)
 

@@ -46,6 +46,7 @@ class Resize:
         max_aspect: training crops longer pictures to this ratio of long to short side, at a random place,
             and drops boxes of which nothing is left; 0 for never.
         in_evaluation: the name of the policy that this one is where nothing is trained; "": itself.
+        multiple: where the size of network inputs changes, their sides are multiples of so many pixels.
     """
 
     keep_aspect_ratio: bool = False
@@ -53,6 +54,7 @@ class Resize:
     box_corners: str = "edges"
     max_aspect: float = 0.0
     in_evaluation: str = ""
+    multiple: int = 1
 
     @property
     def fixed_size(self) -> bool:
@@ -180,10 +182,11 @@ class ShorterSide(Resize):
             )
 
     def largest_input(self, input_size: tuple[int, int]) -> tuple[int, int]:
-        """That of an image of 2:1; few are longer."""
+        """That of an image of 2:1, padded; few are longer."""
         short, limit = input_size
         longest = int(short * (self.max_aspect or 2.0))
-        return short, min(limit, longest) if limit else longest
+        longest = min(limit, longest) if limit else longest
+        return tuple(-(-side // self.multiple) * self.multiple for side in (short, longest))
 
     def resized(self, size: tf.Tensor, input_size: Size) -> tuple[tf.Tensor, tf.Tensor]:
         """The ratio of the short sides, or of the long ones where that is the limit."""

@@ -22,6 +22,7 @@ class VaryingLetterbox(Letterbox):
     """
 
     in_evaluation = "letterbox"
+    multiple = UNIT
 
     def largest_input(self, input_size: tuple[int, int]) -> tuple[int, int]:
         """That of training."""

@@ -118,12 +118,14 @@ def export(config: ExportConfig) -> None:
     Raises:
         UserError: for whatever is wrong with flags, checkpoint, pictures or output.
     """
-    from fgfi_tf.deploy import counting
+    from fgfi_tf.deploy import counting, network
     from fgfi_tf.models import loading
     from fgfi_tf.prediction import Predictor
 
     size = parse_size("input_size", config.input_size) if config.input_size else None
     detector = loading.load_detector(config.checkpoint, model=config.model, input_size=size)
+    if config.listed("format", FORMATS) != ["savedmodel"]:
+        network.check(detector)  # before the data are prepared
     found = _material(config, detector)
     source = Predictor.of_detector(detector.inference_copy())
     adds = counting.of_detector(detector).multiply_adds

@@ -36,18 +36,7 @@ class RawNetwork(tf.Module):
 
     def __init__(self, detector: Detector, batch: int | None = 1):
         super().__init__(name="raw_network")
-        name = detector.metadata.model if detector.metadata else detector.name
-        if type(detector).raw_head is Detector.raw_head:
-            raise UserError(
-                f"{name} has no raw head (Detector.raw_head), which files without suppression need: those "
-                "in two stages cannot have one, as the second looks at what a suppression inside leaves; "
-                "export it as --format=savedmodel"
-            )
-        if policies.resize(detector.resize).by_batch:
-            raise UserError(
-                f"{name}: with --resize={detector.resize} pictures decide the size of the network input, "
-                "which these files fix; export it as --format=savedmodel"
-            )
+        check(detector)
         self.suppression: Suppression | None = None
         self._signature = [tf.TensorSpec([batch, *detector.input_size, 3], tf.uint8, name="images")]
         with portable(plain=True):
@@ -69,6 +58,22 @@ class RawNetwork(tf.Module):
             head = self.detector.raw_head(outputs)
             self.suppression = head.suppression
             return {"boxes": tf.identity(head.boxes, "boxes"), "scores": tf.identity(head.scores, "scores")}
+
+
+def check(detector: Detector) -> None:
+    """Raises UserError as :class:`RawNetwork` does; builds nothing."""
+    name = detector.metadata.model if detector.metadata else detector.name
+    if type(detector).raw_head is Detector.raw_head:
+        raise UserError(
+            f"{name} has no raw head (Detector.raw_head), which files without suppression need: those "
+            "in two stages cannot have one, as the second looks at what a suppression inside leaves; "
+            "export it as --format=savedmodel"
+        )
+    if policies.resize(detector.resize).by_batch:
+        raise UserError(
+            f"{name}: with --resize={detector.resize} pictures decide the size of the network input, "
+            "which these files fix; export it as --format=savedmodel"
+        )
 
 
 def _preprocess(detector: Detector, images: tf.Tensor) -> tf.Tensor:

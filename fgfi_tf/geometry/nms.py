@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from fgfi_tf.devices import needs_xla_form
+
 KINDS = ("combined", "padded")
 
 
@@ -64,10 +66,11 @@ def best_boxes(
     """The ``count`` = K best of boxes [B, N, 4] without classes, by descending ``scores`` [B, N].
 
     Scores descend, are probabilities, and -inf for what is no box. ``kind`` is ``"combined"`` (one kernel, of
-    CPUs alone: a GPU's boxes are copied there and back) or ``"padded"`` (tensor operations only, for XLA).
-    Gives ``boxes`` [B, K, 4], ``scores`` [B, K] and ``count`` int32 [B], beyond which rows mean nothing.
+    CPUs alone: a GPU's boxes are copied there and back) or ``"padded"`` (tensor operations only, and what is
+    taken in any case where XLA compiles, which has no such kernel). Gives ``boxes`` [B, K, 4], ``scores``
+    [B, K] and ``count`` int32 [B], beyond which rows mean nothing.
     """
-    if kind == "combined":
+    if kind == "combined" and not needs_xla_form():
         return suppress(
             boxes[:, :, None],
             scores[:, :, None],

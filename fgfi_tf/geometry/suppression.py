@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 #: Corners of detections; see ``Suppression.corners``.
-CORNERS = ("continuous", "cut", "pixels")
+CORNERS = ("continuous", "edges", "cut", "pixels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +32,9 @@ class Suppression:
         candidates: only so many boxes of a class take part, those of the highest scores; 0: all.
         centre_inside: whether only boxes take part whose centre is in the picture, which may end before the
             network input does.
-        corners: of detections, in pixels of the picture: ``"continuous"``, as they are; ``"cut"`` at its
-            borders, then inclusive; ``"pixels"``, inclusive, at least a pixel each way, then cut.
+        corners: of detections, in pixels of the picture: ``"continuous"``, as they are; ``"edges"``, cut at
+            its borders; ``"cut"``, that, then inclusive; ``"pixels"``, inclusive, at least a pixel each way,
+            then cut.
     """
 
     iou_threshold: float
@@ -86,8 +87,8 @@ def detections(
 def _corners(boxes: np.ndarray, size: np.ndarray, kind: str) -> np.ndarray:
     """Continuous corners [K, 4] as a detector gives them; see ``Suppression.corners``."""
     borders, last = np.tile(size[::-1], 2), np.float32([0, 0, 1, 1])
-    if kind == "cut":
-        return np.clip(boxes, 0.0, borders) - last
+    if kind in ("edges", "cut"):
+        return np.clip(boxes, 0.0, borders) - last * (kind == "cut")
     if kind == "pixels":
         near, far = np.split(boxes - last, 2, axis=1)
         return np.clip(np.concatenate([near, np.maximum(near, far)], axis=1), 0.0, borders - 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
-from fgfi_tf import streams
+from fgfi_tf import devices, streams
 from fgfi_tf.imitation.accumulation import accumulated
 from fgfi_tf.imitation.contract import Batch, Network, image_size
 from fgfi_tf.imitation.core import Measured
@@ -210,10 +210,11 @@ class Distiller(keras.Model):
         """
         step = tf.cast(self.optimizer.iterations, tf.int64)
         variables = self.trained_variables
-        if self.gradient_accumulation > 1:
-            gradients, terms = self._accumulated(batch, step, variables)
-        else:
-            gradients, terms = self._gradients(batch, step, variables)
+        with devices.compiled(bool(self.jit_compile)):
+            if self.gradient_accumulation > 1:
+                gradients, terms = self._accumulated(batch, step, variables)
+            else:
+                gradients, terms = self._gradients(batch, step, variables)
         if self._scales_loss:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
         self.apply_gradients(gradients, variables)

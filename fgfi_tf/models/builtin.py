@@ -11,7 +11,8 @@ from fgfi_tf.models.declaration import IMAGENET, Declaration
 from fgfi_tf.options import Option, fraction, positive
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
-FASTER_RCNN_BACKBONES = ("efficientnet_lite0", "efficientnet_b0", "mobilenet_v2")
+OWN_BACKBONES, KERAS_BACKBONES = ("efficientnet_lite0",), ("efficientnet_b0", "mobilenet_v2")
+FASTER_RCNN_BACKBONES = (*OWN_BACKBONES, *KERAS_BACKBONES)
 VGGS = ("vgg11", "vgg16")
 BACKBONES = (*FASTER_RCNN_BACKBONES, *RESNETS, *VGGS)
 
@@ -288,8 +289,9 @@ DETECTORS: tuple[tuple[str, str, str, Declaration], ...] = (
         for name in RESNETS
     ),
     *(
-        (f"faster_rcnn_{name}{neck}", f"{_FRCNN}:BackboneFasterRCNN", _BUILD, BACKBONE_FASTER_RCNN)
-        for name in FASTER_RCNN_BACKBONES
+        (f"faster_rcnn_{name}{neck}", f"{_FRCNN}:{kind}FasterRCNN", _BUILD, BACKBONE_FASTER_RCNN)
+        for names, kind in ((OWN_BACKBONES, "Backbone"), (KERAS_BACKBONES, "Keras"))
+        for name in names
         for neck in ("", "_fpn")
     ),
     *((name, _YOLOV2, _YOLOV2, YOLOV2) for name in ("yolov2", "yolov2_0.25x", "yolov2_0.15x")),

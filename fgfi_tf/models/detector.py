@@ -33,19 +33,20 @@ class Detector(keras.Model):
     Attributes:
         class_names: the names of the classes that it detects, the first ones of the dataset.
         takes_any_size: whether the size of the network input may change from batch to batch.
+        input_multiple: of so many pixels height and width of every network input are multiples.
         feature_channels: channels of each feature map to imitate.
         feature_strides: input pixels per position of each: maps of equal stride are compared where student
             and teacher have several. (): not said, and maps are compared by their place.
-        loss_names: the keys of ``detection_losses`` and ``regularization_losses``. The means of these losses
-            are created before the training step is traced, which avoids a second trace. Gradient
-            accumulation, and replicas whose last batch is not full, need them.
+        loss_names: the keys of ``detection_losses`` and ``regularization_losses``. Their means are created
+            before the step is traced, which avoids a second trace. Gradient accumulation, and replicas whose
+            last batch is not full, need them.
         counted: keys of a prepared batch, a number of each image [B], whose totals over the global batch the
             losses are divided by (``replica.global_total``): gradient accumulation takes them beforehand.
-        input_size: the value of ``--input_size``, which the resize policy interprets: (height, width) of the
-            network input, or (short side, largest long side or 0 for no limit).
+        input_size: ``--input_size``, which the resize policy interprets: (height, width) of the network
+            input, or (short side, largest long side or 0 for no limit).
         declaration: its options, and what is known before it is built: the defaults of flags, and the size
             and classes of a weight file that comes without ``model.json``.
-        pixels: the pixel values that the network expects; None where the class defines ``preprocess``.
+        pixels: what the network expects; None where the class defines ``preprocess``.
         metadata: the arguments of ``registry.build``; None where the detector was built in another way.
 
     Every constructor takes ``input_size``, ``class_names``, ``weight_decay``, and the declared options.
@@ -53,6 +54,7 @@ class Detector(keras.Model):
 
     class_names: tuple[str, ...] = ()
     takes_any_size: bool = False
+    input_multiple: int = 1
     feature_channels: tuple[int, ...] = ()
     feature_strides: tuple[int, ...] = ()
     loss_names: tuple[str, ...] = ()
@@ -167,11 +169,10 @@ class Detector(keras.Model):
     def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> Outputs:
         """Preprocessed images [B,H,W,3] to the dense outputs.
 
-        ``seed`` (int32 [2]) makes what is random in training, such as dropout, a function of the
-        step, so that a resumed run repeats an uninterrupted one. ``detection_losses`` finds the
-        same seed as ``batch["seed"]`` for random sampling. Without it nothing is dropped and
-        sampling uses seed (0, 0). What is drawn for several purposes, or by each replica, takes its
-        keys from it by ``fgfi_tf.streams``.
+        ``seed`` (int32 [2]) makes what is random in training, such as dropout, a function of the step, so
+        that a resumed run repeats an uninterrupted one. ``detection_losses`` finds it as ``batch["seed"]``.
+        Without it nothing is dropped and sampling uses seed (0, 0). What is drawn for several purposes, or
+        by each replica, takes its keys from it by ``fgfi_tf.streams``.
 
         Returns a dict with ``features``, a tuple of the maps to imitate [B,h,w,c] (what the
         adaptation layer and the teacher comparison see), and whatever ``detection_losses`` and
@@ -193,8 +194,8 @@ class Detector(keras.Model):
         return {**batch, "image": image}
 
     def prepare_batch(self, batch: Batch) -> Batch:
-        """``prepare_images`` for training; may add targets, which depend on labels alone."""
-        return self.prepare_images(batch)
+        """To what ``prepare_images`` made adds what training needs, such as targets, of labels alone."""
+        return batch
 
     def log_probabilities(self, outputs: Outputs) -> tf.Tensor | None:
         """Logarithms of the probabilities of each class and of no object (the last), float32 [B,A,K].

@@ -109,7 +109,7 @@ def load_weights(detector: Detector, path: Path | str) -> None:
             str(prefix)
         ).assert_existing_objects_matched().expect_partial()
         if any(key.startswith("averages/") for key in names):
-            averaged = tf.train.Checkpoint(averages=detector.trainable_variables)
+            averaged = tf.train.Checkpoint(averages=_averaged(detector, prefix))
             averaged.read(str(prefix)).assert_existing_objects_matched().expect_partial()
     except UserError:
         raise
@@ -117,6 +117,35 @@ def load_weights(detector: Detector, path: Path | str) -> None:
         raise UserError(_misfit(detector, prefix, first_line(error))) from error
     except DAMAGE as error:
         raise UserError(f"{prefix} is damaged: {first_line(error)}") from error
+
+
+def _averaged(detector: Detector, prefix: Path) -> list[tf.Variable]:
+    """Of which variables a checkpoint has moving averages: those that its run trained, in the run's order.
+
+    Its options may differ from the detector's in what they freeze.
+    """
+    theirs = ModelMetadata.read(prefix.parent)
+    if theirs is None or detector.metadata is None or theirs.options == detector.metadata.options:
+        return detector.trainable_variables
+    same = {"input_size": detector.input_size, "class_names": detector.class_names}
+    trained = registry.build_from(theirs, **same)
+    own, paths = _by_path(detector), {id(v): path for path, v in _by_path(trained).items()}
+    return [own[paths[id(variable)]] for variable in trained.trainable_variables]
+
+
+def _by_path(detector: Detector) -> dict[tuple[str, ...], tf.Variable]:
+    """Its variables by the attributes that lead to them, whose order does not depend on what is frozen."""
+    view, found, seen = tf.train.TrackableView(detector), {}, set()
+    ahead = [((), detector)]
+    while ahead:
+        path, item = ahead.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, tf.Variable):
+            found[path] = item
+        ahead += [((*path, name), child) for name, child in view.children(item).items()]
+    return found
 
 
 def _misfit(detector: Detector, prefix: Path, told: str) -> str:

@@ -32,7 +32,7 @@ def training_batches(
 
     @tf.autograph.experimental.do_not_convert
     def prepare(batch: Batch) -> Batch:
-        prepared = student.prepare_batch(batch)
+        prepared = student.prepare_batch(student.prepare_images(batch))
         del prepared["image_id"]  # no loss needs it, and XLA takes no strings
         return prepared
 

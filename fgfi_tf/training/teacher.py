@@ -13,16 +13,26 @@ from fgfi_tf.training.checkpoints import find_checkpoint, step_of
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.evaluator import ResultLog
 from fgfi_tf.training.run_folder import RunFolder
+from fgfi_tf.training.validation import check_inputs
 
 
 def resolve(config: ExperimentConfig) -> ExperimentConfig:
     """The experiment with ``teacher_model`` filled in, where the checkpoint has to say it.
 
     Raises:
-        UserError: it does not.
+        UserError: it does not; or the teacher's network does not take the student's images.
     """
-    if not config.imitation or config.teacher_model:
+    if not config.imitation:
         return config
+    if not config.teacher_model:
+        config = dataclasses.replace(config, teacher_model=_model_of_checkpoint(config))
+    resize = config.resize or registry.declaration(config.model).resize
+    role = f"the teacher {config.teacher_model}, which sees the student's images"
+    check_inputs(config.teacher_model, resize, config.size, role)
+    return config
+
+
+def _model_of_checkpoint(config: ExperimentConfig) -> str:
     prefix = find_checkpoint(config.teacher_checkpoint)
     metadata = read_metadata(prefix)
     if metadata is None:
@@ -31,7 +41,7 @@ def resolve(config: ExperimentConfig) -> ExperimentConfig:
             f"--teacher_model is missing: {prefix} does not say which detector it is of"
             + (f" (the published teacher of {config.model} is {usual})" if usual else "")
         )
-    return dataclasses.replace(config, teacher_model=metadata.model)
+    return metadata.model
 
 
 def describe(config: ExperimentConfig) -> str:

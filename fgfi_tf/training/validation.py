@@ -78,18 +78,41 @@ def _validate_names(config: ExperimentConfig) -> None:
 
 def _validate_model(config: ExperimentConfig) -> None:
     kind = registry.detector_class(config.model)
-    resize = policies.resize(config.resize or kind.declaration.resize)
+    name = config.resize or kind.declaration.resize
+    resize = policies.resize(name)
     try:
         resize.check_input_size(config.size)
-        kind.check_input_size(config.size)
     except UserError as error:
         raise UserError(f"--input_size={error} ({config.model})") from error
-    if resize.fixed_size:
-        return
-    if not kind.takes_any_size:
-        raise UserError(f"--resize={config.resize}: {config.model} takes network inputs of one size")
-    if config.jit_compile:
+    if not resize.fixed_size and not kind.takes_any_size:
+        raise UserError(f"--resize={name}: {config.model} takes network inputs of one size")
+    check_inputs(config.model, name, config.size, config.model)
+    if config.jit_compile and not resize.fixed_size:
         raise UserError(f"--jit_compile: XLA would compile {config.model} anew for every shape of image")
+    if config.jit_compile and config.options_of("model").get("roi_pooling") == "crop_and_resize":
+        raise UserError("--jit_compile: XLA has no --roi_pooling=crop_and_resize; align is its like")
+
+
+def check_inputs(model: str, resize_name: str, size: tuple[int, int], role: str) -> None:
+    """Raises UserError where a detector's network cannot take what a resize policy makes of ``--input_size``.
+
+    ``role`` says in the message what the detector is.
+    """
+    kind, resize = registry.detector_class(model), policies.resize(resize_name)
+    try:
+        kind.check_input_size(size)
+    except UserError as error:
+        raise UserError(f"--input_size={error} ({role})") from error
+    multiple = kind.input_multiple
+    if resize.fixed_size and any(side % multiple for side in size):
+        raise UserError(
+            f"--input_size={size[0]}x{size[1]}: height and width must be divisible by {multiple} ({role})"
+        )
+    if not resize.fixed_size and resize.multiple % multiple:
+        raise UserError(
+            f"--resize={resize_name}: sides of network inputs must be multiples of {multiple} ({role}), as "
+            "--resize=torchvision and letterbox make them"
+        )
 
 
 def _validate_optimization(config: ExperimentConfig) -> None:

@@ -130,7 +130,8 @@ def make_distiller(
 
 def prepared(detector: Detector, batch: dict[str, np.ndarray]) -> dict:
     """The batch with targets, as the input pipeline gives it, in numpy."""
-    return tf.nest.map_structure(lambda value: value.numpy(), tf.function(detector.prepare_batch)(batch))
+    prepare = tf.function(lambda batch: detector.prepare_batch(detector.prepare_images(batch)))
+    return tf.nest.map_structure(lambda value: value.numpy(), prepare(batch))
 
 
 def training_step(distiller: Distiller, batch: dict, xla: bool = False) -> Callable[[], float]:

@@ -67,10 +67,10 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, rule: dict) -> list[tuple[fl
 
 
 def in_picture(box: np.ndarray, picture: np.ndarray, kind: str) -> np.ndarray:
-    """A box in a picture's pixels as the detector gives it: as it is, or cut, its last pixels inclusive."""
+    """A box in a picture's pixels as the detector gives it: as it is, cut, or its last pixels inclusive."""
     borders, last = np.tile(picture.shape[1::-1], 2), np.array([0, 0, 1, 1])
-    if kind == "cut":
-        return np.clip(box, 0, borders) - last
+    if kind in ("edges", "cut"):
+        return np.clip(box, 0, borders) - last * (kind == "cut")
     if kind == "pixels":  # at least one each way
         return np.clip(np.maximum(box - last, np.tile(box[:2], 2)), 0, borders - 1)
     return box

@@ -81,10 +81,14 @@ def test_saturation_equals_the_way_over_hsv(factor):
         np.testing.assert_allclose(result, expected, atol=2e-3)
 
 
-def offsets(boxes, draw, **config):
+def offsets(boxes, draw, size=(60, 90)):
     boxes = tf.constant(np.asarray(boxes, np.float32).reshape(-1, 4))
-    config = KittiAugmentation(shift_x=15, shift_y=10, **config)
-    return augment.shift_offsets(boxes, tf.constant(draw, tf.float32), config).numpy().tolist()
+    config = KittiAugmentation(shift_x=15, shift_y=10)
+    return (
+        augment.shift_offsets(boxes, tf.constant(draw, tf.float32), config, tf.constant(size))
+        .numpy()
+        .tolist()
+    )
 
 
 def test_drift_reaches_its_whole_range_and_never_into_a_box():
@@ -96,6 +100,15 @@ def test_drift_reaches_its_whole_range_and_never_into_a_box():
     assert offsets([[-0.5, 0, 5, 5]], (0.99999, 0.99999)) == [0, 0]
     # 0.5 of the 14 values -10 .. 3, and of the 23 values -15 .. 7
     assert offsets(boxes, (0.5, 0.5)) == [-3, -4]
+
+
+def test_drift_leaves_something_of_small_pictures_without_objects(run_mode):
+    assert offsets([], (0.99999, 0.99999), size=(9, 31)) == [4, 15]
+    assert offsets([[5, 6, 7, 8]], (0.99999, 0.99999), size=(9, 31)) == [6, 5]
+    image, none = tf.constant(image_of(9, 31)), (tf.zeros([0, 4]), tf.zeros([0], tf.int32))
+    moved = run_mode(lambda key: KittiAugmentation().augment(image, *none, key)[0])
+    shapes = [moved(tf.constant([seed, 3], tf.int64)).shape[:2] for seed in range(12)]
+    assert min(min(shape) for shape in shapes) >= 5 and len({tuple(shape) for shape in shapes}) > 6
 
 
 def test_drift_moves_picture_and_boxes_together():

@@ -45,6 +45,13 @@ def same(left, right):
         np.testing.assert_array_equal(left[key], right[key], err_msg=key)
 
 
+def test_the_largest_input_is_padded_as_inputs_are():
+    assert policies.resize("torchvision").largest_input((800, 1333)) == (800, 1344)
+    assert policies.resize("torchvision").largest_input((300, 0)) == (320, 608)
+    assert policies.resize("shorter_side").largest_input((300, 0)) == (300, 600)
+    assert policies.resize("shorter_side").largest_input((300, 501)) == (300, 501)
+
+
 # --- letterbox
 
 

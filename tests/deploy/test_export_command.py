@@ -14,6 +14,7 @@ import export as export_script
 import numpy as np
 import predict
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from fgfi_tf import cli
@@ -21,6 +22,7 @@ from fgfi_tf.data.images import read_image
 from fgfi_tf.deploy import command
 from fgfi_tf.deploy.material import Material
 from fgfi_tf.errors import UserError
+from fgfi_tf.models import registry
 from fgfi_tf.prediction import Predictor
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "scripts" / "examples"
@@ -156,6 +158,15 @@ def test_int8_without_pictures(checkpoint, tmp_path, capsys):
     assert run(export_script, *given, "--quantize=int8") == 1
     assert "--quantize=int8 is calibrated on pictures: --images or --data_dir" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_detector_in_two_stages_is_refused_before_its_data_are_looked_for(tmp_path, capsys):
+    faster = registry.build("faster_rcnn_vgg11", input_size=(64, 0), class_names=("a",), width=0.02)
+    tf.train.Checkpoint(student=faster).write(str(tmp_path / "checkpoints/ckpt-1"))
+    faster.metadata.write(tmp_path / "checkpoints")
+    arguments = (f"--checkpoint={tmp_path}", f"--output_dir={tmp_path / 'files'}", "--format=tflite")
+    assert run(export_script, *arguments, f"--data_dir={tmp_path / 'nowhere'}") == 1
+    assert "faster_rcnn_vgg11 has no raw head" in capsys.readouterr().err
 
 
 def test_files_that_are_there_are_kept(checkpoint, exported, capsys):

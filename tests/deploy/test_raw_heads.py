@@ -99,6 +99,24 @@ def test_boxes_beyond_a_letterboxed_picture_take_no_part(detectors):
     assert ((part["boxes"][:, 1] + part["boxes"][:, 3]) / 2 <= 60 * 96 / 200).all()
 
 
+def test_a_letterboxed_picture_ends_shuffledets_boxes_too():
+    """60 x 200 pixels in the upper 29 of 64 rows, over which boxes reach, below which some are centred."""
+    options = {"input_size": (64, 96), "class_names": ("a", "b"), "resize": "letterbox"}
+    detector = spread(registry.build("shuffledet_0.25x", **options)).inference_copy()
+    pictures = tf.constant(np.stack([painted(60, 200, seed) for seed in range(2)]))
+    batch = policies.resize("letterbox").batch(pictures, detector.input_size)
+    outputs = detector(detector.preprocess(batch["image"]), training=False)
+    expected, raw = detector.detect(outputs, batch), detector.raw_head(outputs)
+    for place in range(2):
+        head, scale = (raw.boxes[place].numpy(), raw.scores[place].numpy()), batch["scale"][place].numpy()
+        free = suppress(*head, raw.suppression)["boxes"] / np.tile(scale, 2)
+        assert (free[:, 3] > 61).any() and (free[:, 1] + free[:, 3] > 122).any()
+        found = detections(*head, raw.suppression, scale, (60, 200))
+        assert assert_same(found, expected, place) > 3
+        assert found["boxes"].min() >= 0 and (found["boxes"] <= [200, 60, 200, 60]).all()
+        assert (found["boxes"][:, :2] < found["boxes"][:, 2:]).all()
+
+
 def test_corners_by_hand():
     # pixels of the network input, twice those of a picture of 10 x 20 (h x w)
     boxes = np.float32([[-4, -4, 8, 8], [10, 10, 10.5, 10.5], [30, 10, 50, 30]])
@@ -109,6 +127,9 @@ def test_corners_by_hand():
     }
     np.testing.assert_array_equal(
         given["continuous"]["boxes"], [[-2, -2, 4, 4], [5, 5, 5.25, 5.25], [15, 5, 25, 15]]
+    )
+    np.testing.assert_array_equal(
+        given["edges"]["boxes"], [[0, 0, 4, 4], [5, 5, 5.25, 5.25], [15, 5, 20, 10]]
     )
     np.testing.assert_array_equal(given["cut"]["boxes"], [[0, 0, 3, 3], [5, 5, 4.25, 4.25], [15, 5, 19, 9]])
     np.testing.assert_array_equal(given["pixels"]["boxes"], [[0, 0, 3, 3], [5, 5, 5, 5], [15, 5, 19, 9]])

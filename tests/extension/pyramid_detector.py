@@ -107,7 +107,6 @@ class PyramidDetector(Detector):
 
     def prepare_batch(self, batch):
         """Adds what the losses compare with: of each anchor its object, or none."""
-        batch = self.prepare_images(batch)
         truth, anchors = forms.continuous(batch["boxes"]), self.all_anchors()
         overlap = pairwise_iou(anchors[None], truth)  # B x A x M
         overlap = tf.where(batch["valid"][:, None], overlap, -1.0)

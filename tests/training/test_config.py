@@ -127,6 +127,8 @@ def test_bad_command_line(argument, message):
 
 
 VOC = {"model": "faster_rcnn_vgg11", "input_size": "600x0"}
+SIZED = {"input_size": "64x72", "resize": "stretch"}
+CROPPING = {"options": {"roi_pooling": "crop_and_resize"}}
 
 
 @pytest.mark.parametrize(
@@ -207,6 +209,12 @@ VOC = {"model": "faster_rcnn_vgg11", "input_size": "600x0"}
         ),
         ({**VOC, "resize": "letterbox"}, "--input_size=600x0: height and width must be above 0"),
         ({**VOC, "resize": "letterbox", "input_size": "600x20"}, "--input_size=600x20: expected are a short"),
+        (
+            {"model": "yolov2", "input_size": "64x96", "resize": "shorter_side"},
+            "multiples of 32 (yolov2), as ",
+        ),
+        ({**SIZED, "model": "faster_rcnn_mobilenet_v2_fpn"}, "--input_size=64x72: height and width must be "),
+        ({**VOC, **SIZED, **CROPPING, "jit_compile": True}, "--jit_compile: XLA has no --roi_pooling=crop_"),
         ({**VOC, "jit_compile": True}, "--jit_compile: XLA would compile faster_rcnn_vgg11 anew"),
     ],
 )

@@ -18,6 +18,8 @@ from fgfi_tf.prediction import Predictor
 from fgfi_tf.training import batches, evaluator, run
 from fgfi_tf.training.config import ExperimentConfig
 
+CLASSES = ("Car", "Pedestrian", "Cyclist")
+
 
 def test_a_letterbox_run_predicts_as_it_evaluates(experiment, kitti, tmp_path):
     """Pictures of 64 x 96 in an input of 64 x 64: 43 x 64, on top of 21 rows of padding."""
@@ -61,6 +63,25 @@ def test_padding_is_nothing_to_the_network(name, run_mode):
     (area,) = detector.imitation_valid_mask(batch, 64, 64)
     rows = 3 if name == "shuffledet_0.25x" else 2  # a cell that the picture touches, or one that it fills
     assert area.numpy()[0].sum(1).tolist() == [4] * rows + [0] * (4 - rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "options"),
+    [("shuffledet_0.25x", 96, {}), ("ssd300_vgg11", 264, {"width": 0.03}), ("yolov2", 96, {"width": 0.03})],
+)
+def test_padding_in_training_is_that_of_evaluation(kitti, name, side, options):
+    """Pictures of 64 x 96 fill the upper two thirds of a square, whatever else a detector prepares."""
+    student = registry.build(
+        name, input_size=(side, side), class_names=CLASSES, resize="letterbox", **options
+    )
+    dataset = datasets.open_split("kitti", str(kitti), "train")
+    config = ExperimentConfig(batch_size=2, augmentation="none")
+    trained = batches.training_batches(config, dataset, student, 0)
+    colour, rows = np.float32(student.padding_color), 2 * side // 3
+    for stream in (trained, batches.evaluation_batches(student, dataset, 2)):
+        images = next(iter(stream))["image"].numpy()
+        np.testing.assert_array_equal(images[:, rows:] - colour, 0.0)
+        assert (images[:, :rows] != colour).any(axis=(1, 2, 3)).all()
 
 
 def test_an_inference_copy_resizes_alike():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
 from fgfi_tf.models.checkpoint_files import find_checkpoint
 from fgfi_tf.models.loading import load_detector, load_initial_weights
-from fgfi_tf.training import build, run
+from fgfi_tf.training import build, run, teacher
 
 
 @pytest.fixture(name="trained")
@@ -68,6 +69,34 @@ def test_of_faster_rcnn_only_the_last_layers_are_new(experiment, trained, tmp_pa
     for variable, trained_value in zip(detector.variables, source.variables, strict=True):
         expected = before[id(variable)] if id(variable) in new else trained_value
         np.testing.assert_array_equal(variable, expected)
+
+
+@pytest.mark.parametrize(
+    ("trained", "now", "classes"), [(3, 0, ("a", "b")), (0, 3, ("c", "d", "e"))], ids=["less", "more-frozen"]
+)
+def test_moving_averages_are_those_of_what_the_run_trained(trained, now, classes, tmp_path):
+    """Each averaged weight is 7 more than the last one, whatever is frozen in the run that starts from it."""
+    import tensorflow as tf
+
+    small = functools.partial(registry.build, "faster_rcnn_vgg11", input_size=(64, 0), width=0.05)
+    source = small(class_names=("a", "b"), frozen_layers=trained)
+    averages = [tf.Variable(variable + 7.0) for variable in source.trainable_variables]
+    assert len(source.variables) - len(averages) == 2 * trained  # kernels and biases
+    tf.train.Checkpoint(student=source, averages=averages).write(str(tmp_path / "checkpoints" / "ckpt-1"))
+    source.metadata.write(tmp_path / "checkpoints")
+    detector = small(class_names=classes, frozen_layers=now)
+    load_initial_weights(detector, tmp_path)
+    assert len(detector.trainable_variables) == len(detector.variables) - 2 * now
+    theirs, ours = (model.base.convolutions for model in (source, detector))
+    pairs = [
+        *zip(theirs, ours, strict=True),
+        (source.rpn.conv, detector.rpn.conv),
+        (source.head.fc6, detector.head.fc6),
+    ]
+    for number, (before, after) in enumerate(pairs):
+        moved = 7.0 if number >= trained else 0.0
+        np.testing.assert_array_equal(after.kernel, before.kernel + moved)
+        np.testing.assert_array_equal(after.bias, before.bias + moved)
 
 
 def test_another_model_or_width_is_refused_whatever_its_classes(trained, tmp_path):
@@ -158,3 +187,31 @@ def test_files_of_a_strangers_own_format(tmp_path):
         registry.unregister("foreign")
     with pytest.raises(UserError, match="trained.npy: tiny has no weights in files of this kind"):
         load_detector(path, model="tiny", class_names=names, input_size=(64, 96))
+
+
+FRCNN = {"model": "faster_rcnn_resnet18_fpn", "input_size": "608x1024"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        (
+            {"model": "shuffledet_0.5x", "input_size": "64x96", "teacher_model": "ssd300_vgg16"},
+            "--input_size=64x96: height and width must be at least 257 for SSD's six feature maps",
+        ),
+        (
+            {**FRCNN, "resize": "shorter_side", "teacher_model": "yolov2"},
+            "--resize=shorter_side: sides of network inputs must be multiples of 32",
+        ),
+        ({**FRCNN, "teacher_model": "yolov2"}, ""),
+        ({**FRCNN, "resize": "shorter_side", "teacher_model": "faster_rcnn_vgg16_fpn"}, ""),
+    ],
+)
+def test_a_teacher_takes_the_students_images_or_is_refused_at_once(experiment, changes, fault):
+    config = experiment(imitation=True, teacher_checkpoint="runs/t", **changes)
+    if not fault:
+        assert teacher.resolve(config) == config
+        return
+    name = f"(the teacher {changes['teacher_model']}, which sees the student's images)"
+    with pytest.raises(UserError, match=re.escape(f"{fault} {name}")):
+        teacher.resolve(config)

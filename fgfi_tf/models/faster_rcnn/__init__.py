@@ -3,6 +3,7 @@
 from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig
 from fgfi_tf.models.faster_rcnn.families import (
     BackboneFasterRCNN,
+    KerasFasterRCNN,
     PyramidFasterRCNN,
     ResNetFasterRCNN,
     VGGPyramidFasterRCNN,
@@ -15,6 +16,7 @@ __all__ = [
     "BackboneFasterRCNN",
     "FasterRCNN",
     "FasterRCNNConfig",
+    "KerasFasterRCNN",
     "PyramidFasterRCNN",
     "ResNetFasterRCNN",
     "VGGPyramidFasterRCNN",

@@ -77,6 +77,12 @@ class BackboneFasterRCNN(NormedFasterRCNN):
     declaration = builtin.BACKBONE_FASTER_RCNN
 
 
+class KerasFasterRCNN(BackboneFasterRCNN):
+    """The same on a backbone of ``keras.applications``, whose padding is that of even sizes."""
+
+    input_multiple = 32
+
+
 class VGGPyramidFasterRCNN(NormedFasterRCNN):
     """Levels of strides 4 to 64 on a VGG: conv3_x, conv4_x, conv5_x, the pool behind it, and one more.
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from fgfi_tf.devices import needs_xla_form
 from fgfi_tf.models.faster_rcnn.levels import level_of
 
 KINDS = ("reference", "align", "align_v1", "crop_and_resize")
@@ -78,7 +79,7 @@ def align_over_levels(
     """:func:`roi_align` of each RoI on the level that it belongs to, see ``levels.level_of``.
 
     Of each level as many RoIs are pooled as the image of the batch with the most there has: of one image,
-    each RoI once.
+    each RoI once. Where XLA compiles, all of them.
 
     Args:
         features: for each level [B,h,w,C].
@@ -101,6 +102,8 @@ def align_over_levels(
     for level in range(len(features)):
         own = tf.cast(index == level, tf.int32)
         most = tf.maximum(tf.reduce_max(tf.reduce_sum(own, axis=1)), 1)
+        if needs_xla_form():  # its sizes depend on no values
+            most = tf.shape(rois)[1]
         first = tf.argsort(own, axis=1, direction="DESCENDING", stable=True)[
             :, :most
         ]  # own RoIs, then others

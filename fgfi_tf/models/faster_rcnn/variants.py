@@ -13,6 +13,7 @@ from fgfi_tf.models.faster_rcnn.config import FasterRCNNConfig
 from fgfi_tf.models.faster_rcnn.conventions import CONVENTIONS
 from fgfi_tf.models.faster_rcnn.families import (
     BackboneFasterRCNN,
+    KerasFasterRCNN,
     PyramidFasterRCNN,
     ResNetFasterRCNN,
     VGGPyramidFasterRCNN,
@@ -48,8 +49,12 @@ VARIANTS: dict[str, Variant] = {
     },
     **{f"faster_rcnn_{name}_fpn": Variant(VGGPyramidFasterRCNN, name, "fpn", "torchvision") for name in VGGS},
     **{
-        f"faster_rcnn_{name}{suffix}": Variant(BackboneFasterRCNN, name, neck, "torchvision")
-        for name in builtin.FASTER_RCNN_BACKBONES
+        f"faster_rcnn_{name}{suffix}": Variant(kind, name, neck, "torchvision")
+        for names, kind in (
+            (builtin.OWN_BACKBONES, BackboneFasterRCNN),
+            (builtin.KERAS_BACKBONES, KerasFasterRCNN),
+        )
+        for name in names
         for suffix, neck in (("", "joined"), ("_fpn", "fpn"))
     },
 }

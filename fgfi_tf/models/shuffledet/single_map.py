@@ -8,12 +8,13 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf.data import policies
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry import anchors as anchor_grids
 from fgfi_tf.geometry import coding as box_coding
 from fgfi_tf.geometry import nms
 from fgfi_tf.geometry import shapes as anchor_shapes
-from fgfi_tf.geometry.boxes import corners_from_centres
+from fgfi_tf.geometry.boxes import clip, corners_from_centres
 from fgfi_tf.geometry.suppression import RawHead, Suppression
 from fgfi_tf.models import builtin, fitted_anchors
 from fgfi_tf.models.detector import Batch, Detector, Outputs
@@ -204,18 +205,28 @@ class SingleMapDetector(Detector):
         return coding.decode(deltas, anchors, *self.input_size), scores, classes
 
     def detect(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
-        """The 64 best boxes by score, suppressed within their class at IoU 0.4; K = 64."""
-        boxes, scores, classes = self.decode(outputs, TOP_DETECTIONS)
+        """The 64 best boxes by score, suppressed within their class at IoU 0.4; K = 64.
+
+        Where a picture ends before the network input, boxes centred beyond it take no part.
+        """
+        boxes, scores, classes = self.decode(outputs, None if self._pads else TOP_DETECTIONS)
+        if self._pads:
+            sizes = tf.cast(batch["image_size"], tf.float32)[:, None]  # B x 1 x (h, w)
+            inside = boxes[..., :2] <= tf.reverse(sizes * batch["scale"][:, None], [-1])  # B x A x (x, y)
+            scores = tf.where(tf.reduce_all(inside, axis=-1), scores, 0.0)
+            scores, top = tf.math.top_k(scores, min(TOP_DETECTIONS, scores.shape[1]))
+            boxes, classes = (tf.gather(of_all, top, batch_dims=1) for of_all in (boxes, classes))
         scale = tf.tile(tf.reverse(batch["scale"], [-1]), [1, 2])[:, None]  # B x 1 x (x, y, x, y)
-        return nms.class_nms(
-            corners_from_centres(boxes / scale),
-            scores,
-            classes,
-            self.num_classes,
-            iou_threshold=NMS_IOU,
-            max_per_class=MAX_PER_CLASS,
-            max_total=TOP_DETECTIONS,
+        limits = {"iou_threshold": NMS_IOU, "max_per_class": MAX_PER_CLASS, "max_total": TOP_DETECTIONS}
+        found = nms.class_nms(
+            corners_from_centres(boxes / scale), scores, classes, self.num_classes, **limits
         )
+        return {**found, "boxes": clip(found["boxes"], sizes)} if self._pads else found
+
+    @property
+    def _pads(self) -> bool:
+        """Whether pictures may be smaller than the network input."""
+        return policies.resize(self.resize).keep_aspect_ratio
 
     def raw_head(self, outputs: Outputs) -> RawHead:
         """Every anchor's box and scores. The head is computed in three parts, each with its own range."""
@@ -229,7 +240,10 @@ class SingleMapDetector(Detector):
         split = losses.split_parts(parts, shapes, classes)
         anchors = tf.reshape(tf.constant(self.anchors), [-1, 4])
         boxes = corners_from_centres(coding.decode(split["deltas"], anchors, *self.input_size))
-        rule = Suppression(NMS_IOU, MAX_PER_CLASS, TOP_DETECTIONS, best_boxes=TOP_DETECTIONS, best_class=True)
+        padded = {"centre_inside": True, "corners": "edges"} if self._pads else {}
+        rule = Suppression(
+            NMS_IOU, MAX_PER_CLASS, TOP_DETECTIONS, best_boxes=TOP_DETECTIONS, best_class=True, **padded
+        )
         return RawHead(boxes, _probability(split), rule)
 
     def imitation_anchors(self, height: int, width: int) -> tuple[tf.Tensor, ...]:

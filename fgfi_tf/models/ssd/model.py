@@ -118,9 +118,6 @@ class SSD(Detector):
 
     def prepare_batch(self, batch: Batch) -> Batch:
         """Adds ``targets`` of every default box, and of each image the number of matched ones."""
-        return self._with_targets(self.prepare_images(batch))
-
-    def _with_targets(self, batch: Batch) -> Batch:
         boxes = forms.continuous(batch["boxes"]) / self._sides()
         matched = matching.match(boxes, batch["valid"], tf.constant(self.defaults), self.matching)
         labels, offsets = losses.targets(matched, boxes, batch["classes"], tf.constant(self.defaults))
@@ -130,7 +127,7 @@ class SSD(Detector):
     def detection_losses(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
         """``class_loss`` and ``box_loss``, by the matched boxes of the global batch; 0 without any."""
         if "targets" not in batch:
-            batch = self._with_targets(batch)
+            batch = self.prepare_batch(batch)
         targets = batch["targets"]
         found = losses.multibox_losses(
             outputs["logits"], outputs["offsets"], targets["labels"], targets["offsets"]

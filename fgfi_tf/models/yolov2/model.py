@@ -56,6 +56,7 @@ class YOLOv2(Detector):
     variants: Mapping[str, float] = {name: variant.width for name, variant in VARIANTS.items()}
     network_class: type[Network] = Network
     takes_any_size = True
+    input_multiple = STRIDE
     feature_strides = (STRIDE,)
     declaration = builtin.YOLOV2
     pixels = UNIT

@@ -1,6 +1,9 @@
 """A padded batch of images of different shape is its images alone, in every term of the loss."""
 
+import os
+
 import numpy as np
+import pytest
 import tensorflow as tf
 import tf_keras as keras
 
@@ -44,7 +47,7 @@ def _batch(student):
         "valid": valid,
         "content_size": PICTURES,
     }
-    return student.prepare_batch({key: tf.constant(value) for key, value in batch.items()})
+    return student.prepare_images({key: tf.constant(value) for key, value in batch.items()})
 
 
 def _counts(distiller, batch):
@@ -119,3 +122,22 @@ def test_accumulating_is_the_mean_of_the_parts_and_counts_positions_over_all(run
     weights["imitation_loss"] = positions / np.sum(positions)
     assert positions[0] != positions[1]
     _assert_step(distiller, batch, run_mode, *_piece_by_piece(distiller, batch, 2, weights))
+
+
+@pytest.mark.skipif(
+    os.environ.get("FGFI_LONG_TESTS") != "1", reason="XLA compiles a step: run it with FGFI_LONG_TESTS=1"
+)
+def test_a_compiled_step_is_the_same():
+    """XLA has no form of the one kernel for suppression, and takes its other form."""
+    logs, moved = [], []
+    for compiled in (False, True):
+        keras.utils.set_random_seed(2)
+        distiller = Distiller(FasterRCNN(FasterRCNNConfig(rpn_batch=48, **SMALL)))
+        distiller.compile(MomentumSGD(0.0), jit_compile=compiled)
+        step = distiller.make_train_function()
+        found = step(iter(tf.data.Dataset.from_tensors(_batch(distiller.student))))
+        logs.append({name: float(value) for name, value in found.items()})
+        slots = [distiller.optimizer.get_slot(v, "momentum") for v in distiller.trained_variables]
+        moved.append(np.concatenate([np.ravel(slot) for slot in slots]))
+    assert logs[1] == pytest.approx(logs[0], rel=1e-4) and logs[0]["rcnn_class"] > 0.1
+    assert np.linalg.norm(moved[1] - moved[0]) < 1e-3 * np.linalg.norm(moved[0])

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from fgfi_tf import devices
 from fgfi_tf.geometry import anchors as anchor_grids
 from fgfi_tf.geometry import boxes as forms
 from fgfi_tf.geometry import coding, nms
@@ -69,15 +70,30 @@ def test_pooling_over_levels_equals_torchvision(shared_path, run_mode):
     np.testing.assert_allclose(larger, channels_last(golden["pooled14_first8"]), atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", roi_align.KINDS)
+def compiled(function):
+    """By XLA, as the trainer has it compiled."""
+
+    def call(*arguments):
+        with devices.compiled():
+            return function(*arguments)
+
+    return tf.function(call, jit_compile=True)
+
+
+@pytest.mark.parametrize(
+    ("run_mode", "kind"),
+    [
+        *((run_mode, kind) for run_mode in (lambda f: f, tf.function) for kind in roi_align.KINDS),
+        (compiled, "align_v1"),
+    ],
+)
 def test_each_region_is_pooled_from_its_level(kind, run_mode):
     """Constant maps: the value tells the level. The second image has regions of the first level only."""
     maps = [tf.fill([2, 64 // 2**level, 64 // 2**level, 1], level + 1.0) for level in range(3)]
     sides = tf.constant([[60.0, 120, 60, 240], [60, 60, 60, 60]])
     rois = tf.stack([sides * 0 + 4, sides * 0 + 4, 4 + sides, 4 + sides], axis=-1)
-    pooled = run_mode(roi_align.align_over_levels)(
-        maps, rois, kind, 2, [4, 8, 16], 2, tf.constant([[256.0, 256.0]] * 2)
-    )
+    content = tf.constant([[256.0, 256.0]] * 2)
+    pooled = run_mode(lambda: roi_align.align_over_levels(maps, rois, kind, 2, [4, 8, 16], 2, content))()
     assert pooled.shape[2:] == (2, 2, 1)
     np.testing.assert_allclose(pooled[:, :, 0, 0, 0], [[1, 2, 1, 3], [1, 1, 1, 1]], atol=1e-5)
 
@@ -108,6 +124,22 @@ def test_proposals_over_levels_by_hand(run_mode, kind):
     # Image 0: of the first level 0.9 and 0.5 enter and 0.5 is suppressed. Image 1: 0.3 and 0.2.
     np.testing.assert_array_equal(found.count, [2, 2])
     np.testing.assert_array_equal(found.boxes, [[other, box, [0] * 4], [far, other, [0] * 4]])
+
+
+def test_a_compiled_suppression_is_the_same():
+    random = np.random.default_rng(1)
+    near = random.uniform(0, 60, (2, 50, 2))
+    boxes = np.concatenate([near, near + random.uniform(5, 40, (2, 50, 2))], axis=-1).astype(np.float32)
+    scores = -np.sort(-random.uniform(size=(2, 50))).astype(np.float32)
+    scores[1, 40:] = -np.inf
+    plain = nms.best_boxes(boxes, scores, 20, 0.5)
+
+    found = compiled(lambda: nms.best_boxes(tf.constant(boxes), tf.constant(scores), 20, 0.5))()
+    np.testing.assert_array_equal(found["count"], plain["count"])
+    for image, count in enumerate(plain["count"].numpy()):
+        assert 5 < count
+        for name in ("boxes", "scores"):
+            np.testing.assert_array_equal(found[name][image, :count], plain[name][image, :count])
 
 
 def test_proposals_over_levels_equal_torchvision(shared_path, run_mode):
@@ -168,7 +200,7 @@ def test_two_levels_from_images_to_detections(run_mode):
 
     @run_mode
     def step(batch):
-        prepared = detector.prepare_batch(batch)
+        prepared = detector.prepare_batch(detector.prepare_images(batch))
         with tf.GradientTape() as tape:
             outputs = detector(
                 detector.preprocess(prepared["image"]), training=True, seed=tf.constant([1, 2])

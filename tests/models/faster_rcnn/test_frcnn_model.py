@@ -133,7 +133,7 @@ def test_dropout_needs_training_and_a_seed(detector):
 def test_padding_reaches_neither_losses_nor_detections(detector):
     batch = _batch(2)
     batch["content_size"] = tf.constant([[160.0, 130.0], [100.0, 192.0]])
-    prepared = detector.prepare_batch(batch)
+    prepared = detector.prepare_batch(detector.prepare_images(batch))
     np.testing.assert_array_equal(prepared["image"][0, :, :130], batch["image"][0, :, :130])
     network_input = detector.preprocess(prepared["image"])
     assert tf.reduce_max(tf.abs(network_input[0, :, 130:])) < 1e-4
