@@ -33,8 +33,8 @@ class BackboneSSD(ImageNetBackbone, SSD):
     """
 
     declaration = builtin.BACKBONE_SSD
-    # EfficientNet-Lite0's maps deviate by 7, 6 and 3: with Glorot's kernels the first loss is ten times what it
-    # is where all classes are equally likely, and 200 steps go into unlearning.
+    # EfficientNet-Lite0's maps deviate by 7, 6 and 3: with Glorot's kernels the first loss is ten times that
+    # of equally likely classes, and 200 steps go into unlearning.
     head_deviation = 0.001
 
     def __init__(
