@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure as MatplotlibFigure
 from PIL import Image
 
 from fgfi_tf.errors import UserError
@@ -24,6 +25,7 @@ from fgfi_tf.evaluation.report.data import (
     Gallery,
     Line,
     Picture,
+    Points,
     ReportData,
     Row,
     Section,
@@ -145,6 +147,16 @@ def test_figures_are_white_and_drawn():
     )
     png = plots.render(figure)
     assert png.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("top", [0.004, 0.03, 0.07, 0.19, 0.28, 0.8])
+def test_an_axis_tells_its_steps_as_they_are(top):
+    axes = MatplotlibFigure().add_subplot()
+    plots._draw_points(axes, Points("", ("a",), ({0: top},), ("#ff0000",), (None,), "AP"))
+    axes.figure.canvas.draw()
+    told = [(tick.get_position()[1], tick.get_text()) for tick in axes.get_yticklabels()]
+    assert len(told) > 3
+    assert all(float(text.removesuffix("%")) == pytest.approx(100 * value) for value, text in told)
 
 
 # --- KITTI ------------------------------------------------------------------------------------

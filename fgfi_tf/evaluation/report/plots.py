@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fgfi_tf.evaluation.report.data import Bars, Curves, Figure, Points
 
@@ -106,7 +106,9 @@ def _draw_points(axes: Axes, panel: Points) -> None:
     axes.set_xlim(-0.5, len(panel.categories) - 0.2)
     axes.set_xticks(np.arange(len(panel.categories)), panel.categories)
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))  # steps of 2.5 would be told as 2 and 3
+    few = axes.get_ylim()[1] < 0.05
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None if few else 0))
     axes.set_ylabel(panel.y_label)
     _style(axes, panel, "y")
 
