@@ -71,7 +71,11 @@ def _step(options: Options, name: str, batch_size: int, imitating: bool) -> Resu
             theirs = {
                 kind: torch_step(torch, ours, student, teacher, batch, **more) for kind, more in kinds.items()
             }
-            note = " ".join(f"{kind}: {check_equal(ours, step, batch)}" for kind, step in theirs.items())
+            # Compiled, it rounds otherwise, and the region loss is steep where a box's IoU is its target.
+            note = " ".join(
+                f"{kind}: {check_equal(ours, step, batch, 1e-3 if 'compile' in kind else 1e-4)}"
+                for kind, step in theirs.items()
+            )
             contenders |= {kind: step.contender("step") for kind, step in theirs.items()}
         measurements = alternate(contenders, units=batch_size, **options.rounds)
     taught = f" imitating {TEACHER}" if imitating else ""

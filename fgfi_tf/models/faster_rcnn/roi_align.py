@@ -3,8 +3,9 @@
 Bilinear sampling on a grid, and averaging its samples, are separable: a pooled value is ``sum_yx wy[y]
 wx[x] F[y, x]``. All forms but ``"crop_and_resize"`` differ only in these weights, and pooling is two matrix
 products. That costs more arithmetic than gathering four neighbours per sample (about 5 % of fc6), but it
-needs no scatter in the backward pass, which is slow on CPUs and not repeatable on GPUs. No gradient flows to
-the RoIs.
+needs no scatter in the backward pass, which is slow on CPUs and not repeatable on GPUs. Over the fine levels
+of a pyramid the products are no longer small, in memory either: CPUs gather there. No gradient flows to the
+RoIs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from fgfi_tf.devices import needs_xla_form
+from fgfi_tf.devices import needs_xla_form, prefers_gpu_form
+from fgfi_tf.models.faster_rcnn.gathered import weighted_rows
 from fgfi_tf.models.faster_rcnn.levels import level_of
 
 KINDS = ("reference", "align", "align_v1", "crop_and_resize")
@@ -78,8 +80,8 @@ def align_over_levels(
 ) -> tf.Tensor:
     """:func:`roi_align` of each RoI on the level that it belongs to, see ``levels.level_of``.
 
-    Of each level as many RoIs are pooled as the image of the batch with the most there has: of one image,
-    each RoI once. Where XLA compiles, all of them.
+    CPUs gather what each RoI needs. Other devices multiply: of each level as many RoIs are pooled as the
+    image of the batch with the most there has, of one image each RoI once; where XLA compiles, all of them.
 
     Args:
         features: for each level [B,h,w,C].
@@ -88,16 +90,25 @@ def align_over_levels(
         rounds_up: a picture has so many rows of cells as cover it; else as many as it holds.
     """
 
+    def cells_of(level: int) -> tf.Tensor | None:
+        extra = strides[level] - 1 if rounds_up else 0
+        return None if content is None else (tf.cast(content, tf.int32) + extra) // strides[level]
+
     def pool(level: int, rois: tf.Tensor) -> tf.Tensor:
-        cells = None
-        if content is not None:
-            extra = strides[level] - 1 if rounds_up else 0
-            cells = (tf.cast(content, tf.int32) + extra) // strides[level]
+        cells = cells_of(level)
         return roi_align(features[level], rois, kind, output_size, strides[level], sampling_ratio, cells)
 
     if len(features) == 1:
         return pool(0, rois)
     index = level_of(rois, strides)  # B x R
+    if kind in ("align", "align_v1") and not (prefers_gpu_form() or needs_xla_form()):
+        if content is None:
+            sides = tf.stack([tf.shape(f)[1:3] for f in features])  # L x (h, w)
+            cells = tf.repeat(sides[None], tf.shape(rois)[0], axis=0)
+        else:
+            cells = tf.stack([cells_of(level) for level in range(len(features))], axis=1)
+        options = (kind, output_size, strides, sampling_ratio)
+        return _gathered(features, tf.stop_gradient(rois), *options, index, cells)
     parts, place, before = [], tf.zeros_like(index), 0
     for level in range(len(features)):
         own = tf.cast(index == level, tf.int32)
@@ -113,7 +124,43 @@ def align_over_levels(
     return tf.gather(tf.concat(parts, axis=1), place, batch_dims=1)
 
 
-def _in_cells(rois: tf.Tensor, kind: str, stride: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _gathered(
+    features: Sequence[tf.Tensor],
+    rois: tf.Tensor,
+    kind: str,
+    size: int,
+    strides: Sequence[int],
+    sampling_ratio: int,
+    index: tf.Tensor,
+    content: tf.Tensor,
+) -> tf.Tensor:
+    """As the matrix products, of each RoI [B,R,4] from level ``index`` [B,R].
+
+    ``content``, int32 [B,L,2]: cells of each level that hold the picture.
+    """
+    batch, channels = tf.shape(rois)[0], features[0].shape[-1]
+    sides = tf.stack([tf.shape(f)[1:3] for f in features])  # L x (h, w)
+    areas = tf.reduce_prod(sides, axis=1)  # L
+    first = tf.cumsum(batch * areas, exclusive=True)  # rows of the levels, one behind another
+    low, high = _in_cells(rois, kind, tf.gather(tf.constant([float(s) for s in strides]), index)[..., None])
+    limits = tf.gather(content, index, batch_dims=1)  # B x R x (h, w)
+    height, width = tf.unstack(tf.gather(sides, index), axis=-1)  # B x R
+    options = (size, sampling_ratio)
+    rows, of_rows = _neighbours(low[..., 1], high[..., 1], limits[..., 0], height, *options)
+    columns, of_columns = _neighbours(low[..., 0], high[..., 0], limits[..., 1], width, *options)
+    image = tf.range(batch)[:, None]  # B x 1
+    start = tf.gather(first, index) + image * tf.gather(areas, index)  # B x R
+    # B x R x n x n x 2s x 2s
+    cells = rows[:, :, :, None, :, None] * width[:, :, None, None, None, None] + columns[:, :, None, :, None]
+    cells += start[:, :, None, None, None, None]
+    weights = of_rows[:, :, :, None, :, None] * of_columns[:, :, None, :, None]
+    count = (2 * sampling_ratio) ** 2
+    flat = tf.concat([tf.reshape(f, [-1, channels]) for f in features], axis=0)
+    pooled = weighted_rows(flat, tf.reshape(cells, [-1, count]), tf.reshape(weights, [-1, count]))
+    return tf.reshape(pooled, [batch, tf.shape(rois)[1], size, size, channels])
+
+
+def _in_cells(rois: tf.Tensor, kind: str, stride: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Upper left and lower right corners [B,R,2] (x, y) in cells of the map, as ``kind`` counts them."""
     if kind == "align":
         return rois[..., :2] / stride - 0.5, (rois[..., 2:] + 1.0) / stride - 0.5
@@ -154,20 +201,36 @@ def _corner_weights(low, high, limit, cells, size, _):
 
 
 def _bin_weights(low, high, limit, cells, size, sampling_ratio):
-    """Weights [B,R,n,cells] of one axis: ``sampling_ratio`` points in each of n equal bins, averaged.
+    """Weights [B,R,n,cells] of one axis: the points of each of n equal bins, averaged."""
+    weights = _two_cells(*_bin_points(low, high, limit, size, sampling_ratio), cells)
+    batch, rois = tf.unstack(tf.shape(low))
+    return tf.reduce_mean(tf.reshape(weights, [batch, rois, size, sampling_ratio, cells]), axis=3)
 
-    A point within one cell outside the map takes the border's value, one further out 0.
+
+def _bin_points(low, high, limit, size, sampling_ratio):
+    """``sampling_ratio`` points in each of n equal bins from ``low`` to ``high`` [B,R]; limit [B,R] or [B,1].
+
+    A point within one cell outside the map takes the border's value, one further out 0. Gives of each point
+    [B,R,n s] its cell, the fraction of a cell behind that, and whether it is known.
     """
     bin_size = (high - low) / size
     fractions = (tf.range(size * sampling_ratio, dtype=tf.float32) + 0.5) / sampling_ratio
     points = low[..., None] + fractions * bin_size[..., None]  # B x R x (n s)
-    last = tf.cast(limit, tf.float32)[..., None] - 1.0  # B x 1 x 1
+    last = tf.cast(limit, tf.float32)[..., None] - 1.0
     known = tf.logical_and(points >= -1.0, points <= last + 1.0)
     points = tf.clip_by_value(points, 0.0, last)
     first = tf.minimum(tf.floor(points), tf.maximum(last - 1.0, 0.0))
-    weights = _two_cells(tf.cast(first, tf.int32), points - first, known, cells)
-    batch, rois = tf.unstack(tf.shape(low))
-    return tf.reduce_mean(tf.reshape(weights, [batch, rois, size, sampling_ratio, cells]), axis=3)
+    return tf.cast(first, tf.int32), points - first, known
+
+
+def _neighbours(low, high, limit, cells, size, sampling_ratio):
+    """Cells and weights [B,R,n,2s] of one axis: what :func:`_bin_weights` has beside zeros."""
+    first, fraction, known = _bin_points(low, high, limit, size, sampling_ratio)
+    share = tf.cast(known, tf.float32) / sampling_ratio
+    both = tf.stack([first, tf.minimum(first + 1, cells[..., None] - 1)], axis=-1)  # B x R x (n s) x 2
+    weights = tf.stack([(1.0 - fraction) * share, fraction * share], axis=-1)
+    shape = [*tf.unstack(tf.shape(low)), size, 2 * sampling_ratio]
+    return tf.reshape(both, shape), tf.reshape(weights, shape)
 
 
 def _two_cells(first, fraction, known, cells):

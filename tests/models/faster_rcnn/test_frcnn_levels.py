@@ -98,6 +98,31 @@ def test_each_region_is_pooled_from_its_level(kind, run_mode):
     np.testing.assert_allclose(pooled[:, :, 0, 0, 0], [[1, 2, 1, 3], [1, 1, 1, 1]], atol=1e-5)
 
 
+@pytest.mark.parametrize(("kind", "content"), [("align", [[90.0, 70.0], [96.0, 128.0]]), ("align_v1", None)])
+def test_gathering_equals_the_products(monkeypatch, run_mode, kind, content):
+    """Values and gradients of the form for CPUs and of that for GPUs, of regions beyond borders too."""
+    random = np.random.default_rng(3)
+    maps = [random.normal(size=(2, 24 // 2**k, 32 // 2**k, 3)).astype(np.float32) for k in range(2)]
+    maps = [tf.constant(level) for level in maps]
+    centres = random.uniform(-20, 140, (2, 30, 2))
+    sides = np.exp(random.uniform(1, 5.5, (2, 30, 2)))
+    rois = tf.constant(np.concatenate([centres - sides / 2, centres + sides / 2], axis=-1), tf.float32)
+    upstream = tf.constant(random.normal(size=(2, 30, 3, 3, 3)), tf.float32)
+    content = None if content is None else tf.constant(content)
+
+    def pool():
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            pooled = roi_align.align_over_levels(maps, rois, kind, 3, [4, 8], 2, content, rounds_up=True)
+        return pooled, *tape.gradient(pooled, maps, upstream)
+
+    found = run_mode(pool)()
+    monkeypatch.setattr(roi_align, "prefers_gpu_form", lambda: True)
+    for ours, expected in zip(found, run_mode(pool)(), strict=True):
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(ours, expected, atol=2e-5)
+
+
 def test_content_is_that_of_each_level():
     """Cells beyond the picture are outside on every level, in cells of its own stride."""
     maps = [tf.ones([1, 32 // 2**level, 32 // 2**level, 1]) for level in range(2)]
