@@ -71,7 +71,10 @@ class Comparison:
         rows = [["percent", *models, *(f"gain of {gain.model}" for gain in gains)]]
         for name in next(iter(models.values())):
             cells = [f"{100 * metrics[name]:.1f}" for metrics in models.values()]
-            rows.append([name, *cells, *(f"{100 * gain.metrics[name]:+.1f}" for gain in gains)])
+            # Adding 0 makes 0.0 of a rounded -0.0.
+            rows.append(
+                [name, *cells, *(f"{round(100 * gain.metrics[name], 1) + 0.0:+.1f}" for gain in gains)]
+            )
         return text_table(rows, narrowest=9)
 
     def sentences(self, models: Mapping[str, Metrics]) -> list[str]:

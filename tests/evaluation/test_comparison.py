@@ -56,6 +56,7 @@ def test_a_tie_neither_gains_nor_loses():
         tie = {**MODELS, "imitating": {"mAP11": imitating, "Car_easy": 0.2}}
         (sentence,) = Comparison("plain", "teacher").sentences(tie)
         assert sentence == "imitating gains no points of mAP11 over plain (10.0 against 10.0)."
+        assert Comparison("plain", "teacher").table(tie).splitlines()[1].endswith(" +0.0")
 
 
 def test_table():

@@ -8,7 +8,7 @@ from places import REPOSITORY
 from fgfi_tf.imitation.contract import Network
 from fgfi_tf.models.detector import Detector
 
-ALLOWED = ("errors", "geometry", "imitation", "replica", "streams")
+ALLOWED = ("devices", "errors", "geometry", "imitation", "replica", "streams")
 
 
 def imported(path):
