@@ -111,6 +111,8 @@ def train(
         # A ReLU has either slope where rounding decides its input's sign. One such unit among the hundreds of
         # thousands changes the gradients below it by up to 1e-4 of the largest; a smooth function has none.
         tf.nn.relu = tf.nn.relu6 = tf.nn.silu
+    if "yolov2" in model:
+        tf.nn.leaky_relu = lambda x, _: tf.nn.silu(x)  # for the same reason
     if precision != "none":
         keras.mixed_precision.set_global_policy(f"mixed_{precision}")
     with over.scope():
@@ -126,6 +128,8 @@ def train(
         rate, weight = (0.01, 1.0) if model.startswith("tiny") else (1e-5, 1e-3)
         if model.startswith("ssd"):  # of whose negatives rounding chooses some
             rate = 1e-6
+        if model.startswith("yolov2"):  # whose loss counts predictions above an IoU
+            rate = 1e-7
         weight = RunningWeight(float(share), decay=0.5) if share else weight
         distiller = Distiller(
             student,
