@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmark import resident, torch_process, workload
-from benchmark.options import Options, has_gpu
+from benchmark.options import Options, has_gpu, has_torch
 from benchmark.timing import Table, wait_for_gpus
 from fgfi_tf.errors import UserError
 from fgfi_tf.training.parsing import parse_numbers
@@ -59,11 +59,10 @@ def peak_memory(options: Options) -> Iterator[Table]:
 def _table(options: Options, name: str, model: str, batch: int) -> Table:
     kind = KINDS[name]
     measured = {"ours": _ours(options, name, model, batch)}
-    theirs = kind.steps(options, model, batch)[1] if options.torch else {}
+    theirs = kind.steps(options, model, batch)[1] if has_torch(options) else {}
     for side, make in theirs.items():
         with torch_process.started(options) as torch:
-            if torch:
-                measured[side] = make(torch).call("peak", STEPS)
+            measured[side] = make(torch).call("peak", STEPS)
     rows = [
         {"side": side, "peak MB": peak, "more than before the first step, MB": added}
         for side, (peak, added) in measured.items()
@@ -162,10 +161,7 @@ def _torchvision(kind: str, options: Options, model: str, batch_size: int) -> tu
 
 
 def _ways(make: Callable, *sources) -> dict[str, Callable]:
-    return {
-        side: functools.partial(lambda how, torch: make(torch, *sources, **how), how)
-        for side, how in THEIRS.items()
-    }
+    return {side: lambda torch, how=how: make(torch, *sources, **how) for side, how in THEIRS.items()}
 
 
 KINDS = {

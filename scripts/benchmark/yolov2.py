@@ -73,7 +73,7 @@ def _step(options: Options, name: str, batch_size: int, imitating: bool) -> Resu
             }
             # Compiled, it rounds otherwise, and the region loss is steep where a box's IoU is its target.
             note = " ".join(
-                f"{kind}: {check_equal(ours, step, batch, 1e-3 if 'compile' in kind else 1e-4)}"
+                f"{kind}: {check_equal(ours, step, batch, 1e-3 if kinds[kind].get('compiled') else 1e-4)}"
                 for kind, step in theirs.items()
             )
             contenders |= {kind: step.contender("step") for kind, step in theirs.items()}

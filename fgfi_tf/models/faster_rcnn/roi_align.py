@@ -90,23 +90,21 @@ def align_over_levels(
         rounds_up: a picture has so many rows of cells as cover it; else as many as it holds.
     """
 
-    def cells_of(level: int) -> tf.Tensor | None:
+    def cells_of(level: int) -> tf.Tensor:
+        if content is None:
+            return tf.broadcast_to(tf.shape(features[level])[1:3], [tf.shape(rois)[0], 2])
         extra = strides[level] - 1 if rounds_up else 0
-        return None if content is None else (tf.cast(content, tf.int32) + extra) // strides[level]
+        return (tf.cast(content, tf.int32) + extra) // strides[level]
 
     def pool(level: int, rois: tf.Tensor) -> tf.Tensor:
-        cells = cells_of(level)
-        return roi_align(features[level], rois, kind, output_size, strides[level], sampling_ratio, cells)
+        options = (kind, output_size, strides[level], sampling_ratio)
+        return roi_align(features[level], rois, *options, cells_of(level))
 
     if len(features) == 1:
         return pool(0, rois)
     index = level_of(rois, strides)  # B x R
     if kind in ("align", "align_v1") and not (prefers_gpu_form() or needs_xla_form()):
-        if content is None:
-            sides = tf.stack([tf.shape(f)[1:3] for f in features])  # L x (h, w)
-            cells = tf.repeat(sides[None], tf.shape(rois)[0], axis=0)
-        else:
-            cells = tf.stack([cells_of(level) for level in range(len(features))], axis=1)
+        cells = tf.stack([cells_of(level) for level in range(len(features))], axis=1)  # B x L x (h, w)
         options = (kind, output_size, strides, sampling_ratio)
         return _gathered(features, tf.stop_gradient(rois), *options, index, cells)
     parts, place, before = [], tf.zeros_like(index), 0
