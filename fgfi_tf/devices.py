@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -35,6 +36,28 @@ def prefers_int8_form() -> bool:
 def needs_xla_form() -> bool:
     """Whether XLA compiles what is traced now: it has no form of some of TensorFlow's kernels."""
     return _compiled.get()
+
+
+def differentiates_dilated(dtype: tf.DType) -> bool:
+    """Whether a dilated convolution has gradients where prefers_gpu_form() says that it will be computed.
+
+    TensorFlow's own kernels for CPUs lack them; oneDNN's have them, which not every build and machine takes.
+    """
+    return _differentiates_dilated("GPU" if prefers_gpu_form() else "CPU", tf.as_dtype(dtype))
+
+
+@functools.cache
+def _differentiates_dilated(device: str, dtype: tf.DType) -> bool:
+    inputs, kernel = [1, 3, 3, 1], [3, 3, 1, 1]
+    options = {"strides": [1, 1, 1, 1], "padding": "SAME", "dilations": [1, 2, 2, 1]}
+    with tf.init_scope(), tf.device(device):  # which records no gradients: the operations themselves
+        x, k, upstream = tf.zeros(inputs, dtype), tf.zeros(kernel, dtype), tf.zeros(inputs, dtype)
+        try:
+            tf.raw_ops.Conv2DBackpropInput(input_sizes=inputs, filter=k, out_backprop=upstream, **options)
+            tf.raw_ops.Conv2DBackpropFilter(input=x, filter_sizes=kernel, out_backprop=upstream, **options)
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+            return False
+    return True
 
 
 @contextlib.contextmanager

@@ -274,7 +274,9 @@ class Distiller(keras.Model):
             return gradient
         decay, multiplier = self.student.decay_rate(variable), self.student.learning_rate_multiplier(variable)
         if decay:
-            gradient += decay * tf.cast(variable, gradient.dtype)
+            # Not at once: the products of all weights would be held until their gradients are there.
+            with tf.control_dependencies([gradient]):
+                gradient += decay * tf.cast(variable, gradient.dtype)
         return gradient if multiplier == 1.0 else multiplier * gradient
 
     def record(self, terms: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -169,6 +169,24 @@ def test_decay_is_added_after_clipping_and_biases_learn_faster():
         np.testing.assert_allclose(variable.numpy(), old - 0.1 * update, rtol=1e-5, atol=1e-7)
 
 
+def test_decayed_weights_wait_for_their_gradient():
+    """Else the products of all weights are held through the whole step."""
+    layer = ImitationLoss((4,), kernel_initializer="glorot_uniform")
+    model = Distiller(Recipe(), OneConv(), layer)
+    model.compile(keras.optimizers.legacy.SGD(0.1))
+    graph = tf.function(model.train_step).get_concrete_function(batch_of()).graph
+    products = [
+        op
+        for op in graph.get_operations()
+        if op.type == "Mul" and [i.op.type for i in op.inputs] == ["Const", "ReadVariableOp"]
+        if tf.get_static_value(op.inputs[0]) == 0.5
+    ]
+    assert len(products) == 2  # the kernels of the student and of the adaptation
+    for product in products:
+        waited = {op.name.split("/")[0] for op in product.inputs[1].op.control_inputs}
+        assert "gradient_tape" in waited
+
+
 def test_losses_know_the_step():
     model, found = distiller(), []
     plain = model.student.detection_losses

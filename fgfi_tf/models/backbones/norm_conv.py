@@ -7,6 +7,7 @@ import tf_keras as keras
 
 from fgfi_tf.models.cpu_forms import halves
 from fgfi_tf.models.normalization import BatchNorm
+from fgfi_tf.models.recomputed import recomputed
 
 FROZEN, SYNCHRONISED = "frozen", "synchronised"
 NORMS = (FROZEN, SYNCHRONISED)
@@ -79,19 +80,21 @@ class NormConv(keras.layers.Layer):
             return self.applied(inputs, kernel, tf.convert_to_tensor(self.bias))
         if self.frozen:
             scale, shift = self.affine()
-            return self.applied(inputs, kernel * scale, shift)
-        outputs = self._convolve(inputs, tf.cast(kernel, inputs.dtype))
+            outputs = recomputed(lambda x, k, scale: self._convolve(x, k * scale), inputs, kernel, scale)
+            return self._activate(tf.nn.bias_add(outputs, tf.cast(shift, inputs.dtype)))
+        outputs = recomputed(self._convolve, inputs, kernel)
         return self._activate(self.norm(outputs, training=training))
 
     def applied(self, inputs: tf.Tensor, kernel: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
         """The layer with a kernel [k,k,C_in,C_out] and a shift [C_out] in place of its own and batch norm."""
-        outputs = self._convolve(inputs, tf.cast(kernel, inputs.dtype))
+        outputs = self._convolve(inputs, kernel)
         return self._activate(tf.nn.bias_add(outputs, tf.cast(shift, inputs.dtype)))
 
     def _activate(self, outputs: tf.Tensor) -> tf.Tensor:
         return tf.nn.relu(outputs) if self.activation else outputs
 
     def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        kernel = tf.cast(kernel, inputs.dtype)
         if self.strides == 1 and self.kernel_size == 3:
             return halves.convolve(inputs, kernel)
         if self.kernel_size == 1:

@@ -13,7 +13,7 @@ import tf_keras as keras
 
 from fgfi_tf.models.backbones.backbone import Backbone
 from fgfi_tf.models.backbones.vgg import VGG, scaled
-from fgfi_tf.models.convolutions import Conv3x3
+from fgfi_tf.models.convolutions import Conv3x3, DilatedConv
 from fgfi_tf.models.normalization import L2Normalization
 from fgfi_tf.models.pixels import Pixels
 
@@ -43,9 +43,7 @@ class Trunk(Backbone):
         self.vgg = VGG(kind, width, taps=(4, 5), name="vgg", keep_odd=True, frozen=0)
         self.norm = L2Normalization(name="conv4_norm")
         channels = scaled(FULLY_CONNECTED, width)
-        self.fc6 = keras.layers.Conv2D(
-            channels, 3, padding="same", dilation_rate=6, activation="relu", name="fc6"
-        )
+        self.fc6 = DilatedConv(channels, 3, padding="same", dilation_rate=6, activation="relu", name="fc6")
         self.fc7 = keras.layers.Conv2D(channels, 1, activation="relu", name="fc7")
         self.extras = extra_blocks(EXTRAS, width)
         self.channels = (self.vgg.channels[0], channels, *(scaled(wide, width) for _, wide, _ in EXTRAS))
