@@ -85,7 +85,8 @@ class DilatedConv(keras.layers.Conv2D):
         """[B,h,w,C] and [k,k,C,C'] to [B,h',w',C'], as Keras wants it of a convolution."""
         if not differentiates_dilated(inputs.dtype):
             return super().convolution_op(inputs, kernel)
-        return tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate)
+        padding, rate = self.padding.upper(), self.dilation_rate
+        return tf.nn.conv2d(inputs, kernel, self.strides, padding, dilations=rate)
 
 
 class ConvBN(keras.layers.Layer):
