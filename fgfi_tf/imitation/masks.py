@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from fgfi_tf.geometry.crowds import over_truths
 from fgfi_tf.geometry.iou import best_iou_per_position
 from fgfi_tf.imitation.levels import valid_on_levels
 
@@ -46,19 +47,23 @@ def fine_grained_masks(
     Returns:
         For each level, bool [B, h, w].
     """
-    ious = [best_iou_per_position(a, boxes) for a in anchors]  # B x M x h x w each
-    if valid_mask is not None:
-        ious = [tf.where(part[:, None], iou, 0.0) for iou, part in zip(ious, valid_mask, strict=True)]
-    best = [tf.reduce_max(iou, axis=(2, 3)) for iou in ious]  # B x M each
-    if levels == "best":
-        best = [tf.reduce_max(tf.stack(best), axis=0)] * len(best)
-    marking = valid_on_levels(boxes, valid, len(ious), levels, level_sizes)
-    # An IoU is never greater than 2, so what does not mark a level (padding, on every level) is above none.
-    thresholds = [tf.where(marks, psi * own, 2.0) for marks, own in zip(marking, best, strict=True)]
-    return [
-        tf.reduce_any(iou > threshold[:, :, None, None], axis=1)
-        for iou, threshold in zip(ious, thresholds, strict=True)
-    ]
+
+    def with_some(masks: tuple, _: tf.Tensor, boxes: tf.Tensor, valid: tf.Tensor) -> tuple:
+        ious = [best_iou_per_position(a, boxes) for a in anchors]  # B x rows x h x w each
+        if valid_mask is not None:
+            ious = [tf.where(part[:, None], iou, 0.0) for iou, part in zip(ious, valid_mask, strict=True)]
+        best = [tf.reduce_max(iou, axis=(2, 3)) for iou in ious]  # B x rows each
+        if levels == "best":
+            best = [tf.reduce_max(tf.stack(best), axis=0)] * len(best)
+        marking = valid_on_levels(boxes, valid, len(ious), levels, level_sizes)
+        # An IoU is never greater than 2: what does not mark a level (padding, on every level) is above none.
+        thresholds = [tf.where(marks, psi * own, 2.0) for marks, own in zip(marking, best, strict=True)]
+        return tuple(
+            mask | tf.reduce_any(iou > threshold[:, :, None, None], axis=1)
+            for mask, iou, threshold in zip(masks, ious, thresholds, strict=True)
+        )
+
+    return list(over_truths(with_some, tuple(_filled(anchors, boxes, False)), boxes, valid))
 
 
 def gt_box_masks(
@@ -73,23 +78,31 @@ def gt_box_masks(
     The centre of a position is the centre of its first anchor. Arguments and result as for
     :func:`fine_grained_masks`; of ``levels`` only ``"assigned"`` makes a difference.
     """
-    masks = []
-    x1, y1, x2, y2 = (c[..., None] for c in tf.unstack(boxes, axis=-1))  # B x M x 1
-    marking = valid_on_levels(boxes, valid, len(anchors), levels, level_sizes)
-    for level, marks in zip(anchors, marking, strict=True):
-        level = tf.convert_to_tensor(level, tf.float32)
-        cx = 0.5 * (level[0, :, 0, 0] + level[0, :, 0, 2])  # w
-        cy = 0.5 * (level[:, 0, 0, 1] + level[:, 0, 0, 3])  # h
-        in_x = (cx >= x1) & (cx < x2) & marks[..., None]  # B x M x w
-        in_y = (cy >= y1) & (cy < y2)  # B x M x h
-        masks.append(tf.reduce_any(in_y[..., :, None] & in_x[..., None, :], axis=1))
-    return masks
+
+    def with_some(masks: tuple, _: tf.Tensor, boxes: tf.Tensor, valid: tf.Tensor) -> tuple:
+        x1, y1, x2, y2 = (c[..., None] for c in tf.unstack(boxes, axis=-1))  # B x rows x 1
+        marking = valid_on_levels(boxes, valid, len(anchors), levels, level_sizes)
+        more = []
+        for level, marks in zip(anchors, marking, strict=True):
+            level = tf.convert_to_tensor(level, tf.float32)
+            cx = 0.5 * (level[0, :, 0, 0] + level[0, :, 0, 2])  # w
+            cy = 0.5 * (level[:, 0, 0, 1] + level[:, 0, 0, 3])  # h
+            in_x = (cx >= x1) & (cx < x2) & marks[..., None]  # B x rows x w
+            in_y = (cy >= y1) & (cy < y2)  # B x rows x h
+            more.append(tf.reduce_any(in_y[..., :, None] & in_x[..., None, :], axis=1))
+        return tuple(mask | found for mask, found in zip(masks, more, strict=True))
+
+    return list(over_truths(with_some, tuple(_filled(anchors, boxes, False)), boxes, valid))
 
 
 def full_masks(anchors: Sequence[tf.Tensor], boxes: tf.Tensor) -> list[tf.Tensor]:
     """Every position (the paper's ablation "F", full-feature imitation)."""
+    return _filled(anchors, boxes, True)
+
+
+def _filled(anchors: Sequence[tf.Tensor], boxes: tf.Tensor, value: bool) -> list[tf.Tensor]:
     batch = tf.shape(boxes)[0]
-    return [tf.fill([batch, *tf.unstack(tf.shape(level)[:2])], True) for level in anchors]
+    return [tf.fill([batch, *tf.unstack(tf.shape(level)[:2])], value) for level in anchors]
 
 
 def imitation_masks(

@@ -77,8 +77,8 @@ class Conv3x3(keras.layers.Conv2D):
 class DilatedConv(keras.layers.Conv2D):
     """``Conv2D`` with a dilation rate, by the operation that has one, where that can be trained.
 
-    Keras rearranges the map into one for each offset instead, filled up to the same size, and convolves these:
-    with a rate of 6 on 19 x 19 positions that takes 2.5 times as long (``scripts/benchmark/LOG.md``).
+    Keras rearranges the map into one for each offset instead, filled up to one size, and convolves
+    these: with a rate of 6 on 19 x 19 positions that takes 2.5 times as long (``scripts/benchmark/LOG.md``).
     """
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from fgfi_tf.geometry import boxes as forms
+from fgfi_tf.geometry.crowds import over_truths
 from fgfi_tf.models.faster_rcnn import box_coding, sampling
 from fgfi_tf.models.faster_rcnn.conventions import REFERENCE, Convention
 
@@ -41,17 +42,28 @@ def assign(
         content_size: (h, w) of the picture inside the padded input, float32 [B,2].
         rules: see :class:`Convention`.
     """
-    iou = box_coding.target_iou(anchors, boxes, valid, rules)  # B x A x M
-    inside = tf.ones(tf.shape(iou)[:2], tf.bool)
-    if not rules.whole_input:
-        inside = forms.inside(anchors, content_size)  # B x A
-        iou = tf.where(inside[..., None], iou, -1.0)
-    best_of_anchor = tf.reduce_max(iou, axis=-1)  # B x A
-    best_of_truth = tf.reduce_max(iou, axis=1, keepdims=True)  # B x 1 x M
-    is_best = tf.reduce_any(tf.logical_and(iou == best_of_truth, best_of_truth > 0.0), axis=-1)  # B x A
+    anchors = tf.convert_to_tensor(anchors, tf.float32)
+    shape = [tf.shape(boxes)[0], tf.shape(anchors)[0]]
+    inside = tf.ones(shape, tf.bool) if rules.whole_input else forms.inside(anchors, content_size)  # B x A
+
+    def of_some(state: tuple, start: tf.Tensor, boxes: tf.Tensor, valid: tf.Tensor) -> tuple:
+        best_of_anchor, best_truth, is_best = state
+        iou = box_coding.target_iou(anchors, boxes, valid, rules)  # B x A x rows
+        if not rules.whole_input:
+            iou = tf.where(inside[..., None], iou, -1.0)
+        found, best_of_truth = tf.reduce_max(iou, axis=-1), tf.reduce_max(iou, axis=1, keepdims=True)
+        here = start + tf.argmax(iou, axis=-1, output_type=tf.int32)
+        return (
+            tf.maximum(best_of_anchor, found),
+            tf.where(found > best_of_anchor, here, best_truth),  # the first on a tie
+            is_best | tf.reduce_any((iou == best_of_truth) & (best_of_truth > 0.0), axis=-1),
+        )
+
+    nothing = (tf.fill(shape, -1.0), tf.zeros(shape, tf.int32), tf.zeros(shape, tf.bool))
+    best_of_anchor, best_truth, is_best = over_truths(of_some, nothing, boxes, valid)  # B x A each
     labels = tf.where(best_of_anchor < NEGATIVE_IOU, 0, -1)
     labels = tf.where(tf.logical_or(is_best, best_of_anchor >= POSITIVE_IOU), 1, labels)
-    matched = tf.gather(boxes, tf.argmax(iou, axis=-1, output_type=tf.int32), batch_dims=1)  # B x A x 4
+    matched = tf.gather(boxes, best_truth, batch_dims=1)  # B x A x 4
     deltas = box_coding.encode(anchors, matched, rules=rules)
     return RPNTargets(
         labels=tf.stop_gradient(tf.where(inside, labels, -1)),

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from fgfi_tf.geometry import boxes as box_forms
 from fgfi_tf.geometry import coding
+from fgfi_tf.geometry.crowds import last_row
 from fgfi_tf.geometry.iou import iou as iou_of
 
 # IoUs of float32 boxes closer than this are one value with different rounding.
@@ -73,7 +74,10 @@ def assign_anchors(boxes: tf.Tensor, valid: tf.Tensor, anchors: tf.Tensor) -> tf
         taken |= tf.one_hot(index, count, on_value=True, off_value=False, dtype=tf.bool) & is_object[:, None]
         return taken, tf.where(is_object, index, 0)
 
-    batch = tf.shape(boxes)[0]
+    batch, rows = tf.unstack(tf.shape(valid))
+    # At least one: of none the scan does not know the shape of what it stacks.
+    some = tf.minimum(tf.maximum(last_row(valid), 1), rows)
+    shape, boxes, valid = valid.shape, boxes[:, :some], valid[:, :some]
     start = (tf.zeros([batch, count], tf.bool), tf.zeros([batch], tf.int32))
     _, indices = tf.scan(assign_next, (tf.transpose(boxes, [1, 0, 2]), tf.transpose(valid)), start)
-    return tf.transpose(indices)
+    return tf.ensure_shape(tf.pad(tf.transpose(indices), [[0, 0], [0, rows - some]]), shape)

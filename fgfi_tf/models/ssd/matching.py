@@ -54,31 +54,39 @@ def _best_of_each(iou: tf.Tensor) -> tf.Tensor:
 def _one_for_each(iou: tf.Tensor) -> tf.Tensor:
     """int32 [B, M]: greedily by IoU, no default box twice; -1 for a ground truth that overlaps none left.
 
-    Of its best M default boxes at most M - 1 can go to others, so no further ones are looked at.
+    Of equal pairs the first ground truth's goes first, then the first default box's. A pair that is the best
+    of its ground truth's and of its default box's is taken whatever the others: all such pairs in one round,
+    so that a crowd takes a few rounds and not one for each ground truth.
     """
     batch, count, anchors = tf.unstack(tf.shape(iou))
-    depth = tf.minimum(count, anchors)
-    values, places = tf.math.top_k(iou, depth)  # B x M x K, of equal ones the first
-    rows = tf.range(batch)
+    # Of its best M default boxes at most M - 1 can go to others: no further ones are looked at.
+    values, places = tf.math.top_k(iou, tf.minimum(count, anchors))  # B x M x K, of equal ones the first
+    rows = tf.range(count)
+    ids = places + tf.range(batch)[:, None, None] * anchors  # of all images' default boxes
+    total = batch * anchors
 
-    def step(number, values, own):
-        flat = tf.reshape(values, [batch, count * depth])
-        best = tf.argmax(flat, axis=-1, output_type=tf.int32)  # B
-        found = tf.gather(flat, best, batch_dims=1) > 0.0
-        truth = best // depth
-        place = tf.gather(tf.reshape(places, [batch, count * depth]), best, batch_dims=1)
-        at = tf.stack([rows, truth], axis=-1)
-        own = tf.tensor_scatter_nd_update(own, at, tf.where(found, place, tf.gather_nd(own, at)))
-        used = (tf.range(count)[None, :, None] == truth[:, None, None]) | (places == place[:, None, None])
-        values = tf.where(used & found[:, None, None], -1.0, values)
-        return number + 1, tf.ensure_shape(values, [None] * 3), tf.ensure_shape(own, [None] * 2)
+    def a_round(values, waiting, own):
+        left = tf.where(waiting[..., None], values, -1.0)
+        rank = tf.argmax(left, axis=2, output_type=tf.int32)[..., None]  # B x M x 1, of equal ones the first
+        best, place, own_id = (tf.gather(x, rank, batch_dims=2)[..., 0] for x in (left, places, ids))
+        waiting &= best > 0.0  # some default box is left
+        highest = tf.gather(tf.math.unsorted_segment_max(left, ids, total), ids)  # of the default box
+        first = tf.where(left == highest, rows[:, None], count)
+        first = tf.gather(tf.math.unsorted_segment_min(first, ids, total), own_id)
+        taken = waiting & (first == rows)
+        used = tf.math.unsorted_segment_max(tf.cast(taken, tf.int32), own_id, total) > 0
+        values = tf.where(tf.gather(used, ids), -1.0, values)
+        waiting, own = waiting & ~taken, tf.where(taken, place, own)
+        return tuple(
+            tf.ensure_shape(x, [None] * x_rank) for x, x_rank in ((values, 3), (waiting, 2), (own, 2))
+        )
 
-    _, _, own = tf.while_loop(
-        lambda number, *_: number < count,
-        step,
-        (tf.constant(0), values, tf.fill([batch, count], -1)),
+    *_, own = tf.while_loop(
+        lambda _, waiting, own: tf.reduce_any(waiting),
+        a_round,
+        (values, tf.ones([batch, count], tf.bool), tf.fill([batch, count], -1)),
         parallel_iterations=1,
-        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None] * 3), tf.TensorShape([None] * 2)),
+        shape_invariants=tuple(tf.TensorShape([None] * rank) for rank in (3, 2, 2)),
     )
     return tf.ensure_shape(own, iou.shape[:2])
 

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from fgfi_tf.geometry import boxes as box_forms
 from fgfi_tf.geometry.coding import decode_in_cells
+from fgfi_tf.geometry.crowds import over_truths
 from fgfi_tf.geometry.iou import iou, pairwise_iou, shape_iou
 from fgfi_tf.models.yolov2 import coding
 
@@ -24,7 +25,6 @@ OBJECT_SCALE, NO_OBJECT_SCALE, CLASS_SCALE, COORDINATE_SCALE = 5.0, 1.0, 1.0, 1.
 IGNORE_IOU = 0.6
 PRIOR_SCALE = 0.01
 PRIOR_IMAGES = 12_800
-_CHUNK = 64  # ground truths compared with all predictors at a time: bounds the memory of crowded pictures
 
 
 def region_losses(
@@ -96,33 +96,11 @@ def best_iou(predicted: tf.Tensor, boxes: tf.Tensor, valid: tf.Tensor) -> tf.Ten
     """
     predicted, boxes = box_forms.corners_from_centres(predicted), box_forms.corners_from_centres(boxes)
 
-    def of_some(chunk: tf.Tensor, there: tf.Tensor) -> tf.Tensor:
-        found = tf.where(there[:, None], pairwise_iou(predicted, chunk), 0.0)  # B x P x chunk
-        return tf.maximum(tf.reduce_max(found, axis=-1), 0.0)  # -inf of none
+    def of_some(state: tuple, _: tf.Tensor, boxes: tf.Tensor, valid: tf.Tensor) -> tuple[tf.Tensor]:
+        found = tf.where(valid[:, None], pairwise_iou(predicted, boxes), 0.0)  # B x P x rows
+        return (tf.maximum(state[0], tf.reduce_max(found, axis=-1)),)
 
-    if boxes.shape[1] is not None and boxes.shape[1] <= _CHUNK:
-        return tf.stop_gradient(of_some(boxes, valid))
-    rest = -tf.shape(boxes)[1] % _CHUNK
-    boxes, valid = tf.pad(boxes, [[0, 0], [0, rest], [0, 0]]), tf.pad(valid, [[0, 0], [0, rest]])
-    # A batch has room for the fullest picture there is; behind its own last one there is nothing to compare.
-    count = tf.reduce_max(tf.where(valid, tf.range(tf.shape(valid)[1]) + 1, 0))
-
-    def step(start: tf.Tensor, best: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        chunk, there = (
-            tf.slice(boxes, [0, start, 0], [-1, _CHUNK, -1]),
-            tf.slice(valid, [0, start], [-1, _CHUNK]),
-        )
-        return start + _CHUNK, tf.maximum(best, of_some(chunk, there))
-
-    none = tf.zeros(tf.shape(predicted)[:2])
-    _, best = tf.while_loop(
-        lambda start, _: start < count,
-        step,
-        (tf.constant(0), none),
-        parallel_iterations=1,
-        shape_invariants=(tf.TensorShape([]), none.shape),
-    )
-    return tf.stop_gradient(best)
+    return over_truths(of_some, (tf.zeros(tf.shape(predicted)[:2]),), boxes, valid)[0]
 
 
 def _last_on_each(index: tf.Tensor, valid: tf.Tensor, predictors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
