@@ -45,7 +45,7 @@ def test_the_best_pair_of_those_left_again_and_again(count, sides):
 
 
 def test_an_equal_pair_waits_for_the_earlier_ground_truth():
-    """Both overlap b alike and the first a as well; a third takes a: then b goes to the first, not to the second.
+    """Two overlap b alike, the first a as well; a third takes a: then b goes to the first, not to the second.
 
     Taking every ground truth's best at once would give b to the second.
     """
