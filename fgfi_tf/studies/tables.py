@@ -157,8 +157,8 @@ def _table(plan: Plan, found: list[ArmResult]) -> Table:
     note = f"Percent. Intervals: BCa bootstrap, {CONFIDENCE:.0%}."
     if plan.baseline:
         note += (
-            f" Differences are paired by seed, against {plan.arm(plan.baseline).title}. p: two-sided sign-flip "
-            "test, which with n pairs cannot fall below 2 / 2^n."
+            f" Differences are paired by seed, against {plan.arm(plan.baseline).title}. p: two-sided "
+            "sign-flip test, which with n pairs cannot fall below 2 / 2^n."
         )
     return Table("", names, tuple(rows), note=note)
 
