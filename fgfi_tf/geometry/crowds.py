@@ -16,9 +16,8 @@ def last_row(valid: tf.Tensor) -> tf.Tensor:
     Rows are as many as the fullest image of a whole dataset has objects; most of a batch's are padding.
     """
     rows = tf.range(1, tf.shape(valid)[1] + 1)
-    return tf.maximum(
-        tf.reduce_max(tf.where(valid, rows, 0)), 0
-    )  # of no rows the maximum is the smallest int
+    # Of no rows the maximum is the smallest int.
+    return tf.maximum(tf.reduce_max(tf.where(valid, rows, 0)), 0)
 
 
 def over_truths(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from fgfi_tf.geometry.boxes import corners_from_centres
+from fgfi_tf.geometry.crowds import last_row
 from fgfi_tf.geometry.iou import pairwise_iou
 
 MATCH_IOU = 0.5
@@ -34,7 +35,7 @@ def match(boxes: tf.Tensor, valid: tf.Tensor, defaults: tf.Tensor, rule: str = "
         int32 [B, A], index into the M, -1 for none.
     """
     # A batch has room for the fullest image of all: what is padding in every image here costs nothing.
-    most = tf.maximum(tf.reduce_max(tf.where(valid, tf.range(1, tf.shape(valid)[1] + 1), 0)), 0)
+    most = last_row(valid)
     boxes, valid = boxes[:, :most], valid[:, :most]  # M is now as many as the fullest image of the batch has
     iou = pairwise_iou(boxes, corners_from_centres(defaults))  # B x M x A
     iou = tf.where(valid[..., None], iou, -1.0)
