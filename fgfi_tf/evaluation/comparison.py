@@ -84,25 +84,25 @@ class Comparison:
             name, value = next(iter(gain.metrics.items()))
             of = {model: f"{100 * metrics[name]:.1f}" for model, metrics in models.items()}
             text = (
-                f"{gain.model} {points(value)} of {name} over {gain.baseline} "
+                f"{gain.model} {points(value, gain.baseline, f' of {name}')} "
                 f"({of[gain.model]} against {of[gain.baseline]})"
             )
-            if gain.gap_share is not None and not is_tie(value):
+            if gain.gap_share is not None and is_gain(value):
                 text += f": {100 * gain.gap_share:.0f} % of the gap to {self.teacher} ({of[self.teacher]})"
             found.append(text + ".")
         return found
 
 
-def is_tie(gain: float) -> bool:
-    """Whether a gain, a fraction, is 0.0 points in a table."""
-    return abs(100 * gain) < 0.05
+def is_gain(difference: float) -> bool:
+    """Whether a difference, a fraction, is more than 0.0 points in a table."""
+    return 100 * difference >= 0.05
 
 
-def points(gain: float) -> str:
-    """A gain, a fraction, as the words "gains 1.2 points"; a tie neither gains nor loses."""
-    if is_tie(gain):
-        return "gains no points"
-    return f"{'gains' if gain > 0 else 'loses'} {abs(100 * gain):.1f} points"
+def points(difference: float, other: str, of: str = "") -> str:
+    """A difference, a fraction, as the words "gains 1.2 points over other"; a tie neither gains nor loses."""
+    if is_gain(-difference):
+        return f"loses {-100 * difference:.1f} points{of} to {other}"
+    return f"gains {f'{100 * difference:.1f}' if is_gain(difference) else 'no'} points{of} over {other}"
 
 
 def text_table(rows: Sequence[Sequence[str]], first: int = 0, narrowest: int = 8) -> str:

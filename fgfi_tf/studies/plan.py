@@ -16,7 +16,7 @@ from fgfi_tf.training.config import RESUMABLE, ExperimentConfig
 
 STUDY = "study"
 _KEYS = {"title", "text", "baseline", "teacher", "metric", "seeds", "flags", "runs"}
-_ARM_KEYS = {"title", "seeds", "flags", "alone"}
+_ARM_KEYS = {"title", "seeds", "flags", "alone", "against"}
 #: Places, which differ from machine to machine, and what changes nothing that is computed.
 _WITHOUT_EFFECT = (RESUMABLE - {"steps", "val_split"}) | {"teacher_checkpoint", "init_checkpoint"}
 
@@ -30,12 +30,14 @@ class Arm:
         flags: of ``scripts/train.py``, with ``{data}`` and ``{run:ARM}`` for places.
         seeds: each is one run.
         title: what tables call it.
+        against: names of the arms that it is compared with.
     """
 
     name: str
     flags: tuple[str, ...]
     seeds: tuple[int, ...]
     title: str
+    against: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Plan:
         path: the plan's file.
         title, text: of the report.
         arms: in the order in which they stand in the plan.
-        baseline: the arm that the others are compared with; empty: none.
+        baseline: the arm that the others are compared with where they do not say; empty: none.
         teacher: the arm whose mean is what can be reached; empty: none.
         metric: name of the fraction that counts (``mAP11``); empty: the protocol's first.
         runs_name: name of the folder of the run folders; plans that share it share runs with the same flags.
@@ -82,8 +84,9 @@ def read_plan(path: str | Path) -> Plan:
 
     The file has a section ``[study]`` (``title``, ``text``, ``seeds``, ``flags`` of all arms, ``baseline``,
     ``teacher``, ``metric``, ``runs``) and one section for each arm (``flags`` behind those of all, ``seeds``
-    in place of those of all, ``title``, ``alone = yes`` to leave the flags of all out). Seeds are numbers and
-    ranges: ``0-5, 9``.
+    in place of those of all, ``title``, ``alone = yes`` to leave the flags of all out, ``against``: the arms
+    that it is compared with in place of the baseline, with commas between; empty for none). Seeds are
+    numbers and ranges: ``0-5, 9``.
 
     Raises:
         UserError: the file cannot be read, a section or key is unknown, an arm's flags are wrong.
@@ -111,7 +114,8 @@ def read_plan(path: str | Path) -> Plan:
         *(study.get(key, "") for key in ("baseline", "teacher", "metric")),
         study.get("runs", path.stem),
     )
-    for name in (plan.baseline, plan.teacher, *(source for arm in arms for source in sources(arm))):
+    named = (name for arm in arms for name in (*sources(arm), *arm.against))
+    for name in (plan.baseline, plan.teacher, *named):
         if name:
             plan.arm(name)
     return plan
@@ -122,7 +126,12 @@ def _arm(path: Path, section: configparser.SectionProxy, study: configparser.Sec
     common = [] if section.getboolean("alone", False) else shlex.split(study.get("flags", ""))
     own = shlex.split(section.get("flags", ""))
     seeds = _seeds(path, section.get("seeds", study.get("seeds", "0")))
-    arm = Arm(section.name, (*common, *own), seeds, section.get("title", section.name))
+    name, first = section.name, [study.get(key, "") for key in ("baseline", "teacher")]
+    compared = section.get("against", "" if name in first else first[0])
+    against = tuple(dict.fromkeys(part.strip() for part in compared.split(",") if part.strip()))
+    if name in against:
+        raise UserError(f"--plan={path}: [{name}] against = {compared}: an arm is not compared with itself")
+    arm = Arm(name, (*common, *own), seeds, section.get("title", name), against)
     for flag in arm.flags:
         if re.match(r"--?(no)?(output_dir|seed|overwrite)\b", flag):
             raise UserError(f"--plan={path}: [{arm.name}] {flag}: the study itself sets it")

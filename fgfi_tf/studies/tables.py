@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fgfi_tf.evaluation.comparison import is_tie, points
+from fgfi_tf.evaluation.comparison import is_gain, points
 from fgfi_tf.evaluation.report import plots
 from fgfi_tf.evaluation.report import write as report
 from fgfi_tf.evaluation.report.data import (
@@ -32,38 +32,47 @@ Results = Mapping[tuple[str, int], RunResult]
 
 
 @dataclasses.dataclass(frozen=True)
-class ArmResult:
-    """An arm: seed -> fraction of the metric that counts, their summary, its pairs with the baseline.
+class Compared:
+    """An arm's pairs with another one.
 
-    ``gap_share``: the share of the baseline's gap to the teacher that the pairs close, None without one.
+    ``gap_share``: the share of the other's gap to the teacher that the pairs close, None without one.
     """
+
+    other: Arm
+    pairs: Pairs
+    gap_share: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmResult:
+    """An arm: seed -> fraction of the metric that counts, their summary, and what it is compared with."""
 
     arm: Arm
     values: dict[int, float]
     summary: Summary
-    pairs: Pairs | None
-    gap_share: float | None
+    compared: tuple[Compared, ...]
 
 
 def analyse(plan: Plan, results: Results, metric: str) -> list[ArmResult]:
-    """Each arm that has results, in the plan's order."""
+    """Each arm that has results, in the plan's order; it is compared with arms that have a seed of its."""
     values = {
-        arm.name: {seed: one.metrics[metric] for seed, one in _of(arm, results).items()} for arm in plan.arms
+        arm.name: {seed: one.metrics[metric] for seed, one in sorted(_of(arm, results).items())}
+        for arm in plan.arms
     }
-    base = values.get(plan.baseline, {})
     ceiling = summarise(list(values.get(plan.teacher, {}).values())).mean if plan.teacher else math.nan
+
+    def compared(own: dict[int, float], other: str) -> Compared:
+        pairs, share = compare(own, values[other]), None
+        if not math.isnan(ceiling):
+            gap = ceiling - float(np.mean([values[other][seed] for seed in pairs.seeds]))
+            share = pairs.difference.mean / gap if gap > 0 else None
+        return Compared(plan.arm(other), pairs, share)
+
     found = []
     for arm in plan.arms:
-        own = values[arm.name]
-        if not own:
-            continue
-        compared = base and arm.name not in (plan.baseline, plan.teacher)
-        pairs = compare(own, base) if compared and set(own) & set(base) else None
-        share = None
-        if pairs is not None and not math.isnan(ceiling):
-            gap = ceiling - float(np.mean([base[seed] for seed in pairs.seeds]))
-            share = pairs.difference.mean / gap if gap > 0 else None
-        found.append(ArmResult(arm, dict(sorted(own.items())), summarise(list(own.values())), pairs, share))
+        if own := values[arm.name]:
+            others = tuple(compared(own, other) for other in arm.against if own.keys() & values[other].keys())
+            found.append(ArmResult(arm, own, summarise(list(own.values())), others))
     return found
 
 
@@ -142,18 +151,20 @@ def _table(plan: Plan, found: list[ArmResult]) -> Table:
     names = ("seeds", "mean", "deviation", "95 % of the mean", "difference", "95 % of it", "p", "of the gap")
     rows = []
     for one in found:
-        pairs, deviation = one.pairs, one.summary.deviation
-        values = (
+        deviation = one.summary.deviation
+        own = (
             len(one.values),
             100 * one.summary.mean,
             None if math.isnan(deviation) else 100 * deviation,
             _interval(one.summary),
-            pairs and f"{100 * pairs.difference.mean:+.1f}",
-            pairs and _interval(pairs.difference),
-            None if pairs is None or pairs.p_value is None else f"{pairs.p_value:.3f}",
-            None if one.gap_share is None else f"{100 * one.gap_share:.0f} %",
         )
+        with_baseline = [part for part in one.compared if part.other.name == plan.baseline]
+        values = (*own, *(_difference(with_baseline[0]) if with_baseline else [None] * 4))
         rows.append(Row(one.arm.title, values, "total" if one.arm.name == plan.baseline else ""))
+        for part in one.compared:
+            if part.other.name != plan.baseline:
+                label = f"{one.arm.title}, against {part.other.title}"
+                rows.append(Row(label, (*[None] * 4, *_difference(part))))
     note = f"Percent. Intervals: BCa bootstrap, {CONFIDENCE:.0%}."
     if plan.baseline:
         note += (
@@ -163,19 +174,28 @@ def _table(plan: Plan, found: list[ArmResult]) -> Table:
     return Table("", names, tuple(rows), note=note)
 
 
+def _difference(part: Compared) -> tuple[str | None, ...]:
+    """Cells: the difference, its interval, p, the share of the gap."""
+    pairs, share = part.pairs, part.gap_share
+    return (
+        f"{100 * pairs.difference.mean:+.1f}",
+        _interval(pairs.difference),
+        None if pairs.p_value is None else f"{pairs.p_value:.3f}",
+        None if share is None else f"{100 * share:.0f} %",
+    )
+
+
 def _sentences(plan: Plan, found: list[ArmResult]) -> str:
     lines = []
-    for one in found:
-        if one.pairs is None:
-            continue
-        gain = one.pairs.difference.mean
-        higher = sum(difference > 0 for difference in one.pairs.difference.values)
+    for arm, part in ((one.arm, part) for one in found for part in one.compared):
+        gain = part.pairs.difference.mean
+        higher = sum(difference > 0 for difference in part.pairs.difference.values)
         line = (
-            f"{one.arm.title} {points(gain)} over {plan.arm(plan.baseline).title}, above it in "
-            f"{higher} of {len(one.pairs.seeds)} seeds"
+            f"{arm.title} {points(gain, part.other.title)}, above it in "
+            f"{higher} of {len(part.pairs.seeds)} seeds"
         )
-        if one.gap_share is not None and not is_tie(gain):
-            line += f": {100 * one.gap_share:.0f} % of the gap to {plan.arm(plan.teacher).title}"
+        if part.gap_share is not None and is_gain(gain):
+            line += f": {100 * part.gap_share:.0f} % of the gap to {plan.arm(plan.teacher).title}"
         lines.append(line + ".")
     return " ".join(lines)
 
@@ -220,16 +240,20 @@ def _metrics_table(plan: Plan, results: Results) -> Table:
 
 
 def _numbers(one: ArmResult) -> dict:
-    pairs = one.pairs
     return {
         "values": {str(seed): value for seed, value in one.values.items()},
         "mean": one.summary.mean,
         "deviation": None if math.isnan(one.summary.deviation) else one.summary.deviation,
         "interval": one.summary.interval,
-        "difference": pairs and pairs.difference.mean,
-        "difference_interval": pairs and pairs.difference.interval,
-        "p_value": pairs and pairs.p_value,
-        "gap_share": one.gap_share,
+        "against": {
+            part.other.name: {
+                "difference": part.pairs.difference.mean,
+                "interval": part.pairs.difference.interval,
+                "p_value": part.pairs.p_value,
+                "gap_share": part.gap_share,
+            }
+            for part in one.compared
+        },
     }
 
 

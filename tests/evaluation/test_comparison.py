@@ -48,7 +48,7 @@ def test_sentences():
         "50 % of the gap to teacher (70.0)."
     )
     (sentence,) = Comparison("imitating", "teacher").sentences(MODELS)
-    assert sentence.startswith("plain loses 30.0 points of mAP11 over imitating (10.0 against 40.0)")
+    assert sentence == "plain loses 30.0 points of mAP11 to imitating (10.0 against 40.0)."
 
 
 def test_a_tie_neither_gains_nor_loses():

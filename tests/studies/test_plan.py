@@ -55,6 +55,13 @@ def test_arms_and_seeds(tmp_path):
     ]
 
 
+def test_what_an_arm_is_compared_with(tmp_path):
+    assert [arm.against for arm in read(tmp_path).arms] == [(), (), ("plain",)]
+    more = "[longer]\nagainst = \n[better]\nagainst = imitating, longer,imitating\n"
+    arms = read(tmp_path, TEXT + more).arms
+    assert [arm.against for arm in arms] == [(), (), ("plain",), (), ("imitating", "longer")]
+
+
 def test_a_source_of_the_same_seed_or_the_only_one(tmp_path):
     arm = read(tmp_path).arm("teacher")
     assert plans.source_seed(arm, 2) == 0
@@ -95,6 +102,11 @@ def test_a_fingerprint_is_of_what_a_result_depends_on(tmp_path):
         (("seeds = 0-2", "seeds ="), "at least one"),
         (("baseline = plain", "baseline = plane"), r"no arm \[plane\]; there are teacher, plain, imitating"),
         (("{run:teacher}", "{run:techer}"), r"no arm \[techer\]"),
+        (("[plain]", "[plain]\nagainst = plane"), r"no arm \[plane\]; there are teacher, plain, imitating"),
+        (
+            ("[plain]", "[plain]\nagainst = teacher, plain"),
+            r"\[plain\] against = teacher, plain: an arm is not compared with itself",
+        ),
         (("--steps=30", "--setps=30"), r"\[plain\]: unknown flag --setps; did you mean"),
         (("--steps=30", "--seed=3"), r"\[plain\] --seed=3: the study itself sets it"),
         (("--steps=30", "--output_dir=x"), "the study itself sets it"),

@@ -122,8 +122,27 @@ def test_tables(world, capsys):
     assert "![](trial.png)" in text and "figures/" not in text
     assert (world / "trial.png").read_bytes().startswith(b"\x89PNG")
     numbers = json.loads((world / "report" / "report.json").read_text())
-    assert numbers["arms"]["imitating"]["gap_share"] == pytest.approx(0.32 / 0.69)
+    assert numbers["arms"]["imitating"]["against"]["plain"]["gap_share"] == pytest.approx(0.32 / 0.69)
     assert "Against steps" in (world / "report" / "index.html").read_text()
+
+
+def test_an_arm_compared_with_others_than_the_baseline(world, capsys):
+    # Weights are nothing to this training, so small imitating is as good as imitating; small is as plain.
+    more = "[small]\nseeds = 0-1\nagainst = imitating\nflags = --imitation_weight=2\n"
+    more += "[small_imitating]\nseeds = 0-1\n"
+    more += "against = plain, small\nflags = --imitation --imitation_weight=2"
+    (world / "trial.cfg").write_text(f"{PLAN}{more} --teacher_checkpoint={{run:teacher}}\n")
+    run(world)
+    out = capsys.readouterr().out
+    # Differences 0.30, 0.32 of two seeds; 0.105 to 0.8: 0.31 of 0.695.
+    gain = "gains 31.0 points over {}, above it in 2 of 2 seeds: 45 % of the gap to teacher."
+    assert f"small_imitating {gain.format('plain')} small_imitating {gain.format('small')}" in out
+    table = (world / "trial.md").read_text()
+    assert "| small | 2 | 10.5 | 0.7 | – | – | – | – | – |" in table  # two values have no interval
+    assert "| small_imitating | 2 | 41.5 | 2.1 | – | +31.0 |" in table
+    assert "| small_imitating, against small | – | – | – | – | +31.0 |" in table
+    assert "small loses 31.0 points to imitating, above it in 0 of 2 seeds. small_imitating" in out
+    assert "imitating, against plain" not in table
 
 
 def test_dry_run_runs_nothing_and_tells_the_time(world, capsys):
