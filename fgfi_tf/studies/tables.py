@@ -158,13 +158,13 @@ def _table(plan: Plan, found: list[ArmResult]) -> Table:
             None if math.isnan(deviation) else 100 * deviation,
             _interval(one.summary),
         )
-        with_baseline = [part for part in one.compared if part.other.name == plan.baseline]
-        values = (*own, *(_difference(with_baseline[0]) if with_baseline else [None] * 4))
+        others = {part.other.name: part for part in one.compared}
+        with_baseline = others.pop(plan.baseline, None)
+        values = (*own, *(_difference(with_baseline) if with_baseline else [None] * 4))
         rows.append(Row(one.arm.title, values, "total" if one.arm.name == plan.baseline else ""))
-        for part in one.compared:
-            if part.other.name != plan.baseline:
-                label = f"{one.arm.title}, against {part.other.title}"
-                rows.append(Row(label, (*[None] * 4, *_difference(part))))
+        for part in others.values():
+            label = f"{one.arm.title}, against {part.other.title}"
+            rows.append(Row(label, (*[None] * 4, *_difference(part))))
     note = f"Percent. Intervals: BCa bootstrap, {CONFIDENCE:.0%}."
     if plan.baseline:
         note += (
