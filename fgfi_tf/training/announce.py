@@ -11,7 +11,7 @@ from fgfi_tf.data import classes
 from fgfi_tf.data.records import PreparedDataset
 from fgfi_tf.errors import UserError
 from fgfi_tf.imitation.distiller import Distiller
-from fgfi_tf.training import memory, teacher
+from fgfi_tf.training import memory, precision, teacher
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.run_log import RunLog
 
@@ -29,6 +29,8 @@ def start(
     devices = f"{strategy.num_replicas_in_sync} device{'s' if strategy.num_replicas_in_sync > 1 else ''}"
     imitating = f", imitating {config.teacher_model}" if config.imitation else ""
     others = f" + {config.unlabelled_images} unlabelled" if config.unlabelled_dir else ""
+    if config.mixed_precision != "none":
+        devices += f" in {precision.computed_in(config.mixed_precision)}"
     log(
         f"{config.model}, {parameters:,} parameters{imitating}; "
         f"{dataset.name}, {dataset.num_examples} images; batch {config.batch_size}{others} on {devices}; "
@@ -38,6 +40,7 @@ def start(
         log(teacher.describe(config))
     if restored is not None:
         log(f"going on from {restored}")
+    log.warn(precision.warning(config.mixed_precision))
     log.warn(memory.warning(config, distiller.student, strategy))
 
 

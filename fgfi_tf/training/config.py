@@ -230,7 +230,9 @@ class ExperimentConfig:
         1800, "Seconds to wait at the start for the workers on other machines (0: for ever)."
     )
     mixed_precision: str = _hardware(
-        "none", "Compute in half precision; losses and weights stay float32.", ("none", "float16", "bfloat16")
+        "none",
+        "Compute in half precision; losses and weights stay float32. auto: bfloat16 where that is faster.",
+        ("none", "float16", "bfloat16", "auto"),
     )
     jit_compile: bool = _hardware(False, "Compile the training step with XLA.")
     steps_per_execution: int = _hardware(1, "Steps run in one call of the graph.")
