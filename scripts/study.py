@@ -56,15 +56,20 @@ def main(argv: Sequence[str]) -> int:
         (f"--extensions={config.extensions}",) if config.extensions else (),
         config.jobs,
     )
-    todo = run.missing()
-    seconds = run.estimate(todo)
+    todo, again = run.missing(), run.again()
+    seconds = run.estimate(again + todo)
     left = "how long it takes is known once one is done"
     if seconds is not None:
         left = f"about {runner.duration(seconds)} to go"
     total = sum(len(arm.seeds) for arm in plan.arms)
     print(f"{plan.title}: {total - len(todo)} of {total} runs are done" + (f"; {left}" if todo else ""))
+    for arm, seed in again:
+        print(
+            f"{arm.name}, seed {seed} is trained again: others start from it, and "
+            f"{run.folder(arm, seed)} holds no checkpoint of its last step"
+        )
     if config.dry_run:
-        for arm, seed in todo:
+        for arm, seed in again + todo:
             print(f"  {arm.name}, seed {seed}: {' '.join(run.flags(arm, seed))}")
         return 0
     code = run.run()

@@ -8,12 +8,13 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.paths import replace_text
-from fgfi_tf.studies.plan import Plan, fingerprint
+from fgfi_tf.studies.plan import Plan, fingerprint, read_plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,8 @@ class RunResult:
         losses: the last line of the run's ``metrics.csv``.
         seconds: of the training with its evaluations, all starts together.
         commit, versions, machine: what it ran on.
+        again: it is a second training of a run that others start from, made where the checkpoint of the
+            first was missing; the first remains the run's result.
     """
 
     arm: str
@@ -41,6 +44,7 @@ class RunResult:
     commit: str
     versions: dict[str, str]
     machine: dict[str, Any]
+    again: bool = False
 
 
 def results_file(plan: Plan) -> Path:
@@ -53,19 +57,48 @@ def read_results(plan: Plan) -> dict[tuple[str, int], RunResult]:
 
     Raises UserError for a line that the tool did not write.
     """
-    path = results_file(plan)
-    if not path.is_file():
-        return {}
-    wanted = {(arm.name, seed): fingerprint(plan, arm, seed) for arm in plan.arms for seed in arm.seeds}
+    wanted = _wanted(plan)
+    lines = (one for one in _read(results_file(plan)) if not one.again)
+    return {key: one for one in lines if wanted.get(key := (one.arm, one.seed)) == one.fingerprint}
+
+
+def read_again(plan: Plan) -> list[RunResult]:
+    """The second trainings of runs of the plan, in the order in which they ended."""
+    wanted = _wanted(plan)
+    return [
+        one
+        for one in _read(results_file(plan))
+        if one.again and wanted.get((one.arm, one.seed)) == one.fingerprint
+    ]
+
+
+def found_beside(plan: Plan) -> dict[tuple[str, int], RunResult]:
+    """What ``read_results`` lacks and plans in the same folder that share its runs have recorded."""
+    own = read_results(plan)
+    missing = {mark: key for key, mark in _wanted(plan).items() if key not in own}
     found = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for path in sorted(set(plan.path.parent.glob(f"*{plan.path.suffix}")) - {plan.path}):
         try:
-            result = RunResult(**json.loads(line))
+            other = read_plan(path)
+        except UserError:  # said where it is run
+            continue
+        for one in _read(results_file(other)) if other.runs_name == plan.runs_name else ():
+            if not one.again and (key := missing.pop(one.fingerprint, None)):
+                found[key] = dataclasses.replace(one, arm=key[0])
+    return found
+
+
+def _wanted(plan: Plan) -> dict[tuple[str, int], str]:
+    return {(arm.name, seed): fingerprint(plan, arm, seed) for arm in plan.arms for seed in arm.seeds}
+
+
+def _read(path: Path) -> Iterator[RunResult]:
+    lines = path.read_text().splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield RunResult(**json.loads(line))
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}:{number}: is no result of a run: {error}") from None
-        if wanted.get((result.arm, result.seed)) == result.fingerprint:
-            found[result.arm, result.seed] = result
-    return found
 
 
 def append_result(plan: Plan, result: RunResult) -> None:

@@ -60,7 +60,7 @@ class Runner:
         jobs: trainings that run at the same time.
 
     Attributes:
-        results: (arm, seed) -> result, of the runs that are done.
+        results: (arm, seed) -> result, of the runs that are done, here or by plans that share them.
     """
 
     def __init__(
@@ -75,7 +75,8 @@ class Runner:
     ):
         self.plan, self.runs_dir, self.data_dir = plan, Path(runs_dir), data_dir
         self._train, self._show, self._more, self._jobs = train, show, tuple(more), jobs
-        self.results = results.read_results(plan)
+        self._beside = results.found_beside(plan)
+        self.results = results.read_results(plan) | self._beside
 
     def folder(self, arm: Arm, seed: int) -> Path:
         """The run folder; a run with other flags has another one."""
@@ -107,13 +108,36 @@ class Runner:
         """Runs of the plan that have no result yet."""
         return [(arm, seed) for arm, seed in self.plan.runs() if (arm.name, seed) not in self.results]
 
+    def again(self) -> list[tuple[Arm, int]]:
+        """Runs that have a result and whose checkpoint, from which missing ones start, is not here."""
+        found: list[tuple[Arm, int]] = []
+        for run in self.missing():
+            self._add_sources(run, found)
+        return found
+
+    def _add_sources(self, run: tuple[Arm, int], found: list[tuple[Arm, int]]) -> None:
+        for source in map(self.plan.arm, sources(run[0])):
+            one = source, source_seed(source, run[1])
+            if (source.name, one[1]) in self.results and one not in found and not self._is_here(*one):
+                self._add_sources(one, found)
+                found.append(one)
+
+    def _is_here(self, arm: Arm, seed: int) -> bool:
+        folder = self.folder(arm, seed)
+        return (folder / "finished").exists() and any(folder.glob("checkpoints/ckpt-*.index"))
+
     def run(self) -> int:
         """Runs all that is missing; a run that was interrupted goes on where it stopped.
+
+        Runs of ``again`` come first; what they give is recorded beside the results that stay.
 
         Returns 0, or the exit code of a training that a signal stopped. Raises UserError where one failed,
         once those beside it have saved; what is done stays, the same command goes on.
         """
-        waiting = self.missing()
+        for one in self._beside.values():
+            results.append_result(self.plan, one)
+        self._beside = {}
+        waiting = self.again() + self.missing()
         total, running, failed = len(waiting), {}, None
         with Commands().listening() as commands:
             self._start(commands, waiting, running, total)
@@ -181,8 +205,10 @@ class Runner:
             self._show(f"{steps}; in all about {left} more", True)
 
     def _note(self, one: _Running) -> None:
-        self.results[one.arm.name, one.seed] = result = self._result(one.arm, one.seed, one.took())
+        key = one.arm.name, one.seed
+        result = self._result(one.arm, one.seed, one.took(), again=key in self.results)
         results.append_result(self.plan, result)
+        self.results.setdefault(key, result)
 
     def _keep_time(self, one: _Running) -> None:
         one.log.close()
@@ -191,7 +217,7 @@ class Runner:
             if not (one.folder / _COMMIT_FILE).exists():
                 (one.folder / _COMMIT_FILE).write_text(results.commit())
 
-    def _result(self, arm: Arm, seed: int, seconds: float) -> results.RunResult:
+    def _result(self, arm: Arm, seed: int, seconds: float, again: bool) -> results.RunResult:
         folder, steps = self.folder(arm, seed), config_of(arm).steps
         table = folder / METRICS_FILE
         rows = read_metrics(table)[1] if table.is_file() else []
@@ -212,6 +238,7 @@ class Runner:
             commit=(folder / _COMMIT_FILE).read_text(),
             versions=results.versions(),
             machine=results.machine() | ({"at_once": self._jobs} if self._jobs > 1 else {}),
+            again=again,
         )
 
     def estimate(

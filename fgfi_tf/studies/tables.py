@@ -25,7 +25,7 @@ from fgfi_tf.evaluation.report.data import (
     Table,
 )
 from fgfi_tf.studies.plan import Arm, Plan
-from fgfi_tf.studies.results import RunResult
+from fgfi_tf.studies.results import RunResult, read_again
 from fgfi_tf.studies.statistics import CONFIDENCE, Pairs, Summary, compare, summarise
 
 Results = Mapping[tuple[str, int], RunResult]
@@ -106,10 +106,21 @@ def build(plan: Plan, results: Results) -> ReportData:
             ("Machine", "; ".join(sorted({_machine(result.machine) for result in results.values()}))),
             ("TensorFlow", one.versions.get("tensorflow", "")),
             ("Commits", ", ".join(sorted({result.commit for result in results.values()} - {""}))),
+            *_again(plan, metric),
         ),
         sections=tuple(sections),
         numbers={"metric": metric, "arms": {one.arm.name: _numbers(one) for one in found}},
     )
+
+
+def _again(plan: Plan, metric: str) -> list[tuple[str, str]]:
+    """A line on runs that were trained again, where there are any."""
+    runs = [
+        f"{plan.arm(one.arm).title}, seed {one.seed}: {100 * one.metrics[metric]:.1f}"
+        for one in read_again(plan)
+    ]
+    what = "Trained again, for runs that start from it where its checkpoint was missing"
+    return [(what, "; ".join(runs))] if runs else []
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

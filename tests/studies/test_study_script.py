@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,9 +30,11 @@ with open("ran.txt", "a") as ran:
 if Path("fail").exists():
     sys.exit("train.py: error: no luck")
 teacher = "teacher_checkpoint" in flags
-if teacher and not Path(flags["teacher_checkpoint"], "finished").exists():
+if teacher and not list(Path(flags["teacher_checkpoint"], "checkpoints").glob("ckpt-*.index")):
     sys.exit("no teacher")
 (folder / "evaluation").mkdir(parents=True)
+(folder / "checkpoints").mkdir()
+(folder / "checkpoints" / f"ckpt-{steps}.index").write_text("")
 (folder / "finished").write_text("")
 print(f"step {steps // 2}/{steps}: loss 1.0", flush=True)
 final = 0.8 if steps == 40 else 0.1 + 0.01 * seed + (0.3 + 0.02 * seed) * teacher
@@ -95,6 +98,55 @@ def test_plans_with_the_same_runs_share_them(world, monkeypatch):
     assert {line["arm"]: line["commit"] for line in lines} == {
         "teacher": "first", "plain": "first", "imitating": "first", "psi": "second",
     }  # fmt: skip
+
+
+def test_plans_that_share_runs_share_results(world, monkeypatch):
+    """Whoever has the results and not the run folders trains what is missing alone."""
+    monkeypatch.setattr(results, "commit", lambda: "first")
+    shared = PLAN.replace("seeds = 0-2", "runs = shared\nseeds = 0-2")
+    (world / "trial.cfg").write_text(shared)
+    assert run(world, "--runs_dir=elsewhere") == ALL
+    monkeypatch.setattr(results, "commit", lambda: "second")
+    other = shared.replace("[imitating]", "[taught]").replace("seeds = 0-2", "seeds = 1-3")
+    (world / "other.cfg").write_text(other)
+    assert run(world, "--plan=other.cfg", "--dry_run") == [] and not (world / "other.jsonl").exists()
+    assert run(world, "--plan=other.cfg") == ["teacher 0", "plain 3", "taught 3"]
+    lines = [json.loads(line) for line in (world / "other.jsonl").read_text().splitlines()]
+    assert sorted((line["arm"], line["seed"]) for line in lines if line["commit"] == "first") == [
+        ("plain", 1), ("plain", 2), ("taught", 1), ("taught", 2), ("teacher", 0),
+    ]  # fmt: skip
+    assert run(world, "--plan=other.cfg") == []
+    (world / "alone.cfg").write_text(PLAN)  # of other runs, perhaps on other data
+    (world / "broken.cfg").write_text("[study]")
+    assert run(world, "--plan=alone.cfg") == ALL
+
+
+def test_what_others_start_from_is_trained_again_where_it_is_not(world, capsys):
+    run(world)
+    shutil.move(world / "runs", world / "lost")
+    assert run(world) == []  # nothing starts from it
+    (world / "trial.cfg").write_text(PLAN.replace("seeds = 0-2", "seeds = 0-3"))
+    (world / "train.py").write_text(TRAIN.replace("0.8 if", "0.7 if"))
+    capsys.readouterr()
+    run(world, "--dry_run")
+    out = capsys.readouterr().out
+    assert "7 of 9 runs are done" in out and "teacher, seed 0 is trained again: others start from it" in out
+    assert run(world, "--jobs=2")[0] == "teacher 0"
+    out = capsys.readouterr().out
+    assert "[1 of 3] teacher, seed 0" in out and "[3 of 3]" in out
+    lines = [json.loads(line) for line in (world / "trial.jsonl").read_text().splitlines()]
+    teachers = [(line["again"], line["metrics"]["mAP11"]) for line in lines if line["arm"] == "teacher"]
+    assert teachers == [(False, 0.8), (True, 0.7)] and len(lines) == 10
+    text = (world / "trial.md").read_text()  # the first counts, and the second is told
+    assert (
+        "| teacher | 1 | 80.0 |" in text and "where its checkpoint was missing: teacher, seed 0: 70.0" in text
+    )
+    (world / "trial.cfg").write_text(PLAN.replace("seeds = 0-2", "seeds = 0-4"))
+    assert run(world) == ["plain 4", "imitating 4"]
+    shutil.rmtree(next((world / "runs").glob("trial/teacher/seed0-*/checkpoints")))
+    (world / "trial.cfg").write_text(PLAN.replace("seeds = 0-2", "seeds = 0-5"))
+    run(world, "--dry_run")
+    assert "teacher, seed 0 is trained again" in capsys.readouterr().out
 
 
 def test_what_is_recorded(world):
