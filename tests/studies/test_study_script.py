@@ -246,6 +246,28 @@ def test_several_at_the_same_time(world, capsys):
     assert run(world, "--jobs=3") == []
 
 
+@pytest.mark.parametrize(
+    "flags, machine, given, wanted",
+    [
+        (["--jobs=2"], {"cores": 6}, "", "3"),
+        (["--jobs=4"], {"cores": 2}, "", "1"),
+        (["--jobs=2"], {"cores": 6}, "5", "5"),  # whoever sets it knows better
+        (["--jobs=2"], {"cores": 6, "gpus": ["H100"]}, "", "None"),
+        ([], {"cores": 6}, "", "None"),
+    ],
+)
+def test_several_share_the_cores(world, monkeypatch, flags, machine, given, wanted):
+    monkeypatch.setattr(results, "machine", lambda: machine)
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", given)
+    (world / "train.py").write_text(
+        f"{TRAIN}\nimport os\nPath('threads.txt').write_text(str(os.environ.get('TF_NUM_INTRAOP_THREADS')))\n"
+    )
+    run(world, *flags)
+    assert (world / "threads.txt").read_text() == wanted
+
+
 def test_one_of_several_fails(world):
     stop = (
         "\nimport signal, time\n"
