@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,8 @@ def read_again(plan: Plan) -> list[RunResult]:
     ]
 
 
-def found_beside(plan: Plan) -> dict[tuple[str, int], RunResult]:
-    """What ``read_results`` lacks and plans in the same folder that share its runs have recorded."""
-    own = read_results(plan)
+def found_beside(plan: Plan, own: Container[tuple[str, int]]) -> dict[tuple[str, int], RunResult]:
+    """What ``own`` lacks and plans in the same folder that share its runs have recorded."""
     missing = {mark: key for key, mark in _wanted(plan).items() if key not in own}
     found = {}
     for path in sorted(set(plan.path.parent.glob(f"*{plan.path.suffix}")) - {plan.path}):

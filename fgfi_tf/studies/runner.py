@@ -75,8 +75,9 @@ class Runner:
     ):
         self.plan, self.runs_dir, self.data_dir = plan, Path(runs_dir), data_dir
         self._train, self._show, self._more, self._jobs = train, show, tuple(more), jobs
-        self._beside = results.found_beside(plan)
-        self.results = results.read_results(plan) | self._beside
+        recorded = results.read_results(plan)
+        self._beside = results.found_beside(plan, recorded)
+        self.results = recorded | self._beside
 
     def folder(self, arm: Arm, seed: int) -> Path:
         """The run folder; a run with other flags has another one."""
