@@ -95,6 +95,14 @@ _FROZEN_LAYERS = Option(
     "published); 0 from scratch.",
     check=lambda value: "" if value >= PUBLISHED_LAYERS else "must be at least -1",
 )
+CONVENTIONAL = 0  # of roi_batch
+_ROI_BATCH = Option(
+    "roi_batch",
+    CONVENTIONAL,
+    "RoIs that the head learns from, of each image (0: as published, 256 for VGGs, 128 for ResNets with C5 "
+    "as head, 512 for torchvision's); 64 is enough for small images and saves most of a wide head's time.",
+    check=lambda value: "" if value == CONVENTIONAL or value >= 4 else "must be 0 or at least 4",
+)
 FASTER_RCNN = Declaration(
     options=(
         _WIDTH,
@@ -107,6 +115,7 @@ FASTER_RCNN = Declaration(
         ),
         _FROZEN_LAYERS,
         _DROPOUT,
+        _ROI_BATCH,
     ),
     input_size=(600, 0),
     class_names=VOC_CLASSES,
@@ -179,6 +188,7 @@ FASTER_RCNN_C4 = dataclasses.replace(
             "Sides of the reference's anchors in strides of 16 pixels; 4,8,16,32 for COCO.",
             check=_scales_fault,
         ),
+        _ROI_BATCH,
     ),
     pretrained=(IMAGENET,),
     weights=f"{_RESNET_WEIGHTS}; a trained faster_rcnn_*.pth of the 2019 code",
@@ -190,6 +200,7 @@ RESNET_SSD = dataclasses.replace(
 _FPN_OPTIONS = (
     Option("fpn_channels", 256, "Channels of every level.", check=positive),
     Option("head_units", 1024, "Units of the two fully connected layers of the head.", check=positive),
+    _ROI_BATCH,
 )
 FASTER_RCNN_FPN = dataclasses.replace(
     FASTER_RCNN_C4,

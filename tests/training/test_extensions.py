@@ -303,7 +303,7 @@ def test_a_runs_flags_with_options_start_the_same_run(tmp_path):
     text = flags.to_flagfile(config)
     assert (
         "# Options of faster_rcnn_vgg11 (--model)\n--width=0.123456789\n--roi_pooling=align\n"
-        "--frozen_layers=-1\n--dropout=0.5"
+        "--frozen_layers=-1\n--dropout=0.5\n--roi_batch=0"
     ) in text
     (tmp_path / "flags.cfg").write_text(text)
     assert flags.read_flagfile(tmp_path / "flags.cfg") == config
@@ -320,11 +320,11 @@ EARLIER = "--model={}\n--input_size={}\n--width={}\n--roi_pooling={}\n--dropout=
         (("mobilenet_v2_shuffledet", "64x96", "0", "", "-1"), {"dropout": 0.0, "anchors": "published"}),
         (
             ("faster_rcnn_vgg11", "600x0", "0.0", "", "-1.0"),
-            {"width": 1.0, "roi_pooling": "reference", "frozen_layers": -1, "dropout": 0.5},
+            {"width": 1.0, "roi_pooling": "reference", "frozen_layers": -1, "dropout": 0.5, "roi_batch": 0},
         ),
         (
             ("faster_rcnn_vgg11", "600x0", "0.25", "align", "0.0"),
-            {"width": 0.25, "roi_pooling": "align", "frozen_layers": -1, "dropout": 0.0},
+            {"width": 0.25, "roi_pooling": "align", "frozen_layers": -1, "dropout": 0.0, "roi_batch": 0},
         ),
     ],
 )

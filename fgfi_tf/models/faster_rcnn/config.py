@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry.nms import KINDS as NMS_KINDS
@@ -108,6 +109,9 @@ class FasterRCNNConfig:
             raise UserError(f"frozen_stages must be from 0 to 5, not {self.frozen_stages}")
         if self.frozen_layers < PUBLISHED_LAYERS:
             raise UserError(f"frozen_layers must be at least {PUBLISHED_LAYERS}, not {self.frozen_layers}")
+        if self.roi_batch * self.roi_foreground < 1:
+            fewest = math.ceil(1 / self.roi_foreground)
+            raise UserError(f"roi_batch={self.roi_batch} leaves no foreground: {fewest} are the fewest")
         object.__setattr__(self, "class_names", tuple(self.class_names))
         object.__setattr__(self, "anchor_scales", tuple(self.anchor_scales))
 

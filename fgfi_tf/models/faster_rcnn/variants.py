@@ -71,7 +71,7 @@ def build(
             keep their shape.
         class_names: what it detects.
         options: other fields of ``FasterRCNNConfig``; those that are not given are the convention's.
-            ``anchor_scales`` may be text, such as ``"8,16,32"``.
+            ``anchor_scales`` may be text, such as ``"8,16,32"``; ``roi_batch=0`` is the convention's.
 
     Raises:
         UserError: an unknown variant, or an option that cannot work.
@@ -83,6 +83,8 @@ def build(
     given = {"convention": entry.convention, "resnet_style": entry.resnet_style, **options}
     if given["convention"] == builtin.REFERENCE and entry.kind is ResNetFasterRCNN:
         given["convention"] = "reference_resnet"
+    if given.get("roi_batch") == builtin.CONVENTIONAL:
+        del given["roi_batch"]
     scales = given.get("anchor_scales")
     if isinstance(scales, str):
         given["anchor_scales"] = builtin.scales(scales)

@@ -102,6 +102,15 @@ def test_fpn_has_torchvisions_choices():
     assert detector.anchor_misfit(np.ones((1, 2)), np.ones((1, 2))) == ""
 
 
+@pytest.mark.parametrize(
+    "name, published",
+    [("faster_rcnn_vgg11", 256), ("faster_rcnn_resnet18", 128), ("faster_rcnn_resnet18_fpn", 512)],
+)
+def test_regions_of_an_image(name, published):
+    for given, expected in ((0, published), (64, 64)):
+        assert build(name, width=1 / 16, roi_batch=given).config.roi_batch == expected
+
+
 def test_a_convention_is_a_whole():
     """Every field that tells code bases apart differs between the two but one, the RPN's smooth L1."""
     reference, torchvision = CONVENTIONS["reference"], CONVENTIONS["torchvision"]
@@ -210,6 +219,7 @@ def test_more_regions_than_candidates():
             "--anchor_scales=4,8: the convention torchvision has anchors of its own",
         ),
         ("faster_rcnn_resnet18", {"width": 0.0}, "width must be above 0"),
+        ("faster_rcnn_vgg11", {"roi_batch": 3}, "roi_batch=3 leaves no foreground: 4 are the fewest"),
     ],
 )
 def test_impossible_options(name, options, message):
@@ -223,6 +233,8 @@ def test_impossible_options(name, options, message):
         ("faster_rcnn_resnet18", "anchor_scales", "4,x", "numbers above 0 are expected, such as 4,8,16,32"),
         ("faster_rcnn_resnet18", "anchor_scales", "0", "numbers above 0 are expected"),
         ("faster_rcnn_resnet18", "frozen_stages", -1, "must be from 0 to 5"),
+        ("faster_rcnn_vgg11", "roi_batch", 3, "must be 0 or at least 4"),
+        ("faster_rcnn_resnet18_fpn", "roi_batch", -1, "must be 0 or at least 4"),
         ("faster_rcnn_resnet18_fpn", "fpn_channels", 0, "must be above 0"),
         ("faster_rcnn_vgg11", "frozen_layers", -2, "must be at least -1"),
         ("faster_rcnn_resnet18_fpn", "norm", "none", "known are frozen, synchronised"),
