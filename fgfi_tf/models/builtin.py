@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from fgfi_tf.geometry import shapes
 from fgfi_tf.models.class_names import COCO_CLASSES, KITTI_CLASSES, VOC_CLASSES
@@ -96,12 +97,22 @@ _FROZEN_LAYERS = Option(
     check=lambda value: "" if value >= PUBLISHED_LAYERS else "must be at least -1",
 )
 CONVENTIONAL = 0  # of roi_batch
+ROI_FOREGROUND = 0.25  # the most of an image's RoIs
+
+
+def fewest_rois(foreground: float = ROI_FOREGROUND) -> int:
+    """RoIs of an image of which one may be foreground, when at most this share of them may."""
+    return math.ceil(1 / foreground)
+
+
 _ROI_BATCH = Option(
     "roi_batch",
     CONVENTIONAL,
     "RoIs that the head learns from, of each image (0: as published, 256 for VGGs, 128 for ResNets with C5 "
     "as head, 512 for torchvision's); 64 is enough for small images and saves most of a wide head's time.",
-    check=lambda value: "" if value == CONVENTIONAL or value >= 4 else "must be 0 or at least 4",
+    check=lambda value: (
+        "" if value == CONVENTIONAL or value >= fewest_rois() else f"must be 0 or at least {fewest_rois()}"
+    ),
 )
 FASTER_RCNN = Declaration(
     options=(

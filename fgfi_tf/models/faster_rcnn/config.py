@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.geometry.nms import KINDS as NMS_KINDS
 from fgfi_tf.models import backbones
 from fgfi_tf.models.backbones import norm_conv, resnet, vgg
-from fgfi_tf.models.builtin import PUBLISHED_LAYERS, VOC_CLASSES
+from fgfi_tf.models.builtin import PUBLISHED_LAYERS, ROI_FOREGROUND, VOC_CLASSES, fewest_rois
 from fgfi_tf.models.faster_rcnn import roi_align
 from fgfi_tf.models.faster_rcnn.conventions import CONVENTIONS
 
@@ -81,7 +80,7 @@ class FasterRCNNConfig:
     nms: str = "combined"
     rpn_batch: int = 256
     roi_batch: int = 256
-    roi_foreground: float = 0.25
+    roi_foreground: float = ROI_FOREGROUND
     detection_nms_iou: float = 0.3
     score_threshold: float = 0.0
     max_detections: int = 100
@@ -109,8 +108,7 @@ class FasterRCNNConfig:
             raise UserError(f"frozen_stages must be from 0 to 5, not {self.frozen_stages}")
         if self.frozen_layers < PUBLISHED_LAYERS:
             raise UserError(f"frozen_layers must be at least {PUBLISHED_LAYERS}, not {self.frozen_layers}")
-        if self.roi_batch * self.roi_foreground < 1:
-            fewest = math.ceil(1 / self.roi_foreground)
+        if self.roi_batch < (fewest := fewest_rois(self.roi_foreground)):
             raise UserError(f"roi_batch={self.roi_batch} leaves no foreground: {fewest} are the fewest")
         object.__setattr__(self, "class_names", tuple(self.class_names))
         object.__setattr__(self, "anchor_scales", tuple(self.anchor_scales))
