@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import tensorflow as tf
 import tf_keras as keras
@@ -37,7 +38,7 @@ from fgfi_tf.training.evaluator import CheckpointEvaluator, ResultLog
 from fgfi_tf.training.health import Health
 from fgfi_tf.training.precision import precision
 from fgfi_tf.training.run_evaluation import RunEvaluation
-from fgfi_tf.training.run_folder import RunFolder, open_run
+from fgfi_tf.training.run_folder import RunFolder, held, open_run
 from fgfi_tf.training.run_log import LOG_FILE, METRICS_FILE, MetricsTable, RunLog
 from fgfi_tf.training.schedules import build_schedule
 from fgfi_tf.training.strategy import agreement, build_strategy, is_chief, worker_index
@@ -97,6 +98,11 @@ def train(config: ExperimentConfig) -> Result:
     chief = is_chief(strategy)
     with _worker_loss(strategy):
         config = dataclasses.replace(config, overwrite=_overwrites(config, strategy))
+    with held(Path(config.output_dir)) if chief else contextlib.nullcontext():
+        return _train(config, strategy, chief)
+
+
+def _train(config: ExperimentConfig, strategy: tf.distribute.Strategy, chief: bool) -> Result:
     folder = open_run(config, writes=chief)
     dataset = build.open_split(config, config.train_split, config.classes)
     log = RunLog(folder.root / LOG_FILE if chief else None)

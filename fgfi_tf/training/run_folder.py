@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from fgfi_tf.errors import UserError
@@ -50,6 +53,31 @@ class RunFolder:
                 f"{self.root} is gone, or its {FLAGS_FILE}: the run folder was deleted or moved while it "
                 "trained, and nothing can be saved there"
             )
+
+
+@contextlib.contextmanager
+def held(root: Path) -> Iterator[None]:
+    """While it lasts, no other process trains in the folder, which is made where it is missing.
+
+    The folder itself is locked, so that nothing is left in it, and the lock ends with the process, however
+    that ends. File systems that lock no folders (NFS) keep nobody out.
+
+    Raises UserError where another one trains in it. What else is wrong with a folder ``open_run`` says.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--output_dir={root}: another training is at work there: wait until it ends, or choose "
+                "another folder"
+            ) from None
+        except OSError:
+            pass
+        yield
 
 
 def open_run(config: ExperimentConfig, *, writes: bool = True) -> RunFolder:

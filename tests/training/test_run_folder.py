@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.training import flags, run
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.evaluator import ResultLog
-from fgfi_tf.training.run_folder import open_run
+from fgfi_tf.training.run_folder import held, open_run
 
 
 @pytest.fixture(name="config")
@@ -199,3 +203,62 @@ def test_a_run_folder_deleted_while_training_is_an_error(experiment, monkeypatch
     with pytest.raises(UserError, match="run is gone, or its flags.cfg: the run folder was deleted or moved"):
         run.train(experiment(summary_every=100))
     assert not root.exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_two_trainings_are_never_in_one_folder(experiment, monkeypatch, overwrite):
+    """The second leaves everything as it is; the first goes on, and after it the folder is free."""
+    root, original, refused = Path(experiment().output_dir), run.callbacks.StepCounter.on_step, []
+
+    def on_step(self, previous, now, logs):
+        original(self, previous, now, logs)
+        if now == 4:
+            before = tree_of_bytes(root)
+            with pytest.raises(UserError) as error:
+                run.train(experiment(overwrite=overwrite))
+            assert tree_of_bytes(root) == before
+            refused.append(str(error.value))
+
+    monkeypatch.setattr(run.callbacks.StepCounter, "on_step", on_step)
+    assert run.train(experiment()).finished
+    wait = "another training is at work there: wait until it ends, or choose another folder"
+    assert refused == [f"--output_dir={root}: {wait}"]
+    monkeypatch.undo()
+    assert run.train(experiment(steps=8, schedule_steps=8, overwrite=True)).step == 8
+
+
+def tree_of_bytes(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def test_a_process_that_was_killed_holds_nothing(tmp_path):
+    program = (
+        "import sys, pathlib\nfrom fgfi_tf.training.run_folder import held\n"
+        "with held(pathlib.Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "held\n"
+            with pytest.raises(UserError, match="another training is at work there"), held(tmp_path / "run"):
+                pass
+        finally:
+            other.kill()
+        other.wait()
+        with held(tmp_path / "run"):
+            assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_file_system_that_locks_no_folders_keeps_nobody_out(tmp_path, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with held(tmp_path / "run"), held(tmp_path / "run"):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_left_to_who_opens_it(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with held(tmp_path / "run"), held(tmp_path / "run" / "below"):
+        assert (tmp_path / "run").read_text() == "mine"

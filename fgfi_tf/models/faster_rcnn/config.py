@@ -108,6 +108,8 @@ class FasterRCNNConfig:
             raise UserError(f"frozen_stages must be from 0 to 5, not {self.frozen_stages}")
         if self.frozen_layers < PUBLISHED_LAYERS:
             raise UserError(f"frozen_layers must be at least {PUBLISHED_LAYERS}, not {self.frozen_layers}")
+        if not 0 < self.roi_foreground <= 1:
+            raise UserError(f"roi_foreground must be in (0, 1], not {self.roi_foreground}")
         if self.roi_batch < (fewest := fewest_rois(self.roi_foreground)):
             raise UserError(f"roi_batch={self.roi_batch} leaves no foreground: {fewest} are the fewest")
         object.__setattr__(self, "class_names", tuple(self.class_names))

@@ -220,6 +220,7 @@ def test_more_regions_than_candidates():
         ),
         ("faster_rcnn_resnet18", {"width": 0.0}, "width must be above 0"),
         ("faster_rcnn_vgg11", {"roi_batch": 3}, "roi_batch=3 leaves no foreground: 4 are the fewest"),
+        ("faster_rcnn_vgg11", {"roi_foreground": 0.0}, r"roi_foreground must be in \(0, 1\], not 0.0"),
     ],
 )
 def test_impossible_options(name, options, message):
