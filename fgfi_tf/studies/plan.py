@@ -5,9 +5,10 @@ from __future__ import annotations
 import configparser
 import dataclasses
 import hashlib
+import math
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fgfi_tf.errors import UserError
@@ -15,8 +16,12 @@ from fgfi_tf.training import flags, validation
 from fgfi_tf.training.config import RESUMABLE, ExperimentConfig
 
 STUDY = "study"
-_KEYS = {"title", "text", "baseline", "teacher", "metric", "seeds", "flags", "runs"}
-_ARM_KEYS = {"title", "seeds", "flags", "alone", "against"}
+_KEYS = {
+    *("title", "text", "baseline", "teacher", "metric", "seeds", "flags", "runs"),
+    *("axis", "axis_scale", "published", "published_title"),
+}
+_ARM_KEYS = {"title", "seeds", "flags", "alone", "against", "at", "line"}
+_LINEAR, _LOGARITHMIC = "linear", "logarithmic"
 #: Places, which differ from machine to machine, and what changes nothing that is computed.
 _WITHOUT_EFFECT = (RESUMABLE - {"steps", "val_split"}) | {"teacher_checkpoint", "init_checkpoint"}
 
@@ -31,6 +36,8 @@ class Arm:
         seeds: each is one run.
         title: what tables call it.
         against: names of the arms that it is compared with.
+        at: its place on the plot's x axis; None: it has none.
+        line: the line of the plot that it is on.
     """
 
     name: str
@@ -38,6 +45,24 @@ class Arm:
     seeds: tuple[int, ...]
     title: str
     against: tuple[str, ...] = ()
+    at: float | None = None
+    line: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """The x axis of a plot of arms that differ in a number.
+
+    Attributes:
+        label: what the number is.
+        logarithmic: whether equal factors are equally far apart.
+        published, published_title: (number, fraction) as somebody has published them, for a plot beside.
+    """
+
+    label: str
+    logarithmic: bool
+    published: tuple[tuple[float, float], ...] = ()
+    published_title: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +77,7 @@ class Plan:
         teacher: the arm whose mean is what can be reached; empty: none.
         metric: name of the fraction that counts (``mAP11``); empty: the protocol's first.
         runs_name: name of the folder of the run folders; plans that share it share runs with the same flags.
+        axis: of the plot, where arms have a place ``at`` it; else each arm has a column.
     """
 
     path: Path
@@ -62,6 +88,7 @@ class Plan:
     teacher: str
     metric: str
     runs_name: str
+    axis: Axis | None = None
 
     def arm(self, name: str) -> Arm:
         """The arm of a name. Raises UserError where there is none."""
@@ -88,6 +115,10 @@ def read_plan(path: str | Path) -> Plan:
     that it is compared with in place of the baseline, with commas between; empty for none). Seeds are
     numbers and ranges: ``0-5, 9``.
 
+    Arms that differ in a number are plotted against it: ``at = 0.3`` and, where there are several lines,
+    ``line = its name`` of each, ``axis = what it is``, ``axis_scale = logarithmic`` and ``published =
+    0: 36, 0.3: 49.3`` (percent) with a ``published_title`` of the study.
+
     Raises:
         UserError: the file cannot be read, a section or key is unknown, an arm's flags are wrong.
     """
@@ -113,6 +144,7 @@ def read_plan(path: str | Path) -> Plan:
         arms,
         *(study.get(key, "") for key in ("baseline", "teacher", "metric")),
         study.get("runs", path.stem),
+        _axis(path, study, arms),
     )
     named = (name for arm in arms for name in (*sources(arm), *arm.against))
     for name in (plan.baseline, plan.teacher, *named):
@@ -131,7 +163,8 @@ def _arm(path: Path, section: configparser.SectionProxy, study: configparser.Sec
     against = tuple(dict.fromkeys(part.strip() for part in compared.split(",") if part.strip()))
     if name in against:
         raise UserError(f"--plan={path}: [{name}] against = {compared}: an arm is not compared with itself")
-    arm = Arm(name, (*common, *own), seeds, section.get("title", name), against)
+    at = _number(path, section, "at", section["at"]) if "at" in section else None
+    arm = Arm(name, (*common, *own), seeds, section.get("title", name), against, at, section.get("line", ""))
     for flag in arm.flags:
         if re.match(r"--?(no)?(output_dir|seed|overwrite)\b", flag):
             raise UserError(f"--plan={path}: [{arm.name}] {flag}: the study itself sets it")
@@ -140,6 +173,38 @@ def _arm(path: Path, section: configparser.SectionProxy, study: configparser.Sec
     except UserError as error:
         raise UserError(f"--plan={path}: {error}") from None
     return arm
+
+
+def _axis(path: Path, study: configparser.SectionProxy, arms: Sequence[Arm]) -> Axis | None:
+    places = [arm.at for arm in arms if arm.at is not None]
+    for key in ("axis", "axis_scale", "published", "published_title"):
+        if key in study and not places:
+            raise UserError(
+                f"--plan={path}: {key} = {study[key]}: no arm has a place at it, such as at = 0.3"
+            )
+    if not places:
+        return None
+    scale = study.get("axis_scale", _LINEAR)
+    if scale not in (_LINEAR, _LOGARITHMIC):
+        raise UserError(f"--plan={path}: axis_scale = {scale}: known are {_LINEAR}, {_LOGARITHMIC}")
+    pairs = [part.partition(":") for part in study.get("published", "").split(",") if part.strip()]
+    published = tuple(
+        (_number(path, study, "published", x), _number(path, study, "published", y) / 100)
+        for x, _, y in pairs
+    )
+    if scale == _LOGARITHMIC and min(places + [x for x, _ in published]) <= 0:
+        raise UserError(f"--plan={path}: axis_scale = {scale}: places must be above 0")
+    title = study.get("published_title", "published")
+    return Axis(study.get("axis", ""), scale == _LOGARITHMIC, published, title)
+
+
+def _number(path: Path, section: configparser.SectionProxy, key: str, text: str) -> float:
+    try:
+        if math.isfinite(value := float(text)):
+            return value
+    except ValueError:
+        pass
+    raise UserError(f"--plan={path}: [{section.name}] {key} = {section[key]}: {text.strip()!r} is no number")
 
 
 def _known(path: Path, name: str, section: configparser.SectionProxy, keys: set[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from fgfi_tf.evaluation.comparison import is_gain, points
 from fgfi_tf.evaluation.report import plots
 from fgfi_tf.evaluation.report import write as report
 from fgfi_tf.evaluation.report.data import (
+    NEUTRAL,
     SERIES_COLORS,
     Curves,
     Figure,
@@ -23,8 +25,10 @@ from fgfi_tf.evaluation.report.data import (
     Row,
     Section,
     Table,
+    Trend,
+    Trends,
 )
-from fgfi_tf.studies.plan import Arm, Plan
+from fgfi_tf.studies.plan import Arm, Axis, Plan
 from fgfi_tf.studies.results import RunResult, read_again
 from fgfi_tf.studies.statistics import CONFIDENCE, Pairs, Summary, compare, summarise
 
@@ -90,7 +94,7 @@ def build(plan: Plan, results: Results) -> ReportData:
     metric = metric_of(plan, results)
     found = analyse(plan, results, metric)
     sections = [
-        Section(metric, (_table(plan, found), _points_figure(plan, found, metric)), _sentences(plan, found)),
+        Section(metric, (_table(plan, found), _main_figure(plan, found, metric)), _sentences(plan, found)),
         Section("Every metric", (_metrics_table(plan, results),), "Means over the seeds, percent."),
     ]
     if curves := _curves_figure(plan, results, metric):
@@ -211,7 +215,9 @@ def _sentences(plan: Plan, found: list[ArmResult]) -> str:
     return " ".join(lines)
 
 
-def _points_figure(plan: Plan, found: list[ArmResult], metric: str) -> Figure:
+def _main_figure(plan: Plan, found: list[ArmResult], metric: str) -> Figure:
+    if plan.axis is not None and any(one.arm.at is not None for one in found):
+        return _trends_figure(plan, plan.axis, found, metric)
     panel = Points(
         "",
         tuple(one.arm.title for one in found),
@@ -222,6 +228,35 @@ def _points_figure(plan: Plan, found: list[ArmResult], metric: str) -> Figure:
     )
     caption = "A point for each seed, lines join the runs of a seed; bar: the mean and its 95 % interval."
     return Figure("arms", "", (panel,), caption, columns=1)
+
+
+def _trends_figure(plan: Plan, axis: Axis, found: list[ArmResult], metric: str) -> Figure:
+    """Arms with a place on the x axis in lines, the others as levels; beside them what was published."""
+    lines: dict[str, list[ArmResult]] = {}
+    for one in found:
+        if one.arm.at is not None:
+            lines.setdefault(one.arm.line, []).append(one)
+    colors = itertools.cycle(SERIES_COLORS)
+    trends = []
+    for name, arms in lines.items():
+        arms = sorted(arms, key=lambda one: one.arm.at)
+        places = tuple(one.arm.at for one in arms)
+        values, intervals = tuple(one.values for one in arms), tuple(one.summary.interval for one in arms)
+        trends.append(Trend(name or "mean", places, values, intervals, next(colors)))
+    levels = tuple(
+        (f"{one.arm.title} {100 * one.summary.mean:.1f}", one.summary.mean, next(colors))
+        for one in found
+        if one.arm.at is None
+    )
+    panels = [Trends("", tuple(trends), levels, axis.label, metric, axis.logarithmic)]
+    caption = (
+        "A point for each seed; thin bar: 95 % interval of the mean. Dashed: what has no place on the axis."
+    )
+    if axis.published:
+        x, y = zip(*axis.published, strict=True)
+        published = Trend("published", x, tuple({0: value} for value in y), (None,) * len(x), NEUTRAL)
+        panels.append(Trends(axis.published_title, (published,), (), axis.label, "", axis.logarithmic))
+    return Figure("arms", "", tuple(panels), caption, columns=len(panels))
 
 
 def _curves_figure(plan: Plan, results: Results, metric: str) -> Figure | None:

@@ -62,6 +62,35 @@ def test_what_an_arm_is_compared_with(tmp_path):
     assert [arm.against for arm in arms] == [(), (), ("plain",), (), ("imitating", "longer")]
 
 
+def test_an_axis(tmp_path):
+    assert read(tmp_path).axis is None
+    text = TEXT.replace("[imitating]", "[imitating]\nat = 4\nline = all of it")
+    plan = read(tmp_path, text)
+    assert (plan.arm("imitating").at, plan.arm("imitating").line) == (4.0, "all of it")
+    assert (plan.arm("plain").at, plan.arm("plain").line) == (None, "")
+    assert plan.axis == plans.Axis("", logarithmic=False, published=(), published_title="published")
+    more = "axis = weight\naxis_scale = logarithmic\npublished = 1: 40, 4:52.5\npublished_title = P\n"
+    assert read(tmp_path, text.replace("seeds = 0-2\n", f"seeds = 0-2\n{more}")).axis == plans.Axis(
+        "weight", logarithmic=True, published=((1.0, 0.4), (4.0, 0.525)), published_title="P"
+    )
+
+
+@pytest.mark.parametrize(
+    "keys, at, message",
+    [
+        ("axis_scale = log", 1, "axis_scale = log: known are linear, logarithmic"),
+        ("axis_scale = logarithmic", 0, "axis_scale = logarithmic: places must be above 0"),
+        ("axis_scale = logarithmic\npublished = 0: 3", 1, "axis_scale = logarithmic: places must be above 0"),
+        ("published = 1: 3, 2", 0, r"\[study\] published = 1: 3, 2: '' is no number"),
+        ("published = 1: 3, x: 4", 0, r"\[study\] published = 1: 3, x: 4: 'x' is no number"),
+    ],
+)
+def test_an_axis_that_cannot_be(tmp_path, keys, at, message):
+    text = TEXT.replace("[study]\n", f"[study]\n{keys}\n").replace("[plain]", f"[plain]\nat = {at}")
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, text)
+
+
 def test_a_source_of_the_same_seed_or_the_only_one(tmp_path):
     arm = read(tmp_path).arm("teacher")
     assert plans.source_seed(arm, 2) == 0
@@ -96,7 +125,7 @@ def test_a_fingerprint_is_of_what_a_result_depends_on(tmp_path):
     "change, message",
     [
         (("[study]", "[other]"), r"wants a section \[study\]"),
-        (("title = A title", "titel = A title"), r"\[study\] has no 'titel'; known are baseline"),
+        (("title = A title", "titel = A title"), r"\[study\] has no 'titel'; known are axis"),
         (("seeds = 0-2", "seeds = 2-0"), "seeds = '2-0': numbers and ranges such as 0-5, 9"),
         (("seeds = 0-2", "seeds = 1, 1"), "at least one, and none twice"),
         (("seeds = 0-2", "seeds ="), "at least one"),
@@ -115,6 +144,12 @@ def test_a_fingerprint_is_of_what_a_result_depends_on(tmp_path):
             "--evaluate_every=30: checkpoints are evaluated, so it must be a multiple",
         ),
         (("[plain]", "[teacher]"), "section 'teacher' already exists"),
+        (("[plain]", "[plain]\nat = many"), r"\[plain\] at = many: 'many' is no number"),
+        (("[plain]", "[plain]\nat = inf"), r"\[plain\] at = inf: 'inf' is no number"),
+        (
+            ("seeds = 0-2", "seeds = 0-2\naxis = psi"),
+            "axis = psi: no arm has a place at it, such as at = 0.3",
+        ),
     ],
 )
 def test_refusals(tmp_path, change, message):

@@ -14,6 +14,7 @@ from places import REPOSITORY
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.studies import results
+from fgfi_tf.studies import tables as study_tables
 
 pytest.importorskip("scipy", reason="scipy computes the statistics of studies")
 
@@ -176,6 +177,36 @@ def test_tables(world, capsys):
     numbers = json.loads((world / "report" / "report.json").read_text())
     assert numbers["arms"]["imitating"]["against"]["plain"]["gap_share"] == pytest.approx(0.32 / 0.69)
     assert "Against steps" in (world / "report" / "index.html").read_text()
+
+
+def test_arms_that_differ_in_a_number_are_drawn_against_it(world, monkeypatch, capsys):
+    drawn, original = [], study_tables.plots.render
+    monkeypatch.setattr(
+        study_tables.plots, "render", lambda figure: (drawn.append(figure), original(figure))[1]
+    )
+    text = PLAN.replace("seeds = 0-2\n", "seeds = 0-2\naxis = weight\naxis_scale = logarithmic\n", 1)
+    text = text.replace("[study]\n", "[study]\npublished = 1: 40, 4:52.5\npublished_title = Paper\n")
+    text = text.replace("[imitating]\n", "[imitating]\nat = 4\n")
+    text += "[light]\nat = .5\nseeds = 0\nflags = --noimitation --imitation_weight=0.5\n"
+    text += "[other]\nat = 2\nline = without\nflags = --noimitation --imitation_weight=2\n"
+    (world / "trial.cfg").write_text(text)
+    run(world)
+    own, published = next(figure for figure in drawn if figure.name == "arms").panels
+    assert (own.x_label, own.y_label, own.logarithmic) == ("weight", "mAP11", True)
+    first, second = own.trends
+    assert (first.name, first.x) == ("mean", (0.5, 4.0))  # in the order of the axis
+    assert first.values[0] == pytest.approx({0: 0.1})
+    assert first.values[1] == pytest.approx({0: 0.4, 1: 0.43, 2: 0.46})
+    assert first.intervals[0] is None and 0.4 <= first.intervals[1][0] <= first.intervals[1][1] <= 0.46
+    assert (second.name, second.x) == ("without", (2.0,))
+    assert [(name, value) for name, value, _ in own.levels] == [
+        ("teacher 80.0", pytest.approx(0.8)),
+        ("plain 11.0", pytest.approx(0.11)),
+    ]
+    assert len({first.color, second.color, *(color for *_, color in own.levels)}) == 4
+    (trend,) = published.trends
+    assert (published.title, trend.x, published.levels) == ("Paper", (1.0, 4.0), ())
+    assert [value[0] for value in trend.values] == pytest.approx([0.4, 0.525])
 
 
 def test_an_arm_compared_with_others_than_the_baseline(world, capsys):

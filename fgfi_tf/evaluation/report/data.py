@@ -85,6 +85,36 @@ class Points:
 
 
 @dataclasses.dataclass(frozen=True)
+class Trend:
+    """Fractions along a number: of each place in ``x`` its ``values``, key (a seed) -> fraction.
+
+    ``intervals``: of each place (low, high) around the mean, None where there is none.
+    """
+
+    name: str
+    x: tuple[float, ...]
+    values: tuple[Mapping[int, float], ...]
+    intervals: tuple[tuple[float, float] | None, ...]
+    color: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Trends:
+    """A panel of means against a number, joined, with the single values beside them.
+
+    ``levels``: (name, fraction, colour) of level lines, for what has no place on the x axis; ``logarithmic``:
+    whether that axis is.
+    """
+
+    title: str
+    trends: tuple[Trend, ...]
+    levels: tuple[tuple[str, float, str], ...]
+    x_label: str
+    y_label: str
+    logarithmic: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Bars:
     """A panel of stacked horizontal bars: ``series`` holds (name, colour, one number per category)."""
 
@@ -100,7 +130,7 @@ class Figure:
 
     name: str
     title: str
-    panels: tuple[Curves | Bars | Points, ...]
+    panels: tuple[Curves | Bars | Points | Trends, ...]
     caption: str = ""
     columns: int = 3
 

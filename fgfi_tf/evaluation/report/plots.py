@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fgfi_tf.evaluation.report.data import Bars, Curves, Figure, Points
+from fgfi_tf.evaluation.report.data import Bars, Curves, Figure, Points, Trends
 
 _INK, _SOFT, _GRID = "#24292f", "#6e7681", "#e4e7eb"
 _PANEL = (3.7, 2.7)  # inches
@@ -42,7 +43,7 @@ def render(figure: Figure) -> bytes:
     return out.getvalue()
 
 
-def _style(axes: Axes, panel: Curves | Bars | Points, grid: str = "both") -> None:
+def _style(axes: Axes, panel: Curves | Bars | Points | Trends, grid: str = "both") -> None:
     axes.grid(axis=grid, color=_GRID, linewidth=0.7)
     axes.set_title(panel.title, fontsize=10.5, color=_INK, loc="left", fontweight="bold", pad=8)
     axes.spines[["top", "right"]].set_visible(False)
@@ -105,15 +106,46 @@ def _draw_points(axes: Axes, panel: Points) -> None:
         axes.text(place + 0.34, mean, f"{100 * mean:.1f}", va="center", fontsize=8.5, color=_INK)
     axes.set_xlim(-0.5, len(panel.categories) - 0.2)
     axes.set_xticks(np.arange(len(panel.categories)), panel.categories)
+    _fractions_from_zero(axes, panel.y_label)
+    _style(axes, panel, "y")
+
+
+def _draw_trends(axes: Axes, panel: Trends) -> None:
+    if panel.logarithmic:
+        axes.set_xscale("log")
+    for trend in panel.trends:
+        means = [float(np.mean(list(values.values()))) for values in trend.values]
+        look = {"color": trend.color, "label": trend.name, "marker": "_", "markersize": 11, "linewidth": 1.6}
+        axes.plot(trend.x, means, markeredgewidth=2.2, zorder=2, **look)
+        for x, mean, values, interval in zip(trend.x, means, trend.values, trend.intervals, strict=True):
+            if len(values) > 1:
+                axes.scatter([x] * len(values), list(values.values()), s=12, color=trend.color, linewidth=0)
+            if interval:
+                axes.plot([x] * 2, interval, color=trend.color, linewidth=1.1, zorder=2)
+            above = {"xytext": (0, 5), "textcoords": "offset points", "fontsize": 8, "color": trend.color}
+            top = max([*values.values(), *(interval or ())])
+            text = axes.annotate(f"{100 * mean:.1f}", (x, top), ha="center", zorder=4, **above)
+            text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+    for name, level, color in panel.levels:
+        axes.axhline(level, color=color, linewidth=1.2, linestyle="--", zorder=1, label=name)
+    places = sorted({x for trend in panel.trends for x in trend.x})
+    axes.set_xticks(places, [f"{x:,g}" for x in places])
+    axes.minorticks_off()
+    axes.margins(x=0.1, y=0.12)
+    axes.set_xlabel(panel.x_label)
+    _fractions_from_zero(axes, panel.y_label)
+    _style(axes, panel, "y")
+
+
+def _fractions_from_zero(axes: Axes, label: str) -> None:
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))  # steps of 2.5 would be told as 2 and 3
     few = axes.get_ylim()[1] < 0.05
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None if few else 0))
-    axes.set_ylabel(panel.y_label)
-    _style(axes, panel, "y")
+    axes.set_ylabel(label)
 
 
-_DRAW = {Curves: _draw_curves, Bars: _draw_bars, Points: _draw_points}
+_DRAW = {Curves: _draw_curves, Bars: _draw_bars, Points: _draw_points, Trends: _draw_trends}
 
 
 def _legend(canvas: Canvas, grid: np.ndarray) -> None:
