@@ -16,10 +16,8 @@ from fgfi_tf.training import flags, validation
 from fgfi_tf.training.config import RESUMABLE, ExperimentConfig
 
 STUDY = "study"
-_KEYS = {
-    *("title", "text", "baseline", "teacher", "metric", "seeds", "flags", "runs"),
-    *("axis", "axis_scale", "published", "published_title"),
-}
+_AXIS_KEYS = ("axis", "axis_scale", "published", "published_title")
+_KEYS = {"title", "text", "baseline", "teacher", "metric", "seeds", "flags", "runs", *_AXIS_KEYS}
 _ARM_KEYS = {"title", "seeds", "flags", "alone", "against", "at", "line"}
 _LINEAR, _LOGARITHMIC = "linear", "logarithmic"
 #: Places, which differ from machine to machine, and what changes nothing that is computed.
@@ -177,7 +175,7 @@ def _arm(path: Path, section: configparser.SectionProxy, study: configparser.Sec
 
 def _axis(path: Path, study: configparser.SectionProxy, arms: Sequence[Arm]) -> Axis | None:
     places = [arm.at for arm in arms if arm.at is not None]
-    for key in ("axis", "axis_scale", "published", "published_title"):
+    for key in _AXIS_KEYS:
         if key in study and not places:
             raise UserError(
                 f"--plan={path}: {key} = {study[key]}: no arm has a place at it, such as at = 0.3"

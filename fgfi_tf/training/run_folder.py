@@ -163,7 +163,6 @@ def _compare(folder: RunFolder, config: ExperimentConfig) -> None:
     check_schedule(there, config)
 
 
-RESULTS_FILE = "results.json"
 # What a run writes, by subfolder, as patterns; --overwrite deletes that and nothing else.
 _CHECKPOINT = ("ckpt-*.index*", "ckpt-*.data-*", f"{MODEL_FILE}*")
 _EVENTS = ("events.out.tfevents.*",)

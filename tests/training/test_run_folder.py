@@ -51,7 +51,9 @@ def fill(root: Path, names: list[str]) -> None:
 
 
 def tree(root: Path) -> dict[str, str]:
-    return {str(p.relative_to(root)): p.read_text() for p in sorted(root.rglob("*")) if p.is_file()}
+    """Every file, byte by byte a character."""
+    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    return {str(path.relative_to(root)): path.read_bytes().decode("latin-1") for path in files}
 
 
 @pytest.mark.parametrize("name", [name for name in RUN if name != "checkpoints/model.json"])
@@ -213,10 +215,10 @@ def test_two_trainings_are_never_in_one_folder(experiment, monkeypatch, overwrit
     def on_step(self, previous, now, logs):
         original(self, previous, now, logs)
         if now == 4:
-            before = tree_of_bytes(root)
+            before = tree(root)
             with pytest.raises(UserError) as error:
                 run.train(experiment(overwrite=overwrite))
-            assert tree_of_bytes(root) == before
+            assert tree(root) == before
             refused.append(str(error.value))
 
     monkeypatch.setattr(run.callbacks.StepCounter, "on_step", on_step)
@@ -225,10 +227,6 @@ def test_two_trainings_are_never_in_one_folder(experiment, monkeypatch, overwrit
     assert refused == [f"--output_dir={root}: {wait}"]
     monkeypatch.undo()
     assert run.train(experiment(steps=8, schedule_steps=8, overwrite=True)).step == 8
-
-
-def tree_of_bytes(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
 def test_a_process_that_was_killed_holds_nothing(tmp_path):
