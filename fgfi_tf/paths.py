@@ -1,7 +1,11 @@
-"""Paths as a user writes them, and files that are written whole or not at all."""
+"""Paths as a user writes them, files that are written whole or not at all, and locks on folders."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from fgfi_tf.errors import UserError
@@ -26,3 +30,25 @@ def replace_text(path: Path, text: str, errors: str = "strict") -> None:
         scratch.replace(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def folder_locked(folder: Path, *, wait: bool) -> Iterator[None]:
+    """While it lasts, no other process is inside with the same folder.
+
+    The folder itself is locked, so that nothing is left in it, and the lock ends with the process, however
+    that ends. File systems that lock no folders (NFS) keep nobody out, and neither does a folder that
+    cannot be opened: who writes there says so.
+
+    Raises BlockingIOError where another one is inside and this one does not ``wait``.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass
+        yield

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.paths import replace_text
+from fgfi_tf.paths import folder_locked, replace_text
 from fgfi_tf.studies.plan import Plan, fingerprint, read_plan
 
 
@@ -101,10 +101,12 @@ def _read(path: Path) -> Iterator[RunResult]:
 
 
 def append_result(plan: Plan, result: RunResult) -> None:
-    """Adds a line; an interrupted write leaves the lines before it as they are."""
+    """Adds a line; an interrupted write leaves the lines before it as they are, and so does another study
+    that adds one at the same moment."""
     path = results_file(plan)
-    text = path.read_text() if path.is_file() else ""
-    replace_text(path, text + json.dumps(dataclasses.asdict(result)) + "\n")
+    with folder_locked(path.parent, wait=True):
+        text = path.read_text() if path.is_file() else ""
+        replace_text(path, text + json.dumps(dataclasses.asdict(result)) + "\n")
 
 
 def commit() -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.models.metadata import MODEL_FILE
+from fgfi_tf.paths import folder_locked
 from fgfi_tf.training import checkpoints, flags
 from fgfi_tf.training.config import RESUMABLE, ExperimentConfig
 from fgfi_tf.training.data_state import DATA_FILE, UNLABELLED_FILE
@@ -59,24 +58,18 @@ class RunFolder:
 def held(root: Path) -> Iterator[None]:
     """While it lasts, no other process trains in the folder, which is made where it is missing.
 
-    The folder itself is locked, so that nothing is left in it, and the lock ends with the process, however
-    that ends. File systems that lock no folders (NFS) keep nobody out.
-
     Raises UserError where another one trains in it. What else is wrong with a folder ``open_run`` says.
     """
+    with contextlib.suppress(OSError):
+        root.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(folder_locked(root, wait=False))
         except BlockingIOError:
             raise UserError(
                 f"--output_dir={root}: another training is at work there: wait until it ends, or choose "
                 "another folder"
             ) from None
-        except OSError:
-            pass
         yield
 
 

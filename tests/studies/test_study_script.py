@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -13,8 +14,10 @@ import study
 from places import REPOSITORY
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.paths import folder_locked, replace_text
 from fgfi_tf.studies import results
 from fgfi_tf.studies import tables as study_tables
+from fgfi_tf.studies.plan import read_plan
 
 pytest.importorskip("scipy", reason="scipy computes the statistics of studies")
 
@@ -334,6 +337,23 @@ def test_a_line_that_the_tool_did_not_write(world):
     (world / "trial.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match="trial.jsonl:1: is no result of a run"):
         run(world)
+
+
+def test_two_studies_add_lines_at_the_same_moment(world):
+    """The second reads the file only after the first has written its line."""
+    run(world)
+    lines = (world / "trial.jsonl").read_text().splitlines()
+    (world / "trial.jsonl").write_text("".join(f"{line}\n" for line in lines[:-2]))
+    plan = read_plan("trial.cfg")
+    last = results.RunResult(**json.loads(lines[-1]))
+    second = threading.Thread(target=results.append_result, args=(plan, last))
+    with folder_locked(plan.path.parent, wait=True):
+        second.start()
+        second.join(0.3)
+        assert second.is_alive()
+        replace_text(world / "trial.jsonl", "".join(f"{line}\n" for line in lines[:-1]))
+    second.join(30)
+    assert (world / "trial.jsonl").read_text().splitlines() == lines
 
 
 SLOW = """
