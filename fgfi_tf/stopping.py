@@ -65,12 +65,17 @@ def ending() -> Iterator[StopRequest]:
 
 @contextlib.contextmanager
 def asking() -> Iterator[StopRequest]:
-    """While active, the signals and a closed standard output only ask for a stop; a second Ctrl-C ends."""
+    """While active, the signals and a closed standard output only ask for a stop.
+
+    A second Ctrl-C ends the work as under ``ending``, and a third one kills the process, in case Python was
+    where the exception is lost (a destructor) or waits where none is raised.
+    """
     request = StopRequest(_raised.name)
 
     def handle(number: int, _frame: object) -> None:
         name = signal.Signals(number).name
         if request.name and number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
             raise Stopped(name)
         request.name = request.name or name
 

@@ -114,6 +114,21 @@ def run(code: str, **options) -> tuple[int, str]:
     return process.returncode, errors
 
 
+def test_a_third_interruption_kills_where_the_second_was_lost():
+    program = """
+import contextlib, os, signal, sys
+from fgfi_tf import stopping
+with stopping.asking() as request:
+    os.kill(os.getpid(), signal.SIGINT)
+    with contextlib.suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    print(request.name, file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    print("goes on", file=sys.stderr)
+"""
+    assert run(program) == (-signal.SIGINT, "SIGINT\n")
+
+
 @pytest.mark.parametrize("count", [1, 100_000])
 def test_output_closed_by_its_reader_ends_without_a_traceback(count):
     reading, writing = os.pipe()
