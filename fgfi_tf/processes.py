@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,9 +33,18 @@ class Commands:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Commands]:
-        """While active, a signal is passed on to all that run; no command runs outside."""
+        """While active, a signal is passed on to all that run; no command runs outside.
+
+        An exception stops all that run, by SIGTERM, and waits for them.
+        """
         with handled(self._pass_on):
-            yield self
+            try:
+                yield self
+            except BaseException:
+                self.stop(signal.SIGTERM)
+                for child in list(self._children.values()):
+                    child.wait()
+                raise
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         """Starts a command whose lines, on either stream, and exit code are among the ``events``.
@@ -46,7 +56,8 @@ class Commands:
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",  # native libraries write what they like
             env={**os.environ, **(environment or {})},
         )
         threading.Thread(target=self._read, args=(name, child), daemon=True).start()
@@ -76,16 +87,19 @@ class Commands:
         return child
 
     def _read(self, name: str, child: subprocess.Popen) -> None:
-        with child.stdout as lines:
-            for line in lines:
-                self._events.put((name, line))
-        self._events.put((name, child.wait()))
+        try:
+            with child.stdout as lines:
+                for line in lines:
+                    self._events.put((name, line))
+        finally:
+            self._events.put((name, child.wait()))
 
     def _pass_on(self, number: int, _frame: object) -> None:
         self.asked.append(number)
-        if len(self.asked) == 1 and self._children:
-            print("\nstopping as soon as the step has saved what it has", flush=True)
         self.stop(number)
+        if len(self.asked) == 1 and self._children:
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                print("\nstopping as soon as the step has saved what it has", flush=True)
 
 
 def run_and_wait(command: Sequence[str]) -> int:

@@ -29,6 +29,13 @@ def test_handlers_are_put_back():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_bytes_that_are_no_text(tmp_path):
+    code = "import sys; sys.stdout.buffer.write(b'caf\\xe9\\nna\\xc3\\xafve\\n\\xff'); sys.exit(4)"
+    with processes.Commands().listening() as commands:
+        commands.start("a", [sys.executable, "-c", code])
+        assert list(commands.events()) == [("a", "caf\\xe9\n"), ("a", "naïve\n"), ("a", "\\xff"), ("a", 4)]
+
+
 SLOW_SAVER = """
 import signal, sys, time
 def save(number, frame):
@@ -50,9 +57,40 @@ def test_a_signal_waits_until_the_child_has_saved(tmp_path, number):
     )
     places = [str(REPOSITORY)]
     with subprocess.Popen([sys.executable, "-c", program, *places], cwd=tmp_path) as process:
-        deadline = time.monotonic() + 30
-        while not (tmp_path / "started").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(tmp_path / "started")
         os.kill(process.pid, number)
         assert process.wait(30) == 128 + number
+    assert (tmp_path / "saved").read_text() == "whole"
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 30
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def test_an_error_stops_what_runs_and_waits_for_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match="full"), processes.Commands().listening() as commands:
+        commands.start("a", [sys.executable, "-c", SLOW_SAVER])
+        wait_for(tmp_path / "started")
+        raise OSError("full")
+    assert (tmp_path / "saved").read_text() == "whole"
+
+
+def test_a_terminal_that_is_gone_stops_what_runs(tmp_path):
+    """SIGHUP comes when nothing can be printed any more."""
+    saver = SLOW_SAVER.replace("SIGINT", "SIGHUP")
+    program = (
+        "import sys; sys.path[:0] = sys.argv[1:]; from fgfi_tf import processes;"
+        f"sys.exit(processes.run_and_wait([sys.executable, '-c', {saver!r}]))"
+    )
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-c", program, str(REPOSITORY)]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=theirs, start_new_session=True) as process:
+        os.close(theirs)
+        wait_for(tmp_path / "started")
+        os.close(ours)  # the terminal's window is closed
+        process.send_signal(signal.SIGHUP)
+        process.wait(30)
     assert (tmp_path / "saved").read_text() == "whole"

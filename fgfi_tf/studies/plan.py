@@ -19,9 +19,10 @@ STUDY = "study"
 _AXIS_KEYS = ("axis", "axis_scale", "published", "published_title")
 _KEYS = {"title", "text", "baseline", "teacher", "metric", "seeds", "flags", "runs", *_AXIS_KEYS}
 _ARM_KEYS = {"title", "seeds", "flags", "alone", "against", "at", "line"}
+_DATA, _RUN = "{data}", re.compile(r"\{run:([^}]*)\}")
 _LINEAR, _LOGARITHMIC = "linear", "logarithmic"
-#: Places, which differ from machine to machine, and what changes nothing that is computed.
-_WITHOUT_EFFECT = (RESUMABLE - {"steps", "val_split"}) | {"teacher_checkpoint", "init_checkpoint"}
+#: Flags that change nothing that is computed.
+_WITHOUT_EFFECT = RESUMABLE - {"steps", "schedule_steps", "teacher_model", "data_dir", "val_split"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,13 +149,28 @@ def read_plan(path: str | Path) -> Plan:
     for name in (plan.baseline, plan.teacher, *named):
         if name:
             plan.arm(name)
+    for arm in arms:
+        _check_start(plan, arm, ())
     return plan
+
+
+def _check_start(plan: Plan, arm: Arm, before: tuple[str, ...]) -> None:
+    """Raises UserError where an arm starts, by way of those ``before``, from itself."""
+    if arm.name in before:
+        way = " from ".join(f"[{name}]" for name in (*before[before.index(arm.name) :], arm.name))
+        raise UserError(f"--plan={plan.path}: {way}: no arm can start from itself")
+    for name in sources(arm):
+        _check_start(plan, plan.arm(name), (*before, arm.name))
 
 
 def _arm(path: Path, section: configparser.SectionProxy, study: configparser.SectionProxy) -> Arm:
     _known(path, section.name, section, _ARM_KEYS)
-    common = [] if section.getboolean("alone", False) else shlex.split(study.get("flags", ""))
-    own = shlex.split(section.get("flags", ""))
+    try:
+        alone = section.getboolean("alone", False)
+    except ValueError:
+        raise UserError(f"--plan={path}: [{section.name}] alone = {section['alone']}: yes or no") from None
+    common = [] if alone else _split(path, study)
+    own = _split(path, section)
     seeds = _seeds(path, section.get("seeds", study.get("seeds", "0")))
     name, first = section.name, [study.get(key, "") for key in ("baseline", "teacher")]
     compared = section.get("against", "" if name in first else first[0])
@@ -166,11 +182,24 @@ def _arm(path: Path, section: configparser.SectionProxy, study: configparser.Sec
     for flag in arm.flags:
         if re.match(r"--?(no)?(output_dir|seed|overwrite)\b", flag):
             raise UserError(f"--plan={path}: [{arm.name}] {flag}: the study itself sets it")
+        if re.match(r"--?h(elp)?$", flag):
+            raise UserError(f"--plan={path}: [{arm.name}] {flag}: is for the command line")
     try:  # all flags are checked before anything runs
-        validation.validate_values(dataclasses.replace(config_of(arm), output_dir="runs"))
+        config = config_of(arm)
+        validation.validate_values(dataclasses.replace(config, output_dir="runs"))
     except UserError as error:
         raise UserError(f"--plan={path}: {error}") from None
+    if config.overwrite:  # in a flagfile; a run that was interrupted would begin anew
+        raise UserError(f"--plan={path}: [{arm.name}] --overwrite: the study itself sets it")
     return arm
+
+
+def _split(path: Path, section: configparser.SectionProxy) -> list[str]:
+    """The flags of a section. Raises UserError for a quotation mark without another."""
+    try:
+        return shlex.split(section.get("flags", ""))
+    except ValueError as error:
+        raise UserError(f"--plan={path}: [{section.name}] flags: {error}") from None
 
 
 def _axis(path: Path, study: configparser.SectionProxy, arms: Sequence[Arm]) -> Axis | None:
@@ -225,7 +254,7 @@ def _seeds(path: Path, text: str) -> tuple[int, ...]:
 
 def sources(arm: Arm) -> list[str]:
     """Arms that its flags name as ``{run:ARM}``."""
-    return re.findall(r"\{run:([^}]*)\}", " ".join(arm.flags))
+    return _RUN.findall(" ".join(arm.flags))
 
 
 def config_of(arm: Arm, seed: int = 0) -> ExperimentConfig:
@@ -240,18 +269,24 @@ def fingerprint(plan: Plan, arm: Arm, seed: int) -> str:
     """Changes with every flag that a run's result depends on, and with those of the runs that it starts from.
 
     Flags at their default are left out, so that a flag which comes later changes nothing; neither does the
-    order in which flags are declared.
+    order in which flags are declared, nor where ``{data}`` and the run folders are, nor what arms are called.
     """
     config = config_of(arm, seed)
-    texts = [f"{name}={value!r}" for name, value in config.options.items()]
+    if config.data_dir == _DATA:
+        config = dataclasses.replace(config, data_dir="")
+    if not config.imitation:  # a flagfile may name a teacher all the same
+        config = dataclasses.replace(config, teacher_checkpoint="", teacher_model="")
+    values = dict(config.options)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name not in _WITHOUT_EFFECT | {"options"} and value != field.default:
-            texts.append(f"{field.name}={value!r}")
-    texts.sort()
-    for name in sources(arm):
-        source = plan.arm(name)
-        texts.append(f"{name} {fingerprint(plan, source, source_seed(source, seed))}")
+            values[field.name] = value
+
+    def source(match: re.Match) -> str:
+        started = plan.arm(match[1])
+        return fingerprint(plan, started, source_seed(started, seed))
+
+    texts = sorted(_RUN.sub(source, f"{name}={value!r}") for name, value in values.items())
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
 

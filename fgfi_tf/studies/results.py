@@ -109,6 +109,15 @@ def append_result(plan: Plan, result: RunResult) -> None:
         replace_text(path, text + json.dumps(dataclasses.asdict(result)) + "\n")
 
 
+def check_metric(plan: Plan, result: RunResult) -> None:
+    """Raises UserError where the plan names a metric that a run does not have."""
+    if plan.metric and plan.metric not in result.metrics:
+        raise UserError(
+            f"{plan.path}: metric = {plan.metric}: {result.arm}, seed {result.seed} has "
+            f"{', '.join(result.metrics)}"
+        )
+
+
 def commit() -> str:
     """The checkout's commit, with ``+`` where files differ from it; empty outside a checkout."""
     command = "git describe --always --exclude=* --abbrev=12 --dirty=+".split()

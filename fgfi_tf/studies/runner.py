@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import shlex
@@ -28,13 +29,17 @@ _THREADS = "TF_NUM_INTRAOP_THREADS"
 
 @dataclasses.dataclass
 class _Running:
-    """A training that runs: where it stands, what it took before this start, what it printed last."""
+    """A training that runs: where it stands, what it took before this start, what it printed last.
+
+    ``commit``: of the code that it was started with.
+    """
 
     arm: Arm
     seed: int
     folder: Path
     log: TextIO
     before: float
+    commit: str
     began: float = dataclasses.field(default_factory=time.monotonic)
     step: int = 0
     last: str = ""
@@ -87,8 +92,9 @@ class Runner:
         """The training's flags with all places filled in. Raises UserError for one that is not known."""
         config = config_of(arm, seed)
         given = [*arm.flags, f"--seed={seed}", f"--output_dir={self.folder(arm, seed)}"]
-        if not config.evaluate_every:  # the last step is evaluated in any case
-            given += [f"--checkpoint_every={config.steps}", f"--evaluate_every={config.steps}"]
+        if not config.evaluate_every:  # the last step, which is evaluated in any case, and no other one
+            every = config.checkpoint_every
+            given.append(f"--evaluate_every={math.ceil(config.steps / every) * every}")
         return [*(self._fill(flag, seed) for flag in given), *self._more]
 
     def _fill(self, flag: str, seed: int) -> str:
@@ -125,7 +131,7 @@ class Runner:
 
     def _is_here(self, arm: Arm, seed: int) -> bool:
         folder = self.folder(arm, seed)
-        return (folder / "finished").exists() and any(folder.glob("checkpoints/ckpt-*.index"))
+        return _is_finished(folder) and _has_checkpoint(folder)
 
     def run(self) -> int:
         """Runs all that is missing; a run that was interrupted goes on where it stopped.
@@ -135,27 +141,21 @@ class Runner:
         Returns 0, or the exit code of a training that a signal stopped. Raises UserError where one failed,
         once those beside it have saved; what is done stays, the same command goes on.
         """
+        waiting = self.again() + self.missing()
+        for run in waiting:  # a place that is not known is told before hours have passed
+            self.flags(*run)
+        for result in self.results.values():
+            results.check_metric(self.plan, result)
         for one in self._beside.values():
             results.append_result(self.plan, one)
         self._beside = {}
-        waiting = self.again() + self.missing()
-        total, running, failed = len(waiting), {}, None
-        with Commands().listening() as commands:
-            self._start(commands, waiting, running, total)
-            for name, what in commands.events():
-                one = running[name]
-                if isinstance(what, str):
-                    self._hear(one, what, waiting, running)
-                    continue
-                del running[name]
+        running: dict[str, _Running] = {}
+        try:
+            with Commands().listening() as commands:
+                failed = self._run_all(commands, waiting, running)
+        finally:
+            for one in running.values():  # an error ended the loop, and them, who have saved
                 self._keep_time(one)
-                if what == 0:
-                    self._note(one)
-                elif not commands.asked and failed is None:
-                    failed = (one, what)
-                    commands.stop(signal.SIGTERM)  # the others save what they have
-                if not commands.asked and failed is None:
-                    self._start(commands, waiting, running, total)
         if commands.asked:
             return 128 + commands.asked[0]
         if failed is None or failed[1] in STOPPED:
@@ -164,6 +164,28 @@ class Runner:
         raise UserError(
             f"{one.arm.name}, seed {one.seed} ended with {code}: {one.last} (all of it: {one.log.name})"
         )
+
+    def _run_all(
+        self, commands: Commands, waiting: list[tuple[Arm, int]], running: dict[str, _Running]
+    ) -> tuple[_Running, int] | None:
+        """Runs until nothing waits, or as long as nothing fails; what failed first, and its exit code."""
+        total, failed = len(waiting), None
+        self._start(commands, waiting, running, total)
+        for name, what in commands.events():
+            one = running[name]
+            if isinstance(what, str):
+                self._hear(one, what, waiting, running)
+                continue
+            del running[name]
+            self._keep_time(one)
+            if what == 0:
+                self._note(one)
+            elif not commands.asked and failed is None:
+                failed = (one, what)
+                commands.stop(signal.SIGTERM)  # the others save what they have
+            if not commands.asked and failed is None:
+                self._start(commands, waiting, running, total)
+        return failed
 
     def _start(
         self, commands: Commands, waiting: list[tuple[Arm, int]], running: dict[str, _Running], total: int
@@ -178,15 +200,24 @@ class Runner:
             if undone & {(name, source_seed(self.plan.arm(name), seed)) for name in sources(arm)}:
                 continue
             waiting.remove((arm, seed))
-            command = [sys.executable, str(self._train), *self.flags(arm, seed)]
+            folder = self.folder(arm, seed)
+            command = [sys.executable, str(self._train), *self.flags(arm, seed), *self._anew(arm, seed)]
             place = f"[{total - len(waiting)} of {total}]"
             self._show(f"{place} {arm.name}, seed {seed}: {shlex.join(command)}", False)
-            folder = self.folder(arm, seed)
             folder.parent.mkdir(parents=True, exist_ok=True)
             log = open(folder.parent / f"{folder.name}.log", "a", encoding="utf-8")
             name = f"{arm.name}, seed {seed}"
-            running[name] = _Running(arm, seed, folder, log, _seconds(folder))
+            running[name] = _Running(arm, seed, folder, log, _seconds(folder), results.commit())
             commands.start(name, command, _sharing(self._jobs))
+
+    def _anew(self, arm: Arm, seed: int) -> list[str]:
+        """Flags of a run that has its result, was finished and lost its checkpoints: it begins anew."""
+        folder = self.folder(arm, seed)
+        if (arm.name, seed) not in self.results or not _is_finished(folder) or _has_checkpoint(folder):
+            return []
+        for name in (_TIME_FILE, _COMMIT_FILE):
+            (folder / name).unlink(missing_ok=True)
+        return ["--overwrite"]
 
     def _hear(
         self, one: _Running, line: str, waiting: list[tuple[Arm, int]], running: dict[str, _Running]
@@ -210,13 +241,14 @@ class Runner:
         result = self._result(one.arm, one.seed, one.took(), again=key in self.results)
         results.append_result(self.plan, result)
         self.results.setdefault(key, result)
+        results.check_metric(self.plan, result)
 
     def _keep_time(self, one: _Running) -> None:
         one.log.close()
         if one.folder.is_dir():
             (one.folder / _TIME_FILE).write_text(f"{one.took():.1f}\n")
             if not (one.folder / _COMMIT_FILE).exists():
-                (one.folder / _COMMIT_FILE).write_text(results.commit())
+                (one.folder / _COMMIT_FILE).write_text(one.commit)
 
     def _result(self, arm: Arm, seed: int, seconds: float, again: bool) -> results.RunResult:
         folder, steps = self.folder(arm, seed), config_of(arm).steps
@@ -257,6 +289,14 @@ class Runner:
             return None if todo else 0.0
         rate = sum(each.values()) / sum(config_of(self.plan.arm(name)).steps for name in each)
         return sum(each.get(arm.name, rate * config_of(arm).steps) for arm, _ in todo)
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "finished").exists()
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any(folder.glob("checkpoints/ckpt-*.index"))
 
 
 def duration(seconds: float) -> str:

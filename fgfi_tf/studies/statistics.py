@@ -10,6 +10,8 @@ import numpy as np
 from fgfi_tf.errors import UserError
 
 CONFIDENCE = 0.95
+#: Below it intervals are too narrow: of 3, 5, 6 normal values they held the mean in 70, 85, 91 % of cases.
+FEW = 6
 _FEWEST_FOR_INTERVAL = 3
 _RESAMPLES = 9999
 _EXACT_UP_TO = 14  # pairs: all 2^14 sign flips are tried
@@ -22,8 +24,8 @@ class Summary:
     Attributes:
         values: float64 [n], one for each seed.
         mean, deviation: the mean and the sample's standard deviation (n - 1; NaN for one value).
-        interval: BCa bootstrap interval of the mean at 95 %; None for fewer than three values, or where all
-            are equal.
+        interval: BCa bootstrap interval of the mean at 95 %, too narrow for fewer than ``FEW`` values; None
+            for fewer than three, or where all are equal.
     """
 
     values: np.ndarray

@@ -30,7 +30,7 @@ from fgfi_tf.evaluation.report.data import (
 )
 from fgfi_tf.studies.plan import Arm, Axis, Plan
 from fgfi_tf.studies.results import RunResult, read_again
-from fgfi_tf.studies.statistics import CONFIDENCE, Pairs, Summary, compare, summarise
+from fgfi_tf.studies.statistics import CONFIDENCE, FEW, Pairs, Summary, compare, summarise
 
 Results = Mapping[tuple[str, int], RunResult]
 
@@ -181,6 +181,8 @@ def _table(plan: Plan, found: list[ArmResult]) -> Table:
             label = f"{one.arm.title}, against {part.other.title}"
             rows.append(Row(label, (*[None] * 4, *_difference(part))))
     note = f"Percent. Intervals: BCa bootstrap, {CONFIDENCE:.0%}."
+    if any(one.summary.interval and len(one.values) < FEW for one in found):
+        note += f" Of fewer than {FEW} seeds they are about the lowest to the highest value, and too narrow."
     if plan.baseline:
         note += (
             f" Differences are paired by seed, against {plan.arm(plan.baseline).title}. p: two-sided "
@@ -193,9 +195,9 @@ def _difference(part: Compared) -> tuple[str | None, ...]:
     """Cells: the difference, its interval, p, the share of the gap."""
     pairs, share = part.pairs, part.gap_share
     return (
-        f"{100 * pairs.difference.mean:+.1f}",
+        f"{_percent(pairs.difference.mean):+.1f}",
         _interval(pairs.difference),
-        None if pairs.p_value is None else f"{pairs.p_value:.3f}",
+        None if pairs.p_value is None else f"{pairs.p_value:.3f}" if pairs.p_value >= 0.001 else "< 0.001",
         None if share is None else f"{100 * share:.0f} %",
     )
 
@@ -276,12 +278,12 @@ def _curves_figure(plan: Plan, results: Results, metric: str) -> Figure | None:
 
 
 def _metrics_table(plan: Plan, results: Results) -> Table:
-    metrics = list(next(iter(results.values())).metrics)
+    metrics = list(dict.fromkeys(name for one in results.values() for name in one.metrics))
     rows = []
     for arm in plan.arms:
         if own := _of(arm, results).values():
-            means = (100 * float(np.mean([one.metrics[name] for one in own])) for name in metrics)
-            rows.append(Row(arm.title, tuple(means)))
+            columns = ([one.metrics[name] for one in own if name in one.metrics] for name in metrics)
+            rows.append(Row(arm.title, tuple(100 * float(np.mean(c)) if c else None for c in columns)))
     return Table("", tuple(metrics), tuple(rows))
 
 
@@ -306,8 +308,13 @@ def _numbers(one: ArmResult) -> dict:
 def _interval(summary: Summary) -> str | None:
     if summary.interval is None:
         return None
-    low, high = (f"{100 * value:.1f}" for value in summary.interval)
-    return f"{low} to {high}"
+    low, high = map(_percent, summary.interval)
+    return f"{low:.1f} to {high:.1f}"
+
+
+def _percent(fraction: float) -> float:
+    """Rounded to a digit; adding 0 makes 0.0 of a rounded -0.0."""
+    return round(100 * fraction, 1) + 0.0
 
 
 def _text(value: object) -> str:

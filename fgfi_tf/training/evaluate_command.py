@@ -116,7 +116,6 @@ def _models_side_by_side(config: EvaluateConfig) -> tuple[EvaluateConfig, dict[s
             "and --results_dir"
         )
     folders = command.folders(config)
-    Comparison(config.baseline, config.teacher).check(list(folders))
     models = {name: Model.find(path, "compare") for name, path in folders.items()}
     first, *others = models.items()
     for name, model in others:
@@ -130,6 +129,7 @@ def _models_side_by_side(config: EvaluateConfig) -> tuple[EvaluateConfig, dict[s
 
 def _evaluate_models(config: EvaluateConfig, models: Mapping[str, Model]) -> None:
     """One model, or several of the same classes, on a split."""
+    Comparison(config.baseline, config.teacher).check(list(models))
     first = next(iter(models.values()))
     config = _with_run_settings(config, first.metadata)
     protocol = _protocol(config)

@@ -146,7 +146,13 @@ def _described(folder: RunFolder) -> tuple[Path, ...]:
 def _compare(folder: RunFolder, config: ExperimentConfig) -> None:
     there = flags.read_flagfile(folder.flags, config.extensions)
     was, now = there.values(), config.values()
-    differing = [name for name in was if name not in RESUMABLE and was[name] != now.get(name, was[name])]
+    differing = [
+        name
+        for name in was
+        if name not in RESUMABLE
+        and was[name] != now.get(name, was[name])
+        and not (name in _FILES and _may_be_same(was[name], now[name]))
+    ]
     if differing:
         listed = ", ".join(f"--{name}={was[name]}" for name in differing)
         raise UserError(
@@ -154,6 +160,18 @@ def _compare(folder: RunFolder, config: ExperimentConfig) -> None:
             "folder, give the same flags to go on with it, or pass --overwrite to delete it"
         )
     check_schedule(there, config)
+
+
+# Flags that name what a run starts from.
+_FILES = ("teacher_checkpoint", "init_checkpoint")
+
+
+def _may_be_same(was: str, now: str) -> bool:
+    """Whether two texts name one place, or what is gone from one place is, by its name, in the other."""
+    if not (was and now):
+        return False
+    before, after = Path(was).resolve(), Path(now).resolve()
+    return before == after or (before.name == after.name and after.exists() and not before.exists())
 
 
 # What a run writes, by subfolder, as patterns; --overwrite deletes that and nothing else.

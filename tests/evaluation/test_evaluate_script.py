@@ -9,6 +9,7 @@ from places import REPOSITORY
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import command
+from fgfi_tf.training import evaluate_command
 
 RESULT = "{} -1 -1 -10 {} 20 {} 120 -1 -1 -1 -1000 -1000 -1000 -10 {}\n"
 LABEL = "{} 0.00 0 -10 {} 20 {} 120 -1 -1 -1 -1000 -1000 -1000 -10\n"
@@ -125,3 +126,11 @@ def test_compare_and_report(folders, capsys):
 def test_wrong_flags(folders, options, message):
     with pytest.raises(UserError, match=message):
         command.evaluate_files(config(folders, **options))
+
+
+@pytest.mark.parametrize("flag", ["baseline", "teacher"])
+def test_a_model_alone_is_compared_with_nobody(monkeypatch, flag):
+    monkeypatch.setattr(evaluate_command.Model, "find", lambda *_: None)  # told before anything is read
+    wrong = evaluate_command.EvaluateConfig(checkpoint="run", data_dir="data", **{flag: "foo"})
+    with pytest.raises(UserError, match=f"--{flag}=foo is none of the compared models: model"):
+        evaluate_command.evaluate(wrong)

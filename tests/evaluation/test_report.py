@@ -149,6 +149,18 @@ def test_figures_are_white_and_drawn():
     assert png.startswith(b"\x89PNG")
 
 
+def test_a_dollar_is_no_formula_and_many_columns_have_room():
+    names = tuple(f"imitating, weight {number} at cost $5_$ x" for number in range(12))
+    values = tuple({0: 0.1, 1: 0.2} for _ in names)
+    panel = Points("cost $5_$", names, values, ("#ff0000",) * 12, (None,) * 12, "AP $_$")
+    png = plots.render(Figure("f", "", (panel,), columns=1))
+    few = plots.render(
+        Figure("f", "", (Points("", ("a",), ({0: 0.1},), ("#ff0000",), (None,), ""),), columns=1)
+    )
+    width, narrow = (int.from_bytes(file[16:20], "big") for file in (png, few))  # of the PNG header
+    assert width > 1.5 * narrow
+
+
 @pytest.mark.parametrize("top", [0.004, 0.03, 0.07, 0.19, 0.28, 0.8])
 def test_an_axis_tells_its_steps_as_they_are(top):
     axes = MatplotlibFigure().add_subplot()

@@ -121,6 +121,38 @@ def test_a_fingerprint_is_of_what_a_result_depends_on(tmp_path):
     assert plans.fingerprint(plan, plan.arm("plain"), 0) != plain
 
 
+def test_what_a_run_starts_from_is_in_its_fingerprint(tmp_path):
+    def prints(*flags, names="abcdefgh"):
+        more = "".join(
+            f"[{name}]\nflags = {flag}\n" for name, flag in zip(names[: len(flags)], flags, strict=True)
+        )
+        plan = read(tmp_path, TEXT + more)
+        return [plans.fingerprint(plan, plan.arm(name), 1) for name in ("plain", *names[: len(flags)])]
+
+    found = prints(
+        "--init_checkpoint=imagenet",
+        "--init_checkpoint=other.pth",
+        "--init_checkpoint={run:teacher}",
+        "--schedule_steps=40",
+        "--data_dir={data}/half",
+        "--imitation --teacher_checkpoint={run:teacher}",
+        "--imitation --teacher_checkpoint=teacher.ckpt",
+        "--imitation --teacher_checkpoint=teacher.ckpt --teacher_model=shuffledet_1x",
+    )
+    assert len(set(found)) == 9
+    # A teacher that nobody imitates, and the arms' names, are nothing.
+    assert prints("--teacher_checkpoint=teacher.ckpt --teacher_model=shuffledet_1x")[1] == found[0]
+    text = (
+        TEXT.replace("teacher]", "best]")
+        .replace("run:teacher", "run:best")
+        .replace("r = teacher", "r = best")
+    )
+    plan, renamed = read(tmp_path), read(tmp_path, text)
+    assert plans.fingerprint(plan, plan.arm("imitating"), 1) == plans.fingerprint(
+        renamed, renamed.arm("imitating"), 1
+    )
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -150,11 +182,26 @@ def test_a_fingerprint_is_of_what_a_result_depends_on(tmp_path):
             ("seeds = 0-2", "seeds = 0-2\naxis = psi"),
             "axis = psi: no arm has a place at it, such as at = 0.3",
         ),
+        (("alone = yes", "alone = maybe"), r"\[teacher\] alone = maybe: yes or no"),
+        (("--steps=40", "--steps=40 'half"), r"\[teacher\] flags: No closing quotation"),
+        (("--steps=30", "--steps=30 --data_dir='half"), r"\[study\] flags: No closing quotation"),
+        (
+            ("--steps=40", "--steps=40 --init_checkpoint={run:imitating}"),
+            r"\[teacher\] from \[imitating\] from \[teacher\]: no arm can start from itself",
+        ),
+        (("[plain]", "[plain]\nflags = --init_checkpoint={run:plain}"), r"\[plain\] from \[plain\]: no arm"),
+        (("--steps=30", "--help"), r"\[plain\] --help: is for the command line"),
     ],
 )
 def test_refusals(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         read(tmp_path, TEXT.replace(*change))
+
+
+def test_a_flagfile_cannot_overwrite(tmp_path):
+    (tmp_path / "flags.cfg").write_text("--overwrite\n")
+    with pytest.raises(UserError, match=r"\[plain\] --overwrite: the study itself sets it"):
+        read(tmp_path, TEXT.replace("--steps=30", f"--steps=30 --flagfile={tmp_path}/flags.cfg"))
 
 
 def test_shipped_plans_can_run_and_their_results_are_theirs():

@@ -15,7 +15,7 @@ from places import REPOSITORY
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.paths import folder_locked, replace_text
-from fgfi_tf.studies import results
+from fgfi_tf.studies import results, runner
 from fgfi_tf.studies import tables as study_tables
 from fgfi_tf.studies.plan import read_plan
 
@@ -147,10 +147,16 @@ def test_what_others_start_from_is_trained_again_where_it_is_not(world, capsys):
     )
     (world / "trial.cfg").write_text(PLAN.replace("seeds = 0-2", "seeds = 0-4"))
     assert run(world) == ["plain 4", "imitating 4"]
-    shutil.rmtree(next((world / "runs").glob("trial/teacher/seed0-*/checkpoints")))
+    # Of a finished run whose checkpoints were deleted train.py would refuse the folder.
+    (folder,) = (world / "runs").glob("trial/teacher/seed0-*[0-9a-f]")
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "study_seconds").write_text("5000\n")  # of the first time
     (world / "trial.cfg").write_text(PLAN.replace("seeds = 0-2", "seeds = 0-5"))
-    run(world, "--dry_run")
-    assert "teacher, seed 0 is trained again" in capsys.readouterr().out
+    anew = "if '--overwrite' in sys.argv:\n    import shutil; shutil.rmtree(folder)\n"
+    first, start = TRAIN.split("if Path(folder", 1)
+    (world / "train.py").write_text(f"{first}{anew}if Path(folder{start}")
+    assert run(world) == ["teacher 0", "plain 5", "imitating 5"]
+    assert float((folder / "study_seconds").read_text()) < 5000
 
 
 def test_what_is_recorded(world):
@@ -331,6 +337,76 @@ def test_flags_that_are_missing(world):
     (world / "trial.cfg").write_text(PLAN.replace("{data}", "{date}"))
     with pytest.raises(UserError, match=r"\{date\} is no place; known are \{data\}, \{run:ARM\}"):
         run(world)
+
+
+def test_a_place_that_is_not_known_is_told_before_anything_runs(world):
+    (world / "trial.cfg").write_text(PLAN + "[late]\nflags = --init_checkpoint={date}\n")
+    with pytest.raises(UserError, match=r"\{date\} is no place"):
+        run(world)
+    assert not (world / "ran.txt").exists()
+
+
+def test_a_metric_that_is_not_there_is_told_after_the_first_run(world):
+    (world / "trial.cfg").write_text(PLAN.replace("[study]", "[study]\nmetric = mAP12"))
+    for started in (["teacher 0"], []):
+        (world / "ran.txt").write_text("")
+        with pytest.raises(UserError, match="metric = mAP12: teacher, seed 0 has mAP11, Car"):
+            run(world)
+        text = (world / "ran.txt").read_text() if (world / "ran.txt").exists() else ""
+        assert text.splitlines() == started
+    (world / "trial.cfg").write_text(PLAN.replace("[study]", "[study]\nmetric = Car"))
+    assert run(world) == ALL[1:]  # its result was kept
+
+
+def test_arms_with_metrics_of_their_own(world):
+    (world / "train.py").write_text(TRAIN.replace('"Car": 0.5', '("Van" if seed == 2 else "Car"): 0.5'))
+    (world / "trial.cfg").write_text(PLAN.replace("[imitating]", "[van]\nseeds = 2\n[imitating]"))
+    run(world)
+    text = (world / "trial.md").read_text()
+    assert "mAP11 | Car | Van" in text.replace("  ", " ")
+    assert "| van | 12.0 | – | 50.0 |" in text and "| plain | 11.0 | 50.0 | 50.0 |" in text
+
+
+def test_the_commit_is_that_of_the_start(world, monkeypatch):
+    """The checkout may change while a training runs."""
+    (world / "train.py").write_text(TRAIN + "Path('commit.txt').write_text('second')\n")
+    (world / "commit.txt").write_text("first")
+    monkeypatch.setattr(results, "commit", lambda: (world / "commit.txt").read_text())
+    (world / "trial.cfg").write_text(PLAN.replace("seeds = 0-2", "seeds = 0"))
+    run(world)
+    lines = [json.loads(line) for line in (world / "trial.jsonl").read_text().splitlines()]
+    assert [line["commit"] for line in lines] == ["first", "second", "second"]
+
+
+def test_checkpoints_between_are_kept(world):
+    run(world, "--dry_run")
+    flags = runner.Runner(read_plan("trial.cfg"), world / "runs", "toy", study.TRAIN, print)
+    assert "--evaluate_every=500" in flags.flags(flags.plan.arm("plain"), 0)  # 30 steps
+    text = PLAN.replace("--steps=30", "--steps=1234 --checkpoint_every=100")
+    (world / "trial.cfg").write_text(text)
+    flags = runner.Runner(read_plan("trial.cfg"), world / "runs", "toy", study.TRAIN, print)
+    given = flags.flags(flags.plan.arm("plain"), 0)
+    assert "--evaluate_every=1300" in given and "--checkpoint_every=100" in given
+    assert sum("checkpoint_every" in flag for flag in given) == 1
+
+
+def test_an_error_of_the_study_keeps_the_time_of_what_runs(world, monkeypatch):
+    save = "\nimport signal, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+    wait = "if 'imitating' in str(folder): Path('ready').write_text(''); time.sleep(30)\n"
+    plain = "while 'plain' in str(folder) and not Path('ready').exists(): time.sleep(0.05)\n"
+    (world / "train.py").write_text(TRAIN + save + wait + plain)
+    original = results.append_result
+
+    def append(plan, result):
+        if result.arm == "plain":
+            raise OSError(28, "No space left on device")
+        original(plan, result)
+
+    monkeypatch.setattr(results, "append_result", append)
+    with pytest.raises(OSError, match="No space"):
+        run(world, "--jobs=2")
+    (folder,) = (world / "runs").glob("trial/imitating/seed0-*[0-9a-f]")
+    assert (folder / "study_seconds").exists()
 
 
 def test_a_line_that_the_tool_did_not_write(world):

@@ -66,6 +66,31 @@ def test_whatever_a_run_computed_makes_a_folder_its_own(config, name):
     assert tree(folder.root) == before
 
 
+def test_a_teacher_that_was_moved(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "teacher").mkdir()
+    folder = open_run(config(teacher_checkpoint="teacher"))
+    fill(folder.root, ["checkpoints/ckpt-3.index"])
+    open_run(config(teacher_checkpoint=f"{tmp_path}/elsewhere/../teacher"))  # the same by another way
+    (tmp_path / "other" / "teacher").mkdir(parents=True)
+    with pytest.raises(UserError, match="already holds another run, started with --teacher_checkpoint="):
+        open_run(config(teacher_checkpoint="other/teacher"))
+    (tmp_path / "teacher").rmdir()
+    for another in ("other", "gone/teacher", ""):
+        with pytest.raises(UserError, match="already holds another run"):
+            open_run(config(teacher_checkpoint=another))
+    open_run(config(teacher_checkpoint="other/teacher"))
+    assert "--teacher_checkpoint=other/teacher\n" in folder.flags.read_text()
+
+
+@pytest.mark.parametrize("change", [("", "imagenet"), ("imagenet", ""), ("imagenet", "imagenet.h5")])
+def test_other_weights_to_start_from_are_another_run(config, change):
+    before, after = change
+    fill(open_run(config(init_checkpoint=before)).root, ["checkpoints/ckpt-3.index"])
+    with pytest.raises(UserError, match="already holds another run"):
+        open_run(config(init_checkpoint=after))
+
+
 @pytest.mark.parametrize(
     "left", ["best/ckpt-3.index", "best/model.json", "evaluation/results.json", "finished"]
 )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
@@ -16,17 +18,24 @@ from fgfi_tf.evaluation.report.data import Bars, Curves, Figure, Points, Trends
 
 _INK, _SOFT, _GRID = "#24292f", "#6e7681", "#e4e7eb"
 _PANEL = (3.7, 2.7)  # inches
+_COLUMN, _LETTERS = 1.05, 15  # inches of a column of points, and letters of its name that fit there
 _LEGEND = 0.5  # inches below the panels
 _DPI = 200  # sharp at twice the width it is shown with
 
 
 def render(figure: Figure) -> bytes:
-    """The PNG file of a figure. The legend is shared by its panels."""
+    """The PNG file of a figure. The legend is shared by its panels; a ``$`` in its texts is a dollar."""
+    with rc_context({"text.parse_math": False}):
+        return _render(figure)
+
+
+def _render(figure: Figure) -> bytes:
     columns = min(figure.columns, len(figure.panels))
     rows = math.ceil(len(figure.panels) / columns)
     heights = [0.9 + 0.32 * len(p.categories) if isinstance(p, Bars) else _PANEL[1] for p in figure.panels]
     height = sum(max(heights[row * columns : (row + 1) * columns]) for row in range(rows)) + _LEGEND
-    width = _PANEL[0] * max(columns, 2)
+    named = max((len(p.categories) for p in figure.panels if isinstance(p, Points)), default=0)
+    width = max(_PANEL[0] * max(columns, 2), _COLUMN * named * columns)
     canvas = Canvas(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(canvas)
     canvas.get_layout_engine().set(
@@ -105,7 +114,10 @@ def _draw_points(axes: Axes, panel: Points) -> None:
             axes.plot([place + 0.3] * 2, interval, color=color, linewidth=1.6, zorder=2)
         axes.text(place + 0.34, mean, f"{100 * mean:.1f}", va="center", fontsize=8.5, color=_INK)
     axes.set_xlim(-0.5, len(panel.categories) - 0.2)
-    axes.set_xticks(np.arange(len(panel.categories)), panel.categories)
+    room = axes.figure.get_figwidth() / axes.get_gridspec().ncols / len(panel.categories)
+    letters = int(_LETTERS * room / _COLUMN)
+    names = [textwrap.fill(name, letters, break_long_words=False) for name in panel.categories]
+    axes.set_xticks(np.arange(len(names)), names)
     _fractions_from_zero(axes, panel.y_label)
     _style(axes, panel, "y")
 
