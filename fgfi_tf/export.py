@@ -14,6 +14,8 @@ from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.metadata import ModelMetadata, is_saved_model
 from fgfi_tf.prediction import METADATA_FOLDER, detect_images
 
+_UNFINISHED = ".unfinished-"
+
 
 class ServingModel(tf.Module):
     """The exported object: the detector (batch norm folded where it can be) and its class names."""
@@ -44,21 +46,33 @@ def export(detector: Detector, folder: Path | str, *, overwrite: bool = False) -
         UserError: the folder exists and ``overwrite`` is not set, or it cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
+    before = list(folder.iterdir()) if folder.exists() else []
+    unfinished = [path for path in before if path.name.startswith(_UNFINISHED)]  # of one that was killed
+    if len(before) > len(unfinished):
         if not overwrite:
             raise UserError(f"{folder} exists already: choose another folder, or pass --overwrite")
         if not is_saved_model(folder):
             raise UserError(f"{folder} holds something else than a SavedModel; it is left alone")
-        shutil.rmtree(folder)
-    with tempfile.TemporaryDirectory() as scratch:
-        class_file = Path(scratch) / "classes.txt"
-        class_file.write_text("".join(f"{name}\n" for name in detector.class_names))
-        try:
-            with portable():  # this machine's GPU, or that it has none, must not show in the graph
-                serving = ServingModel(detector, str(class_file))
-                tf.saved_model.save(serving, str(folder), signatures={"serving_default": serving.serve})
-        except (OSError, tf.errors.OpError) as error:
-            raise UserError(f"cannot write the SavedModel {folder}: {error}") from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=_UNFINISHED) as scratch:
+            written = _write(detector, Path(scratch))
+            for path in before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for path in written.iterdir():
+                path.rename(folder / path.name)
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(f"cannot write the SavedModel {folder}: {error}") from error
+    return folder
+
+
+def _write(detector: Detector, scratch: Path) -> Path:
+    """The whole SavedModel, in a folder of its own: an interruption leaves the one before as it is."""
+    class_file, folder = scratch / "classes.txt", scratch / "model"
+    class_file.write_text("".join(f"{name}\n" for name in detector.class_names))
+    with portable():  # this machine's GPU, or that it has none, must not show in the graph
+        serving = ServingModel(detector, str(class_file))
+        tf.saved_model.save(serving, str(folder), signatures={"serving_default": serving.serve})
     metadata = detector.metadata or ModelMetadata("", tuple(detector.input_size), tuple(detector.class_names))
     metadata.write(folder / METADATA_FOLDER)
     return folder

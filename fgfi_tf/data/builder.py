@@ -226,8 +226,14 @@ def _labels(frames: Sequence[Frame], sizes: Sequence[Sequence[int]]) -> list[dic
 
 
 def _name_outdated(folder: Path, prefix: str) -> None:
-    """Says which prepared records of the same split belong to another state of the raw files."""
+    """Says which prepared records of a split of that name belong to another state of the raw files.
+
+    Nothing tells whether they are of this data set: others, and other shares of it, may be prepared there.
+    """
     for other in sorted(folder.glob(f"{prefix}-*")):
         if any(other.glob("*/dataset_info.json")):
-            text = "the raw files have changed, or how they are read; %s is not used any more: delete it"
+            text = (
+                "the raw files, or how they are read, have changed since %s was prepared, or it is of other "
+                "data: delete it if nobody uses it"
+            )
             logging.warning(text, other)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 #: Notes of a frame.
 SIZE_READ = "sizes that the labels do not give, read from the picture"
 NO_AREA = "boxes without area, ignored"
+ELSEWHERE = "pictures that are not where the labels say, found by their names"
 _SHOWN = 3
 #: What tools call the same split, and the year of COCO's.
 _SAME = {"validation": "val", "valid": "val", "training": "train", "testing": "test"}

@@ -60,15 +60,17 @@ def cut_to_image(
         boxes with x in [0, W - 1] and y in [0, H - 1], and how many of them were changed.
 
     Raises:
-        UserError: a number that is not finite; a box that is upside down, that lies outside, or that reaches
-            over the edge by more than a pixel and a hundredth of the image's side.
+        UserError: a number that is not finite; a box that is upside down, that lies outside by more than a
+            pixel, or that reaches over the edge by more than that and a hundredth of the image's side.
     """
     height, width = image_size
     size = np.array([width, height, width, height], np.float64)
     over = np.maximum(BORDER_PIXELS, BORDER_SHARE * size)  # 4
     finite = np.isfinite(boxes).all(axis=1)  # N
+    beyond = (boxes[:, :2] > size[:2] - 1.0 + BORDER_PIXELS) | (boxes[:, 2:] < -BORDER_PIXELS)  # N x 2
     upside_down = (boxes[:, 2:] + 1 < boxes[:, :2]).any(axis=1)
-    too_far = ((boxes < -over) | (boxes > size - 1.0 + over)).any(axis=1) & (not anywhere)
+    too_far = ((boxes < -over) | (boxes > size - 1.0 + over)).any(axis=1) | beyond.any(axis=1)
+    too_far &= not anywhere
     wrong = np.flatnonzero(~finite | upside_down | too_far)
     if len(wrong):
         first = wrong[0]

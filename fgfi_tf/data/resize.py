@@ -233,12 +233,14 @@ def crop_start(boxes: tf.Tensor, size: tf.Tensor, content: tf.Tensor, key: tf.Te
     """Where to cut ``content`` out of ``size`` (h, w), int32 [2], along the longer side.
 
     All boxes stay inside where they fit, at a random place; where they do not, the cut begins within their
-    extent.
+    extent. Without boxes it is anywhere.
     """
     axis = tf.cast(size[1] > content[1], tf.int32)  # 1: cut along x
     length, kept = tf.gather(size, axis), tf.gather(content, axis)
+    any_box = tf.shape(boxes)[0] > 0
     low = tf.cast(tf.reduce_min(tf.gather(boxes, 1 - axis, axis=1)), tf.int32)
     high = tf.cast(tf.reduce_max(tf.gather(boxes, 3 - axis, axis=1)), tf.int32)
+    low, high = tf.where(any_box, low, length), tf.where(any_box, high, 0)
     extent = high - low + 1
     fits = extent < kept
     first = tf.where(fits, tf.maximum(high - kept, 0), low)

@@ -24,7 +24,8 @@ def frames_of(
     """The frames of a split: the dataset's own, or a share of its pictures.
 
     Where a folder has no splits, or a single list or folder, ``val`` is ``val_fraction`` of the pictures, by
-    a hash of their ids, and ``train`` the others: a picture stays where it is when others are added.
+    a hash of their ids, and ``train`` the others: a picture stays where it is when others are added. A single
+    list of validation is whole, and nothing is left to train on.
 
     Raises:
         UserError: there is no such split, or it is empty; what the dataset raises.
@@ -34,11 +35,17 @@ def frames_of(
         return _checked(dataset.frames(data_dir, split, **options), data_dir, split)
     match = dataset.find_split(data_dir, split, own)
     if split == ALL and match is None:
-        found = [frame for name in own or [""] for frame in dataset.frames(data_dir, name, **options)]
+        every = [frame for name in own or [""] for frame in dataset.frames(data_dir, name, **options)]
+        found = list({frame.image_path: frame for frame in reversed(every)}.values())[::-1]
     elif match is not None and (len(own) > 1 or canonical(match) != "train"):
         found = dataset.frames(data_dir, match, **options)
     elif len(own) > 1:
         raise UserError(f"{data_dir} has no split {split!r}; it has {', '.join(own)}")
+    elif own and canonical(own[0]) == "val":
+        raise UserError(
+            f"{data_dir} has no split {split!r}, only {own[0]}: call that train, and --val_fraction makes "
+            f"train and val of it; or give both, --train_split={own[0]} --val_split={own[0]}"
+        )
     else:
         found = _share(
             dataset.frames(data_dir, own[0] if own else "", **options), data_dir, split, val_fraction
@@ -99,6 +106,8 @@ def _checked(frames: Sequence[Frame], data_dir: Path, split: str) -> list[Frame]
             raise UserError(f"{frame.image_path}: its name has characters that result files cannot hold")
         other = seen.setdefault(frame.image_id, frame.image_path)
         if other is not frame.image_path:
+            if other == frame.image_path:
+                raise UserError(f"{frame.label_path}: {frame.image_path} is listed twice")
             raise UserError(
                 f"{other} and {frame.image_path} have the same name {frame.image_id!r}: rename one"
             )

@@ -21,6 +21,9 @@ FILL = (123.0, 117.0, 104.0)
 CROP_IOUS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
 TRIES = 50
 SMALLEST_SCALE, MOST_ASPECT = 0.3, 2.0
+#: Largest side, in pixels, of a square as large as a canvas: photos of 12 megapixels zoomed out four times
+#: would take gigabytes.
+CANVAS = 3072
 # What an example's key is folded with for each of its draws.
 _COLOR, _EXPAND, _CROP, _CHOICE, _FLIP = range(2, 7)
 
@@ -30,7 +33,8 @@ class SSDAugmentation(Augmentation):
     """The published recipe of SSD, in its order; each colour step and zooming out with probability 0.5.
 
     Pixel values are clipped to 0..255 after each colour step, but not rounded between them. Interpolation
-    is that of the resize policy; the published code draws one at random.
+    is that of the resize policy; the published code draws one at random. A picture whose canvas would be
+    larger than ``CANVAS`` squared is shrunk first, which no picture of VOC, COCO or KITTI is.
 
     Attributes:
         brightness: a number from -brightness to brightness is added to every pixel.
@@ -61,9 +65,11 @@ class SSDAugmentation(Augmentation):
         self, image: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, key: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """In one pass: only what the crop leaves of picture and canvas is computed."""
-        size = tf.shape(image)[:2]
-        canvas, offset = expanded(size, streams.uniform([4], streams.fold(key, _EXPAND)), self.expand)
-        boxes = forms.continuous(boxes) + tf.cast(tf.tile(offset[::-1], [2]), tf.float32)
+        draw = streams.uniform([4], streams.fold(key, _EXPAND))
+        canvas, _ = expanded(tf.shape(image)[:2], draw, self.expand)
+        image, boxes = shrunk(image, forms.continuous(boxes), canvas)
+        canvas, offset = expanded(tf.shape(image)[:2], draw, self.expand)
+        boxes += tf.cast(tf.tile(offset[::-1], [2]), tf.float32)
         window = tf.concat([[0, 0], canvas], axis=0)  # (y, x, y, x), whole pixels of the canvas
         if self.crop:
             windows = crop_windows(
@@ -98,6 +104,19 @@ class SSDAugmentation(Augmentation):
             coins[3], lambda: _clipped(tf.raw_ops.AdjustHue(images=image, delta=turn)), lambda: image
         )
         return _clipped(image * tf.where(first, 1.0, contrast))
+
+
+def shrunk(image: tf.Tensor, boxes: tf.Tensor, canvas: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A picture [H,W,3] and its boxes, continuous corners [N,4], so small that its canvas (h, w) may be."""
+    size = tf.cast(tf.shape(image)[:2], tf.float32)
+    scale = CANVAS / tf.sqrt(tf.reduce_prod(tf.cast(canvas, tf.float32)))
+    new = tf.cast(tf.maximum(tf.floor(size * scale), 1.0), tf.int32)
+
+    def smaller() -> tuple[tf.Tensor, tf.Tensor]:
+        pixels = tf.round(tf.image.resize(image, new, method="area"))
+        return tf.cast(pixels, image.dtype), boxes * tf.tile((tf.cast(new, tf.float32) / size)[::-1], [2])
+
+    return tf.cond(scale < 1.0, smaller, lambda: (image, boxes))
 
 
 def expanded(size: tf.Tensor, draw: tf.Tensor, most: float) -> tuple[tf.Tensor, tf.Tensor]:

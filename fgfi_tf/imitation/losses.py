@@ -63,9 +63,10 @@ def dense_squared_error(
         by the share of its channels (float32 scalars).
     """
     adapted = adapt(student, kernel, bias, activation)
-    # where, not a product: what lies outside the mask must not reach the sum even if not finite.
+    # where, not a product, and before the square: what lies outside the mask must not reach the sum, or as
+    # 0 times infinity the gradient, even if not finite.
     inside = mask[..., None]
-    squared_error = tf.reduce_sum(tf.where(inside, tf.square(adapted - teacher), 0.0))
+    squared_error = tf.reduce_sum(tf.square(tf.where(inside, adapted - teacher, 0.0)))
     return squared_error, _active(tf.where(inside, adapted, 0.0))
 
 

@@ -113,6 +113,8 @@ def teacher_frames(
     ``learnt`` a lower-case name of the teacher's means, boxes of others being left out; without it all are of
     the first.
     """
+    if not found.image_ids:  # the teacher has found nothing anywhere
+        return []
     found = found.take(found.scores >= min_score).by_image()
     ends = np.searchsorted(found.image, np.arange(len(found.image_ids)), side="right")
     rows_of = dict(zip(found.image_ids, np.split(np.arange(len(found)), ends[:-1]), strict=True))
@@ -199,8 +201,9 @@ def _detect(
 
 
 def _fingerprint(config: ExperimentConfig, files: Sequence[ImageFile]) -> str:
-    """12 hex digits over the teacher's files, the network input, and name, size and time of each picture."""
-    digest = hashlib.sha256(f"{config.teacher_model} {config.size}\n".encode())
+    """12 hex digits over the teacher's files, the network input, what is too large, and the pictures' names,
+    sizes and times."""
+    digest = hashlib.sha256(f"{config.teacher_model} {config.size} {config.max_megapixels}\n".encode())
     prefix = find_checkpoint(config.teacher_checkpoint)
     for path in sorted({prefix, *prefix.parent.glob(f"{prefix.name}.*"), prefix.parent / MODEL_FILE}):
         if path.is_file():

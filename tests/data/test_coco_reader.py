@@ -106,6 +106,28 @@ def test_equal_names_in_two_folders(tmp_path):
         frames(tmp_path)
 
 
+def test_pictures_found_by_their_names_alone_are_counted(tmp_path, caplog):
+    """An export's folders may be those of another machine; two of its pictures cannot be one of ours."""
+    picture(tmp_path / "cam2/a.png")
+    path = coco(tmp_path / "train.json", ["cam1/a.png"], [])
+    (frame,) = frames(tmp_path).values()
+    assert frame.notes[0] == "pictures that are not where the labels say, found by their names"
+    coco(path, ["cam2/a.png"], [])
+    assert one(tmp_path).notes == []
+    coco(path, ["cam1/a.png", "cam3/a.png"], [])
+    with pytest.raises(
+        UserError, match="cam1/a.png and cam3/a.png may both be .*cam2/a.png: give its folder"
+    ):
+        frames(tmp_path)
+
+
+def test_a_picture_under_two_ids(tmp_path):
+    picture(tmp_path / "a.png")
+    path = coco(tmp_path / "train.json", ["a.png", "a.png"], [])
+    with pytest.raises(UserError, match=f"{path}: .*a.png is listed twice"):
+        frames(tmp_path, "train")
+
+
 def test_a_single_file_is_divided_by_the_names_of_its_pictures(tmp_path):
     names = [f"{i}.png" for i in range(30)]
     for name in names:
@@ -123,6 +145,9 @@ def test_sizes_that_are_not_given(tmp_path, caplog):
     data = open_split("coco", tmp_path, "all")
     assert data.labels()[0]["image_size"].tolist() == [20, 40]
     assert "sizes that the labels do not give, read from the picture: 1, in a" in caplog.text
+    for width in (float("inf"), 10**400):
+        coco(tmp_path / "train.json", [], [], images=[{**images[0], "width": width, "height": 20}])
+        assert one(tmp_path).image_size is None
     coco(tmp_path / "train.json", [], [], images=[{**images[0], "width": 20, "height": 40}])
     with pytest.raises(UserError, match="train.json: says 20 x 40, but .*a.png is 40 x 20; where EXIF turns"):
         open_split("coco", tmp_path, "all")
@@ -161,6 +186,8 @@ def test_results_carry_the_ids_of_the_files(tmp_path):
         ({"bbox": [1, 2, -3, 4]}, r"bbox \[1, 2, -3, 4\] is not four numbers"),
         ({"bbox": [1, 2, float("nan"), 4]}, r"bbox \[1, 2, nan, 4\] is not four numbers"),
         ({"bbox": ["1", 2, 3, 4]}, "is not four numbers"),
+        ({"bbox": [1, 2, 10**400, 4]}, "is not four numbers"),
+        ({"bbox": [1, 2, float("-inf"), 4]}, "is not four numbers"),
         ({"area": "big"}, "area 'big' is no finite number"),
         ({"iscrowd": 2}, "iscrowd 2 is neither 0 nor 1"),
     ],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from own_fixtures import ids, open_split, picture, text, xml
 
-from fgfi_tf.data import splits
+from fgfi_tf.data import edges, splits
 from fgfi_tf.data.readers import yolo
 from fgfi_tf.data.readers.folder import Folder
 from fgfi_tf.errors import UserError
@@ -97,10 +97,33 @@ def test_yolos_boxes_without_area_are_ignored(tmp_path):
             ("a", "b c", "d"),
         ),
         (["names: {0: a, 1: b c, 2: d}"], ("a", "b c", "d")),
+        (["names: {1: b, 0: a}"], ("a", "b")),
+        (["names: {'0': a, \"1\": 'b, c'}"], ("a", "b, c")),
+        (['names: {"0":"a","1":"b"}'], ("a", "b")),
+        (["names:", "  '0': a", "  '1': b:c"], ("a", "b:c")),
+        (["names: [\"a]b\", it's, 'it''s', \"\\u00e9\", ]  # all"], ("a]b", "it's", "it's", "é")),
+        (["names: [", "  a,", "  b", "]", "nc: 2"], ("a", "b")),
     ],
 )
 def test_names_of_yaml_files(tmp_path, lines, names):
     assert yolo.read_names(text(tmp_path / "data.yaml", *lines)) == names
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("names: {0: a, 2: c}", "data.yaml: class 1 has no name"),
+        ("names: {0: a", "holds no class names, one a line or as names: "),
+        ("names: {a: b}", "holds no class names"),
+        ("names: {0: a, b: c}", "holds no class names"),
+        ("names: {9999999: a}", "holds no class names"),
+        ("names: [a, [b]]", "holds no class names"),
+        ("names: []", "holds no class names"),
+    ],
+)
+def test_names_that_cannot_be_read(tmp_path, line, message):
+    with pytest.raises(UserError, match=message):
+        yolo.read_names(text(tmp_path / "data.yaml", line))
 
 
 @pytest.mark.parametrize("name", ["obj.names", "classes.txt", "my.names", "_darknet.labels"])
@@ -202,6 +225,24 @@ def test_a_lone_train_folder_is_divided(tmp_path):
     assert len(frames(tmp_path, "train", 0.3)) + len(frames(tmp_path, "val", 0.3)) == 20
 
 
+def test_a_lone_folder_of_validation_is_whole_and_leaves_nothing_to_train_on(tmp_path):
+    for i in range(10):
+        xml(picture(tmp_path / f"valid/{i}.png").with_suffix(".xml"), ("dog", 1, 1, 9, 9))
+    assert len(frames(tmp_path, "val")) == len(frames(tmp_path, "all")) == 10
+    with pytest.raises(UserError, match="no split 'train', only valid: call that train, and --val_fraction"):
+        frames(tmp_path, "train")
+
+
+def test_all_holds_every_picture_once(tmp_path):
+    """VOC's trainval holds what train and val hold."""
+    for name in "abc":
+        picture(tmp_path / f"JPEGImages/{name}.png")
+        xml(tmp_path / f"Annotations/{name}.xml", ("dog", 1, 1, 9, 9))
+    for name, listed in {"train": "ab", "val": "c", "trainval": "abc"}.items():
+        text(tmp_path / f"ImageSets/Main/{name}.txt", *listed)
+    assert sorted(frames(tmp_path, "all")) == ["a", "b", "c"]
+
+
 def test_pictures_without_labels_and_labels_without_pictures_are_counted(tmp_path, caplog):
     for name in "abcde":
         picture(tmp_path / f"{name}.png")
@@ -254,6 +295,17 @@ def test_equal_names_in_two_folders_stay_apart_in_the_records(tmp_path):
     assert [s["image_id"] for s in data.records().as_numpy_iterator()] == [b"x/a", b"y/a"]
     assert [f["classes"].tolist() for f in data.labels()] == [[1], [0]]
     assert ids("folder", tmp_path, "all") == data.image_ids
+
+
+@pytest.mark.parametrize("box", [(1002, 10, 1006, 50), (-8, 10, -3, 50), (10, 502, 50, 504), (1, -9, 9, -2)])
+def test_a_box_beside_its_picture_is_no_object_at_its_edge(box):
+    """A box may reach over the edge of 1000 x 500 by 10 and by 5, but not lie beyond it."""
+    boxes = np.array([[0.0, 0.0, 9.0, 9.0], box])
+    with pytest.raises(UserError, match=f"the box {box[0]} {box[1]} .* is outside the image"):
+        edges.cut_to_image(boxes, (500, 1000), None)
+    assert edges.cut_to_image(boxes, (500, 1000), None, anywhere=True)[1] == 1
+    rounded, count = edges.cut_to_image(np.array([[1000.0, -3.0, 1001.0, -1.0]]), (500, 1000), None)
+    assert rounded.tolist() == [[999, 0, 999, 0]] and count == 1  # a pixel is rounding
 
 
 def test_what_is_put_right_is_one_line_and_what_is_nonsense_stops(tmp_path, caplog):

@@ -158,6 +158,7 @@ def test_crop_start_keeps_all_boxes_where_they_fit():
     # 5 .. 194 does not fit: the cut begins in 5 .. 5 + (190 - 80) / 2
     assert _drawn_starts([[5.0, 5.0, 194.0, 20.0]], 600) == set(range(5, 60))
     assert _drawn_starts([[0.0, 5.0, 60.0, 20.0]], 9) == {0}
+    assert _drawn_starts(np.zeros([0, 4], np.float32), 1500) == set(range(120))
     boxes = tf.constant([[5.0, 30.0, 20.0, 60.4]])
     start = resize.crop_start(boxes, tf.constant([200, 40]), tf.constant([80, 40]), tf.constant([1, 2]))
     assert start[1] == 0 and 0 <= start[0] < 30

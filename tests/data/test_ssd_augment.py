@@ -168,6 +168,21 @@ def test_boxes_stay_on_their_objects(run_mode):
     assert any(height > 40 for height, _ in sizes) and any(height < 20 for height, _ in sizes)
 
 
+def test_a_canvas_that_would_be_too_large_shrinks_the_picture(run_mode, monkeypatch):
+    """20 x 30 on a canvas of 40 x 60, which may be as large as 30 x 30: 12 x 18, sqrt(900 / 2400) of it."""
+    monkeypatch.setattr(ssd_augment, "CANVAS", 30)
+    boxes = tf.constant([[5.0, 10.0, 20.0, 20.0]])
+    image = tf.cast(tf.round(picture()), tf.uint8)
+    call = run_mode(ssd_augment.shrunk)
+    found, smaller = call(image, boxes, tf.constant([40, 60]))
+    assert found.shape == (12, 18, 3) and found.dtype == tf.uint8
+    np.testing.assert_allclose(smaller, [[3, 6, 12, 12]], rtol=1e-6)
+    np.testing.assert_allclose(found[0, :, 0], 30 / 18 * (np.arange(18) + 0.5) - 0.5, atol=1.0)  # its columns
+    same, kept = call(image, boxes, tf.constant([30, 30]))
+    np.testing.assert_array_equal(same, image)
+    np.testing.assert_array_equal(kept, boxes)
+
+
 def test_the_key_alone_decides():
     policy = SSDAugmentation()
     boxes = [[4, 5, 9, 12]]

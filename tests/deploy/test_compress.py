@@ -125,6 +125,12 @@ def test_which_layers_of_a_resnet_are_rounded(library):
     np.testing.assert_array_equal(trunk(images)[0], exact)
 
 
+def test_backbones_of_keras_applications_are_refused():
+    detector = registry.build("mobilenet_v2_shuffledet", class_names=("a",), input_size=(64, 64))
+    with pytest.raises(UserError, match="--method=quantize: this student's backbone is one of keras.applica"):
+        quantize.QuantizedLayers(detector)
+
+
 def test_a_layer_that_is_not_told_of_training_is_rounded_as_finely(library):
     """Keras calls a Conv2D without ``training``; its kernel has a range of its own nevertheless."""
     layer = keras.layers.Conv2D(2, 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -94,6 +96,38 @@ def test_existing_folder_is_kept_unless_asked(detector, exported, tmp_path):
     with pytest.raises(UserError, match="left alone"):
         export(detector, tmp_path, overwrite=True)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_an_export_that_is_cut_short_leaves_the_one_before(detector, exported, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    save = tf.saved_model.save
+
+    def interrupted(serving, path, **options):
+        save(serving, path, **options)
+        os.remove(f"{path}/saved_model.pb")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tf.saved_model, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(detector, folder, overwrite=True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    with pytest.raises(KeyboardInterrupt):
+        export(detector, tmp_path / "new")
+    monkeypatch.setattr(tf.saved_model, "save", save)
+    for name in ("new", "model"):  # of one that was killed something is left
+        (tmp_path / name / ".unfinished-1/model/variables").mkdir(parents=True)
+        (tmp_path / name / ".unfinished-1/classes.txt").touch()
+    with pytest.raises(UserError, match="model exists already"):
+        export(detector, folder)
+    (folder / "assets/stale.txt").touch()
+    for path in (export(detector, folder, overwrite=True), export(detector, tmp_path / "new")):
+        assert sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()) == [
+            "assets.extra/model.json", "assets/classes.txt", "fingerprint.pb", "saved_model.pb",
+            "variables/variables.data-00000-of-00001", "variables/variables.index",
+        ]  # fmt: skip
+        assert Predictor.load(path).class_names == tuple(detector.class_names)
 
 
 def test_not_a_saved_model(tmp_path):

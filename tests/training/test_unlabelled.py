@@ -146,6 +146,8 @@ def test_boxes_of_the_teacher(tmp_path):
         frames = unlabelled.teacher_frames(files, found, path, 0.5, CLASSES, class_of)
         assert [frame.image_id for frame in frames] == ["x/a"]
         assert frames[0].boxes.tolist() == boxes and frames[0].names == names
+    nothing = Boxes.of_detections({}, ("CAR", "boat"))  # as of pictures that are all too large
+    assert unlabelled.teacher_frames(files, nothing, path, 0.5, CLASSES) == []
 
 
 @pytest.fixture(name="pictures")

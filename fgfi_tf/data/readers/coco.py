@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from fgfi_tf.data import coco_json, text_files
-from fgfi_tf.data.dataset import NO_AREA, SIZE_READ, Dataset, Frame, canonical
+from fgfi_tf.data.dataset import ELSEWHERE, NO_AREA, SIZE_READ, Dataset, Frame, canonical
 from fgfi_tf.data.readers.tree import path_id, picture_files
 from fgfi_tf.errors import Problems, UserError
 from fgfi_tf.paths import user_path
@@ -95,14 +95,21 @@ def read_frames(path: Path, data_dir: Path) -> list[Frame]:
     frames = []
     for key, image in found.images.items():
         with problems.collect():
-            frame = _frame(path, place_of(image["file_name"]), data_dir, image, by_image[key], names)
+            picture, notes = place_of(image["file_name"])
+            frame = _frame(path, picture, data_dir, image, by_image[key], names, notes)
             frames.append(dataclasses.replace(frame, coco_ids=(key, ids)))
     problems.raise_any()
     return frames
 
 
 def _frame(
-    path: Path, picture: Path, data_dir: Path, image: dict, objects: list[dict], names: Mapping[Any, str]
+    path: Path,
+    picture: Path,
+    data_dir: Path,
+    image: dict,
+    objects: list[dict],
+    names: Mapping[Any, str],
+    notes: list[str],
 ) -> Frame:
     corners = np.array([one["bbox"] for one in objects], np.float64).reshape(-1, 4)  # x, y, w, h
     empty = (corners[:, 2:] <= 0).any(axis=1)
@@ -111,7 +118,7 @@ def _frame(
     area = [one.get("area", one["bbox"][2] * one["bbox"][3]) for one in objects]
     corners[:, 2:] += corners[:, :2] - 1  # to inclusive xmax, ymax
     size = [image.get(side) for side in ("height", "width")]
-    known = all(isinstance(side, int | float) and side > 0 for side in size)
+    known = all(isinstance(side, int | float) and 0 < side <= text_files.LARGEST for side in size)
     return Frame(
         path_id(picture, data_dir),
         picture,
@@ -121,7 +128,7 @@ def _frame(
         ignore=crowd | ignored | empty,
         attributes={"crowd": crowd, "area": np.array(area, np.float64)},
         image_size=(int(size[0]), int(size[1])) if known else None,
-        notes=[*[NO_AREA] * int(empty.sum()), *([] if known else [SIZE_READ])],
+        notes=[*notes, *[NO_AREA] * int(empty.sum()), *([] if known else [SIZE_READ])],
     )
 
 
@@ -136,27 +143,40 @@ class _Pictures:
         places += [data_dir / short, data_dir / "images" / short, data_dir / "JPEGImages", path.parent.parent]
         self._places = list(dict.fromkeys(places))
         self._pictures: dict[str, list[Path]] | None = None  # by stem
+        self._taken: dict[Path, str] = {}  # by their names alone
 
-    def __call__(self, file_name: str) -> Path:
+    def __call__(self, file_name: str) -> tuple[Path, list[str]]:
+        """The picture, and what there is to say of it.
+
+        Raises UserError: there is none, there are several, or one was taken for another file already.
+        """
         name = file_name.replace("\\", "/")
         for place in self._places:
             if (place / name).is_file():
                 self._places.remove(place)
                 self._places.insert(0, place)
-                return place / name
+                return place / name, []
         if self._pictures is None:
             self._pictures = collections.defaultdict(list)
             for path in picture_files(self._data_dir):
                 self._pictures[path.stem].append(path)
         found = self._pictures.get(Path(name).stem, [])
-        found = [one for one in found if one.as_posix().lower().endswith(f"/{name.lower()}")] or found
+        there = [one for one in found if one.as_posix().lower().endswith(f"/{name.lower()}")]
+        found = there or found
         if not found:
             raise UserError(f"{self._path}: there is no picture {file_name} in {self._data_dir}")
         if len(found) > 1:
             raise UserError(
                 f"{self._path}: {file_name} may be {found[0]} or {found[1]}: give its folder there"
             )
-        return found[0]
+        if there:
+            return found[0], []
+        other = self._taken.setdefault(found[0], file_name)
+        if other != file_name:
+            raise UserError(
+                f"{self._path}: {other} and {file_name} may both be {found[0]}: give its folder there"
+            )
+        return found[0], [ELSEWHERE]
 
 
 def _named_file(data_dir: Path, split: str) -> Path:

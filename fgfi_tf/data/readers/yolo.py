@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,17 @@ from fgfi_tf.errors import UserError
 #: What the files of class names are called, the best known first; ``*.names`` and other ``*.yaml`` count too.
 NAMES_FILES = ("data.yaml", "data.yml", "obj.names", "classes.txt", "_darknet.labels")
 _FIELDS = 5
-_ITEM = re.compile(r"\s+(?:-\s+|(\d+)\s*:\s*)(.*\S)\s*|-\s+(.*\S)\s*")
+_QUOTED = r"""'(?:[^']|'')*'|"(?:[^"\\]|\\.)*\""""
+# YAML's block items, "- name" or "number: name", and what stands between the commas of its [...] and {...}.
+_ITEM = re.compile(
+    r"""\s+(?:-\s+|(['"]?)(?P<key>\d{1,6})\1\s*:\s*)(?P<value>.*\S)\s*|-\s+(?P<bare>.*\S)\s*"""
+)
+_KEY = rf"(?P<key>{_QUOTED}|[^\s,:'\"{{}}\[\]]+)\s*:\s*"
+_VALUE = rf"(?P<value>{_QUOTED}|[^\s,'\"{{}}\[\]][^,{{}}\[\]]*?)\s*"
+_IN_LIST, _IN_MAP = (
+    re.compile(rf"\s*{_VALUE}(?:,\s*|(?=\]))"),
+    re.compile(rf"\s*{_KEY}{_VALUE}(?:,\s*|(?=\}}))"),
+)
 _OVER = 0.01  # so far a share may lie outside of 0 to 1: rounding of the tools, and as much as boxes are cut
 
 
@@ -94,8 +104,10 @@ def read_names(path: Path) -> tuple[str, ...]:
         names = _yaml_names(text)
     else:
         names = [line.strip() for line in text.splitlines() if line.strip()]
-    if not names or not all(names):
+    if not names:
         raise UserError(f"{path}: holds no class names, one a line or as names: [a, b] in YAML")
+    if not all(names):
+        raise UserError(f"{path}: class {names.index('')} has no name")
     return tuple(names)
 
 
@@ -114,24 +126,40 @@ def _yaml_names(text: str) -> list[str]:
         item = _ITEM.fullmatch(line)
         if not item:
             break
-        numbered[int(item.group(1) or len(numbered))] = _unquoted(item.group(2) or item.group(3))
-    return [numbered.get(number, "") for number in range(max(numbered, default=-1) + 1)]
+        numbered[int(item["key"] or len(numbered))] = _unquoted(item["value"] or item["bare"])
+    return _in_order(numbered)
 
 
 def _flow_names(text: str) -> list[str]:
-    closing = "]" if text[0] == "[" else "}"
-    flow = text[: text.find(closing) + 1]
-    try:
-        found = ast.literal_eval(flow)
-    except (ValueError, SyntaxError):  # names without quotes
-        parts = [_unquoted(part) for part in flow[1:-1].split(",") if part.strip()]
-        return [part.split(":", 1)[-1].strip(" \"'") for part in parts] if closing == "}" else parts
-    if isinstance(found, dict):
-        return [str(found.get(number, "")) for number in range(max(found, default=-1) + 1)]
-    return [str(name) for name in found]
+    """The names of ``[a, b]`` or ``{0: a, 1: b}``; none where it is no such thing."""
+    is_list = text[0] == "["
+    form, closing = (_IN_LIST, "]") if is_list else (_IN_MAP, "}")
+    numbered: dict[int, str] = {}
+    place = 1 + len(text[1:]) - len(text[1:].lstrip())
+    while not text.startswith(closing, place):
+        item = form.match(text, place)
+        number = str(len(numbered)) if is_list else _unquoted(item["key"]) if item else ""
+        if not item or not re.fullmatch(r"[0-9]{1,6}", number):
+            return []
+        numbered[int(number)] = _unquoted(item["value"])
+        place = item.end()
+    return _in_order(numbered)
+
+
+def _in_order(numbered: Mapping[int, str]) -> list[str]:
+    return [numbered.get(number, "") for number in range(max(numbered, default=-1) + 1)]
 
 
 def _unquoted(text: str) -> str:
+    """A scalar without its quotation marks, or without the comment behind it."""
     text = text.strip()
-    quoted = re.match(r"""(['"])(.*?)\1""", text)
-    return quoted.group(2) if quoted else text.split(" #")[0].strip()
+    quoted = re.match(_QUOTED, text)
+    if not quoted:
+        return text.split(" #")[0].strip()
+    inner = quoted.group()[1:-1]
+    if text[0] == "'":
+        return inner.replace("''", "'")
+    try:
+        return str(json.loads(quoted.group()))
+    except ValueError:  # an escape of YAML's own
+        return re.sub(r"\\(.)", r"\1", inner)

@@ -16,6 +16,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.deploy.compress.library import tfmot
+from fgfi_tf.errors import UserError
+from fgfi_tf.models.backbones.efficientnet_lite import InvertedResidual
+from fgfi_tf.models.backbones.keras_applications import KerasBackbone
 from fgfi_tf.models.backbones.norm_conv import NormConv
 from fgfi_tf.models.backbones.resnet import Block
 from fgfi_tf.models.convolutions import ConvBN
@@ -27,7 +30,7 @@ from fgfi_tf.models.shuffledet.unit import ShuffleUnit
 #: does not ask, and what they are before, -6..6 for kernels, is far from what they become.
 UPDATED = True
 #: Layers whose own operation is a sum of what their convolutions give: they have an output and no kernel.
-SUMS = (ShuffleUnit, Block)
+SUMS = (ShuffleUnit, Block, InvertedResidual)
 
 
 class QuantizedLayers:
@@ -39,10 +42,16 @@ class QuantizedLayers:
         model: a built detector in float32.
 
     Raises:
-        UserError: the library is not installed.
+        UserError: the library is not installed; the backbone is one of ``keras.applications``, whose batch
+            norm and activations are layers of their own.
     """
 
     def __init__(self, model: keras.Model):
+        if any(isinstance(layer, KerasBackbone) for layer in model._flatten_layers()):
+            raise UserError(
+                "--method=quantize: this student's backbone is one of keras.applications, whose layers it "
+                "does not know; --method=prune does, and export.py --quantize=int8 without training, too"
+            )
         library = tfmot().quantization.keras
         self._ranges = keras.layers.Layer(name="ranges")
         self._layers = list(_quantizable(model))
