@@ -15,6 +15,8 @@ from fgfi_tf.models.metadata import ModelMetadata, is_saved_model
 from fgfi_tf.prediction import METADATA_FOLDER, detect_images
 
 _UNFINISHED = ".unfinished-"
+#: What a SavedModel consists of.
+_PARTS = ("assets", METADATA_FOLDER, "fingerprint.pb", "saved_model.pb", "variables")
 
 
 class ServingModel(tf.Module):
@@ -57,8 +59,11 @@ def export(detector: Detector, folder: Path | str, *, overwrite: bool = False) -
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=_UNFINISHED) as scratch:
             written = _write(detector, Path(scratch))
-            for path in before:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for path in [*unfinished, *(folder / name for name in _PARTS)]:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
             for path in written.iterdir():
                 path.rename(folder / path.name)
     except (OSError, tf.errors.OpError) as error:

@@ -17,6 +17,7 @@ from fgfi_tf.registries import Registry
 
 _SUFFIX = ".py"
 _LOADED: set[str] = set()
+_BROUGHT: set[str] = set()  # modules that came with extensions
 
 
 def resolve(text: str) -> tuple[str, ...]:
@@ -62,17 +63,18 @@ def load(names: Iterable[str], flag: str = "--extensions") -> None:
         key = os.path.realpath(name) if name.endswith(_SUFFIX) else name
         if key in _LOADED:
             continue
-        before = Registry.total
+        before, modules = Registry.total, set(sys.modules)
         try:
             _import(name)
         except Exception as error:
             raise UserError(f"{flag}={name}{_told(name, error)}") from error
-        if Registry.total == before:
+        if Registry.total == before and name not in _BROUGHT:
             raise UserError(
                 f"{flag}={name}: registers nothing: it is to call register() of fgfi_tf.models.registry, "
                 "fgfi_tf.data.registry or fgfi_tf.evaluation.registry"
             )
         _LOADED.add(key)
+        _BROUGHT.update(set(sys.modules) - modules)
 
 
 def _import(name: str) -> None:

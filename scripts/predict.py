@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
 
     if config.video:
         return _predict_video(config)
-    whole = Path(config.images).exists()  # a comma in a name
+    whole = os.path.exists(config.images)  # a comma in a name; a list may be longer than a path can be
     paths = [config.images] if whole else [part for part in config.images.split(",") if part]
     others: list[Path] = []
     files = prediction.find_images(paths, config.output_dir, others)

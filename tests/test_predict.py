@@ -170,6 +170,14 @@ def test_two_folders_and_a_file(run, tmp_path):
     }
 
 
+def test_a_list_that_is_longer_than_a_path_may_be(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [f"picture_{number:04d}.png" for number in range(400)]
+    for name in names[:2]:
+        Image.new("RGB", (96, 64)).save(tmp_path / name)
+    assert run(images=",".join(f"{name}" for name in names[:2] * 200)) == 0
+
+
 def test_a_name_with_a_comma(run, tmp_path):
     path = picture(tmp_path / "in/a,b.png")
     assert run(images=path) == 0

@@ -128,7 +128,7 @@ def _by_id(
 
 
 def _with_ids(one: dict[str, Any], ids: CocoIds) -> dict[str, Any]:
-    image, name = one.get("image_id"), one.get("category_name")
+    image, name = one.get("image_name", one.get("image_id")), one.get("category_name")
     if isinstance(image, str) and image in ids.images:
         one = {**one, "image_id": ids.images[image]}
     if isinstance(name, str) and name in ids.categories:
@@ -154,6 +154,11 @@ def _fault(
     if one.get("iscrowd", 0) not in (0, 1):
         return f"iscrowd {one['iscrowd']!r} is neither 0 nor 1"
     return ""
+
+
+def is_side(value: Any) -> bool:
+    """Whether it can be the height or width of a picture; files may lack them, or hold null or 0."""
+    return isinstance(value, int | float) and 0 < value <= text_files.LARGEST
 
 
 def _finite(value: Any) -> bool:

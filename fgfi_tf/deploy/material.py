@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +79,7 @@ def of_files(text: str, calibration: int, check: int) -> Material:
     """
     from fgfi_tf.prediction import find_images
 
-    paths = [text] if Path(text).exists() else [part for part in text.split(",") if part]
+    paths = [text] if os.path.exists(text) else [part for part in text.split(",") if part]
     files = find_images(paths)
     read = {i: read_image(files[i].path) for i in sorted({*_even(files, calibration), *_even(files, check)})}
     return Material(

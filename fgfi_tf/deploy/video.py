@@ -17,6 +17,7 @@ import numpy as np
 
 from fgfi_tf.errors import UserError
 
+_HIGHEST_RATE = 480.0  # frames a second; recordings of screens and browsers tell their clock's, 1000 or 90000
 _NEEDED = "videos are read by OpenCV (pip install -e '.[video]') or by the ffmpeg program; neither is here"
 
 
@@ -41,6 +42,11 @@ class Video:
         """Raises UserError where nothing reads videos here, or the file is none."""
         if not path.is_file():
             raise UserError(f"{path} is a folder, not a video" if path.is_dir() else f"{path}: no such file")
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:  # OpenCV would end the process
+            raise UserError(f"{ascii(str(path))}: the name is not UTF-8: rename it") from None
+        path = path.absolute()  # a colon in a name would be taken for a protocol, a dash for an option
         cv2 = _opencv()
         found = _probe_opencv(cv2, path) if cv2 else _probe_ffmpeg(path)
         if found is None or min(found[0]) < 1:
@@ -153,7 +159,13 @@ def _probe_opencv(cv2: Any, path: Path) -> tuple[tuple[int, int], int, float] | 
             return None
         keys = (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_COUNT)
         height, width, frames = (int(capture.get(key)) for key in keys)
-        return (height, width), max(frames, 0), float(capture.get(cv2.CAP_PROP_FPS)) or 25.0
+        frames, rate = max(frames, 0), float(capture.get(cv2.CAP_PROP_FPS)) or 25.0
+        if rate > _HIGHEST_RATE and frames:  # of the clock: the frames come at rates of their own
+            there = 0
+            while capture.grab():
+                there += 1
+            frames, rate = there, max(there * rate / frames, 1.0)
+        return (height, width), frames, rate
     finally:
         capture.release()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,8 @@ def evaluate_files(config: FilesConfig) -> None:
         found = source.read_detections(path, truth, config.split, config.allow_missing)
         if config.metric not in ("", config.format):  # the classes that the files' own protocol evaluates
             found = found.with_classes(source.evaluated_classes(found))
-            found = found.take(found.classes >= 0)
+            # The order of such files means nothing, and WIDER's evaluator would cut where scores rise.
+            found = found.take(found.by_score(found.classes >= 0))
         detections[name] = found.to(protocol.corners)
     truth = truth.to(protocol.corners)
     results = {name: protocol.evaluate(found, truth) for name, found in detections.items()}
@@ -191,16 +193,21 @@ def parse_overlaps(text: str) -> dict[str, float]:
 
 def check_outputs(config: FilesConfig, protocol: Protocol) -> None:
     """Raises UserError where --output_json or --report_dir would replace what is no earlier result."""
+    path = Path(config.output_json)
+    for flag in ("labels", "split"):
+        given = getattr(config, flag)
+        if config.output_json and given and path.exists() and os.path.exists(given) and path.samefile(given):
+            raise UserError(f"--output_json={path} is the file of --{flag}: name another one")
     if config.overwrite:
         return
-    path = Path(config.output_json)
     if config.output_json and path.exists() and not _holds_results(path, protocol):
         raise UserError(
             f"--output_json={path} is there and holds no results of an evaluation; name another file, or "
             "--overwrite writes over it"
         )
     folder = Path(config.report_dir)
-    pages = [name for name in ("index.html", "report.md") if (folder / name).exists()]
+    parts = ("index.html", "report.md", "report.json", "figures", "pictures")
+    pages = [name for name in parts if (folder / name).exists()]
     if config.report_dir and pages and not _holds_results(folder / "report.json", protocol):
         raise UserError(
             f"--report_dir={folder}: {pages[0]} is there and is of no report; name another folder, or "

@@ -124,6 +124,7 @@ class Protocol(abc.ABC):
         corners: how the protocol counts the corners of boxes.
         results: the format of the result files, a name of ``fgfi_tf.evaluation.results``.
         json_mark: what tells the JSON file of its results from other files.
+        fixed_overlap: whether the rules fix the IoU of a match, so that ``min_overlap`` is none of theirs.
         main_setting: the setting that stands for all where several models are compared.
         usual_image_size: (height, width) that the report assumes where it is not known.
     """
@@ -136,6 +137,7 @@ class Protocol(abc.ABC):
     corners: ClassVar[Corners] = PIXELS
     results: ClassVar[str] = "csv"
     json_mark: ClassVar[str] = '"metrics":'
+    fixed_overlap: ClassVar[bool] = False
     main_setting: ClassVar[str] = ""
     usual_image_size: ClassVar[tuple[int, int] | None] = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from fgfi_tf.errors import UserError
 from fgfi_tf.options import Chooses
 from fgfi_tf.registries import Registry, resolved
 
@@ -45,5 +46,8 @@ def get(
     min_overlap: Mapping[str, float] | None = None,
     class_names: Sequence[str] = (),
 ) -> Protocol:
-    """A protocol. Raises UserError for an unknown name or variant."""
-    return protocol_class(name)(variant, min_overlap, class_names)
+    """A protocol. Raises UserError: an unknown name or variant, or overlaps where its rules fix the IoU."""
+    found = protocol_class(name)
+    if min_overlap and found.fixed_overlap:
+        raise UserError(f"--min_overlap: the IoU of a match is fixed by the rules of {name}")
+    return found(variant, min_overlap, class_names)

@@ -83,10 +83,11 @@ def write_coco(detections: Boxes, split: str = "") -> dict[str, str]:
 
     Ids are those of the ground truth's file where the table has them. Else a category is the class's place
     from 1 on (behind the file's ids, of a class that its file does not know), and an image its name, as a
-    number where it is one (000000000139), as in COCO itself. The name of the class is given as
-    ``category_name`` in any case.
+    number where it is one (000000000139), as in COCO itself; ``image_name`` is the name then, since the
+    ground truth's ids may be other numbers. ``category_name`` is that of the class in any case.
     """
     known = detections.coco_ids or CocoIds(_numbers(detections.image_ids), {})
+    guessed = detections.coco_ids is None
     ids = [known.images.get(name, name) for name in detections.image_ids]
     by_name = {name.casefold(): number for name, number in known.categories.items()} | known.categories
     first = 1 + max((number for number in by_name.values() if isinstance(number, int)), default=0)
@@ -97,6 +98,7 @@ def write_coco(detections: Boxes, split: str = "") -> dict[str, str]:
     found = [
         {
             "image_id": ids[image],
+            **({"image_name": detections.image_ids[image]} if guessed else {}),
             "category_id": categories[kind],
             "category_name": detections.class_names[kind],
             "bbox": [x1, y1, x2 - x1, y2 - y1],

@@ -16,6 +16,7 @@ from fgfi_tf.models.checkpoint_files import find_checkpoint
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.loading import read_metadata
 from fgfi_tf.models.metadata import ModelMetadata
+from fgfi_tf.training.checkpoints import list_checkpoints
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.run_log import RunLog
 
@@ -47,12 +48,12 @@ def fitted_options(
 ) -> dict[str, Any]:
     """The options of the experiment's detector, those that the training objects decide as they decide them.
 
-    A run that goes on keeps what its ``model.json`` in ``checkpoints`` says. A new one that starts from the
-    weights of the same detector has the anchors that these are for, unless others are given, which is told.
-    Raises UserError where the objects cannot decide.
+    A run that goes on from one of its ``checkpoints`` keeps what their ``model.json`` says. A new one that
+    starts from the weights of the same detector has the anchors that these are for, unless others are given,
+    which is told. Raises UserError where the objects cannot decide.
     """
     given = config.options_of("model")
-    before = ModelMetadata.read(checkpoints)
+    before = ModelMetadata.read(checkpoints) if list_checkpoints(checkpoints) else None
     if before is not None and before.model == config.model:
         return {**given, **before.options}
     theirs = _initial_anchors(config, dataset.learnt_names)

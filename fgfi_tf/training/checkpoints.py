@@ -106,8 +106,11 @@ class CheckpointManager:
         if not self.writes:
             shutil.rmtree(folder, ignore_errors=True)
             return path
-        for old in list_checkpoints(self.folder)[: -self.keep]:
-            _remove(old)
+        saved = list_checkpoints(self.folder)
+        before = [other for other in saved if step_of(other) <= step_of(path)]
+        # Later ones could not be read, or this run would have gone on from them.
+        for other in before[: -self.keep] + saved[len(before) :]:
+            _remove(other)
         return path
 
 

@@ -67,15 +67,15 @@ def check(
         UserError: the classes to learn are others, or the data is not what the run was trained on, naming
             what differs.
     """
-    metadata = ModelMetadata.read(folder / FOLDER)
+    trained = bool(list_checkpoints(folder / FOLDER))
+    metadata = ModelMetadata.read(folder / FOLDER) if trained else None
     if metadata is not None and metadata.class_names != dataset.learnt_names:
         raise UserError(
             f"the run in {folder} learns {', '.join(metadata.class_names)}, {dataset.name} now gives "
             f"{', '.join(dataset.learnt_names)}: name the former with --classes, or start anew (--overwrite)"
         )
     present, path = digests(dataset), folder / file
-    started = bool(list_checkpoints(folder / FOLDER)) and path.is_file()
-    changed = differences(read(path), present) if started else ""
+    changed = differences(read(path), present) if trained and path.is_file() else ""
     if changed and not config.allow_changed_data:
         raise UserError(
             f"{dataset.name} is not what the run in {folder} was trained on: {changed}. Restore it, "

@@ -98,7 +98,16 @@ def evaluate(config: EvaluateConfig) -> None:
         command.evaluate_files(config)
     elif config.detections or config.compare or config.labels:
         raise UserError("give --checkpoint with --data_dir, or result files with --labels, not both")
+    elif config.split or config.allow_missing:
+        raise UserError(
+            "--split and --allow_missing are of result files; of a model, --val_split names what is evaluated"
+        )
     elif config.watch:
+        if config.output_json or config.report_dir or config.results_dir:
+            raise UserError(
+                "--watch notes results in the run folder; --output_json, --report_dir and --results_dir are "
+                "for the evaluation of one checkpoint"
+            )
         _watch(config)
     else:
         _evaluate_models(config, {config.name: Model.find(config.checkpoint)})
@@ -138,7 +147,8 @@ def _evaluate_models(config: EvaluateConfig, models: Mapping[str, Model]) -> Non
     truth = protocol.ground_truth(dataset.labels(), dataset.class_names)
     output = OutputFolder(config.results_dir, "results_dir", config.overwrite)
     if config.results_dir:
-        output.check(_result_files(config, protocol, _nothing(protocol, dataset)))
+        inputs = [path for files in dataset.files for path in files if path is not None]
+        output.check(_result_files(config, protocol, _nothing(protocol, dataset)), inputs)
     results, detections = {}, {}
     for name, model in models.items():
         results[name], detections[name] = model.evaluate(dataset, protocol, config.batch_size, config.model)

@@ -19,6 +19,7 @@ from fgfi_tf.models import loading
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.prediction import Predictor, split_detections
 from fgfi_tf.training import batches, checkpoints
+from fgfi_tf.training.event_file import EventFile
 from fgfi_tf.training.precision import precision
 from fgfi_tf.training.run_folder import RunFolder
 
@@ -112,7 +113,7 @@ class ResultLog:
 
     def __init__(self, folder: RunFolder):
         self._folder, self._scratch = folder, folder.results.with_suffix(checkpoints.SCRATCH)
-        self._writer: tf.summary.SummaryWriter | None = None
+        self._events = EventFile(folder.summaries / "evaluation")
 
     def results(self) -> dict[int, dict]:
         """What has been evaluated, by step. Raises UserError where the file is malformed."""
@@ -130,7 +131,7 @@ class ResultLog:
         """
         step, results = checkpoints.step_of(checkpoint), self.results()
         results[step] = metrics
-        self._summarise(step, metrics)
+        self._events.scalars(step, "evaluation", metrics)
         if best_step(results) != step:
             self._write(results)
             return False
@@ -157,14 +158,6 @@ class ResultLog:
         self._folder.evaluation.mkdir(parents=True, exist_ok=True)
         self._scratch.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
         self._scratch.replace(self._folder.results)
-
-    def _summarise(self, step: int, metrics: dict[str, float]) -> None:
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(str(self._folder.summaries / "evaluation"))
-        with self._writer.as_default(step=step):
-            for name, value in metrics.items():
-                tf.summary.scalar(f"evaluation/{name}", value)
-        self._writer.flush()
 
 
 def best_step(results: dict[int, dict]) -> int:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from fgfi_tf.training.callbacks import StepCallback
 from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.event_file import EventFile
 
 BAR_SECONDS = 0.2
 # Lines of the log come after so many steps too: a newcomer need not wait for the first summary.
@@ -49,7 +50,7 @@ class Summaries(StepCallback):
         watch: Callable[[int, int, dict[str, float]], None] | None = None,
     ):
         super().__init__(start)
-        self._writer = tf.summary.create_file_writer(str(folder)) if folder else None
+        self._events = EventFile(folder) if folder else None
         self._table, self._watch, self._summarised = table, watch, start
         self._every, self._learning_rate, self._batch_size = every, learning_rate, batch_size
         self._log, self._total = log, total
@@ -81,11 +82,8 @@ class Summaries(StepCallback):
         self.model.reset_metrics()
 
     def _summarise(self, step: int, values: dict[str, float]) -> None:
-        if self._writer is not None:
-            with self._writer.as_default(step=step):
-                for name, value in values.items():
-                    tf.summary.scalar(f"train/{name}", value)
-            self._writer.flush()
+        if self._events is not None:
+            self._events.scalars(step, "train", values)
         if self._table is not None:
             self._table(step, values)
         if self._watch is not None:
@@ -161,7 +159,7 @@ class Pictures(StepCallback):
         self, start: int, folder: Path | None, every: int, draw: Callable[[], dict[str, np.ndarray]]
     ):
         super().__init__(start)
-        self._writer = tf.summary.create_file_writer(str(folder)) if folder else None
+        self._events = EventFile(folder) if folder else None
         self._every, self._draw = every, draw
 
     def on_step(self, previous: int, step: int, logs: dict[str, tf.Tensor]) -> None:
@@ -169,8 +167,10 @@ class Pictures(StepCallback):
         if not self.due(previous, step, self._every):
             return
         pictures = self._draw()
-        if self._writer is not None:
-            with self._writer.as_default(step=step):
-                for name, picture in pictures.items():
-                    tf.summary.image(name, picture[None])
-            self._writer.flush()
+
+        def summarise() -> None:
+            for name, picture in pictures.items():
+                tf.summary.image(name, picture[None])
+
+        if self._events is not None:
+            self._events.write(step, summarise)

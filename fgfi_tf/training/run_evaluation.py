@@ -40,10 +40,13 @@ class RunEvaluation:
         self.abandoned = False
 
     def __call__(self, path: Path) -> None:
-        """Evaluates a checkpoint that has just been saved, where that is due."""
+        """Evaluates a checkpoint that has just been saved, where that is due.
+
+        What cannot be written is told, and training goes on: the next start makes up for it.
+        """
         previous, self._previous = self._previous, step_of(path)
         if self._due(previous, self._previous):
-            self._evaluate(path)
+            self._try(path)
 
     def make_up(self, saved: Iterable[Path]) -> None:
         """Evaluates what is due of the checkpoints there are, oldest first, and was not evaluated."""
@@ -57,10 +60,13 @@ class RunEvaluation:
             previous = step
             if step in done or not self._due(max(before, 0), step):
                 continue
-            try:
-                self._evaluate(path)
-            except UserError as error:  # a damaged one
-                logging.warning("skipped: %s", error)
+            self._try(path)
+
+    def _try(self, path: Path) -> None:
+        try:
+            self._evaluate(path)
+        except (UserError, OSError) as error:  # a damaged checkpoint, a full disk
+            logging.warning("evaluation of %s skipped: %s", path.name, error)
 
     def _due(self, previous: int, step: int) -> bool:
         # With several steps an execution, a checkpoint comes at or after the step it is due at.

@@ -160,6 +160,11 @@ def _compare(folder: RunFolder, config: ExperimentConfig) -> None:
             "folder, give the same flags to go on with it, or pass --overwrite to delete it"
         )
     check_schedule(there, config)
+    if was["val_split"] != now["val_split"] and folder.results.is_file():
+        raise UserError(
+            f"--val_split={now['val_split']}: {folder.results} is of {was['val_split']}: give that again, or "
+            "move the file away"
+        )
 
 
 # Flags that name what a run starts from.

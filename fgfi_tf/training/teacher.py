@@ -67,8 +67,8 @@ def _precision(prefix: Path) -> str:
         return "its AP is not known (evaluate.py --watch and --evaluate_every note it in its run folder)"
     ranking = next(iter(next(iter(results.values()))))
     step = step_of(prefix)
-    if step not in results:
-        step = max(results, key=lambda s: results[s][ranking])
+    if ranking not in results.get(step, {}):  # results of another protocol may stand beside
+        step = max(results, key=lambda s: results[s].get(ranking, 0.0))
     split = flags.read_flagfile(folder.flags).val_split
     other = "" if step == step_of(prefix) else f" at step {step}"
     return f"{ranking} {100 * results[step][ranking]:.1f} on {split}{other}"

@@ -131,8 +131,11 @@ def _validate_optimization(config: ExperimentConfig) -> None:
             f"--weight_decay={config.weight_decay} needs --optimizer=sgdw or lamb; "
             "the L2 penalty of the published recipe is --decay_rate"
         )
-    if config.schedule == "step" and not config.lr_boundaries:
+    boundaries = config.lr_boundaries
+    if config.schedule == "step" and not boundaries:
         raise UserError("--schedule=step needs --lr_decay_steps")
+    if any(step <= before for before, step in zip((0, *boundaries), boundaries, strict=False)):
+        raise UserError(f"--lr_decay_steps={config.lr_decay_steps}: each step must be above the one before")
     if config.evaluate_every % config.checkpoint_every:
         raise UserError(
             f"--evaluate_every={config.evaluate_every}: checkpoints are evaluated, so it must be a multiple "

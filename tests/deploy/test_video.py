@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import predict
@@ -161,6 +163,30 @@ def test_by_opencv(run, tmp_path, capsys):
         Video.open(tmp_path / "text.mp4")
 
 
+def test_the_rate_of_a_video_that_tells_its_clocks():
+    """114 frames in 3.982 s, told as 3,982 frames at 1,000 a second."""
+
+    class Capture:
+        left = 114
+        isOpened = staticmethod(lambda: True)
+        release = staticmethod(lambda: None)
+        get = staticmethod({"h": 16, "w": 24, "n": 3982, "fps": 1000.0}.get)
+
+        def grab(self):
+            self.left -= 1
+            return self.left >= 0
+
+    cv2 = types.SimpleNamespace(
+        VideoCapture=lambda path: Capture(),
+        CAP_PROP_FRAME_HEIGHT="h",
+        CAP_PROP_FRAME_WIDTH="w",
+        CAP_PROP_FRAME_COUNT="n",
+        CAP_PROP_FPS="fps",
+    )
+    size, count, rate = video._probe_opencv(cv2, Path("screen.webm"))
+    assert (size, count) == ((16, 24), 114) and rate == pytest.approx(114 / 3.982)
+
+
 def test_no_video(ffmpeg, run, tmp_path, capsys):
     assert run(f"--video={tmp_path / 'absent.mp4'}") == 1
     (tmp_path / "empty.mp4").touch()
@@ -179,6 +205,17 @@ def test_a_video_is_not_written_over(ffmpeg, run, tmp_path, capsys):
     (tmp_path / "out/drive.mp4").write_bytes(b"".join(frame.tobytes() for frame in frames()))
     assert run(f"--video={tmp_path / 'out/drive.mp4'}", "--overwrite") == 1
     assert "drive.mp4 is an input and would be overwritten" in capsys.readouterr().err
+
+
+def test_names_that_other_programs_take_otherwise(ffmpeg, monkeypatch, tmp_path):
+    """The stand-in would open a file of any name; ffmpeg takes 12: for a protocol, and -v for an option."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("12:30.raw", "-v.raw"):
+        (tmp_path / name).write_bytes(np.stack(frames()).tobytes())
+        assert Video.open(Path(name)).path == tmp_path / name
+    (tmp_path / os.fsdecode(b"stra\xdfe.raw")).write_bytes(b"")
+    with pytest.raises(UserError, match=r"stra\\udcdfe.raw': the name is not UTF-8: rename it"):
+        Video.open(Path(os.fsdecode(b"stra\xdfe.raw")))
 
 
 def test_nothing_reads_videos(monkeypatch, tmp_path):

@@ -108,6 +108,11 @@ def test_what_is_left_out_is_filled_in(tmp_path):
     table = files.read_ground_truth(tmp_path / "gt.json")
     assert table.columns["area"].tolist() == [20] and table.columns["crowd"].tolist() == [False]
     assert table.boxes.tolist() == [[0, 0, 4, 5]] and table.image_sizes is None
+    for height in (None, "16", 0, 10**400):
+        given["images"] = [{**given["images"][0], "height": height, "width": 24}]
+        assert files.read_ground_truth(write(tmp_path / "gt.json", given)).image_sizes is None
+    given["images"][0]["height"] = 16
+    assert files.read_ground_truth(write(tmp_path / "gt.json", given)).image_sizes.tolist() == [[16, 24]]
 
 
 def write(path, value):

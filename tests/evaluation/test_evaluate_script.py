@@ -121,11 +121,46 @@ def test_compare_and_report(folders, capsys):
         ({"detections": "", "compare": "a=x,a=y"}, "'a=y' is not name=DIR with a name of its own"),
         ({"published": "2x"}, "--published=2x is not one of 1x, 0.5x"),
         ({"output_json": "/dev/null/x.json"}, "/dev/null/x.json: cannot be written"),
+        (
+            {"metric": "voc", "min_overlap": "car=0.7"},
+            "--min_overlap: the IoU of a match is fixed by the rules",
+        ),
     ],
 )
 def test_wrong_flags(folders, options, message):
     with pytest.raises(UserError, match=message):
         command.evaluate_files(config(folders, **options))
+
+
+@pytest.mark.parametrize("flag", ["labels", "split"])
+def test_an_input_is_not_written_over(folders, flag):
+    (folders / "input").write_text("000001\n")
+    given = {flag: str(folders / "input"), "output_json": f"{folders}/results/../input", "overwrite": True}
+    with pytest.raises(UserError, match=f"input is the file of --{flag}: name another one"):
+        command.evaluate_files(config(folders, **given))
+
+
+@pytest.mark.parametrize("part", ["report.json", "figures/precision_recall.png"])
+def test_a_report_folder_with_files_of_others(folders, part):
+    path = folders / "paper" / part
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    with pytest.raises(UserError, match="paper: (report.json|figures) is there and is of no report"):
+        command.evaluate_files(config(folders, report_dir=str(folders / "paper")))
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ({"split": "list.txt"}, "--split and --allow_missing are of result files; of a model, --val_split"),
+        ({"allow_missing": True}, "--split and --allow_missing are of result files"),
+        ({"watch": True, "report_dir": "report"}, "--watch notes results in the run folder; --output_json"),
+        ({"watch": True, "results_dir": "found"}, "--watch notes results in the run folder"),
+    ],
+)
+def test_flags_that_a_model_does_not_take(flags, message):
+    with pytest.raises(UserError, match=message):
+        evaluate_command.evaluate(evaluate_command.EvaluateConfig(checkpoint="run", data_dir="data", **flags))
 
 
 @pytest.mark.parametrize("flag", ["baseline", "teacher"])

@@ -46,6 +46,7 @@ def test_coco():
     first, second, third = json.loads(text)
     assert first == {
         "image_id": 7,
+        "image_name": "000007",
         "category_id": 2,
         "category_name": "dog",
         "bbox": [0.0, 1.0, 10.0, 10.0],
@@ -57,10 +58,9 @@ def test_coco():
 
 
 def test_coco_by_names_is_read_with_the_ids_of_the_ground_truth(tmp_path):
-    ids = CocoIds({"000007": 100, "b c": 3, "e/d": 5}, {"dog": 90, "cat": 3})
+    ids = CocoIds({"000007": 100, "b c": 7, "e/d": 5}, {"dog": 90, "cat": 3})  # 7 is another image
     path = tmp_path / "dt.json"
     rows = json.loads(results.write_coco(table())["detections.json"])
-    rows[0]["image_id"] = "000007"  # as a name; as a number it would be that of another image
     path.write_text(json.dumps(rows))
     found = coco_files.read_detections(path, ids)
     assert found.image_ids == ("000007", "b c", "e/d") and found.class_names == ("dog", "cat")

@@ -199,6 +199,13 @@ def test_result_files_are_read_as_written(tmp_path):
     np.testing.assert_array_equal(read.scores, detections.scores[order])
 
 
+def test_a_class_whose_name_ends_as_another(tmp_path):
+    names = ("helmet", "no_helmet")
+    for name in names:
+        (tmp_path / f"comp4_det_2007_test_{name}.txt").write_text("")
+    assert voc_io.image_sets(tmp_path, names) == [("comp4", "2007_test")]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -224,4 +224,7 @@ def test_published_rows_stand_beside_the_validation_split_s_settings():
     plain = table([FACE, OTHER], ["e/a"], None, columns={"ignore": np.array([False, True])})
     whole = protocol.evaluate(detections([FACE], [0.9]), plain)
     assert whole.to_json() == {"all": 1.0, "faces": {"all": 1}}
+    assert protocol.json_mark in json.dumps(whole.to_json())
+    crowd = table([FACE, OTHER], ["e/a"], None, columns={"crowd": np.array([False, True])})
+    assert protocol.evaluate(detections([FACE], [0.9]), crowd).to_json() == whole.to_json()
     assert "published" not in protocol.table({"": whole}, split="val")

@@ -122,12 +122,19 @@ def test_an_export_that_is_cut_short_leaves_the_one_before(detector, exported, t
     with pytest.raises(UserError, match="model exists already"):
         export(detector, folder)
     (folder / "assets/stale.txt").touch()
+    (tmp_path / "new/mine").mkdir()
+    (tmp_path / "new/mine/notes.txt").touch()
+    with pytest.raises(UserError, match="new exists already"):
+        export(detector, tmp_path / "new")
+    shutil.rmtree(tmp_path / "new/mine")
     for path in (export(detector, folder, overwrite=True), export(detector, tmp_path / "new")):
         assert sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()) == [
             "assets.extra/model.json", "assets/classes.txt", "fingerprint.pb", "saved_model.pb",
             "variables/variables.data-00000-of-00001", "variables/variables.index",
         ]  # fmt: skip
         assert Predictor.load(path).class_names == tuple(detector.class_names)
+    (folder / "notes.txt").touch()  # whoever put it there keeps it
+    assert (export(detector, folder, overwrite=True) / "notes.txt").exists()
 
 
 def test_not_a_saved_model(tmp_path):

@@ -95,7 +95,7 @@ def sums(arrays):
 def test_torchvisions_detector_of_full_size(tmp_path):
     """Random values, all keys, 91 classes: 41,755,286 parameters, and every tensor has its place."""
     weights = fpn_detector(np.random.default_rng(1), 91)
-    path = save(weights, tmp_path / "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth")
+    path = save(weights, tmp_path / "fasterrcnn_resnet50_fpn.pth")
     detector = build("faster_rcnn_resnet50_fpn", tuple(f"class {n}" for n in range(90)))
     assert parameters(detector) == 41_755_286
     loading.load_weights(detector, path)
@@ -124,6 +124,25 @@ def test_the_80_classes_of_coco_that_exist(tmp_path, wrapped):
     np.testing.assert_array_equal(detector.head.deltas.bias[48:52], deltas[52:56])
     assert builtin.COCO_CLASSES[11] == "stop sign" and builtin.COCO_IDS[11] == 13
     assert len(builtin.COCO_CLASSES) == len(set(builtin.COCO_CLASSES)) == len(builtin.COCO_IDS) == 80
+
+
+@pytest.mark.parametrize(
+    "name, epsilon",
+    [("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 0.0), ("fasterrcnn_resnet50_fpn.pth", 1e-5)],
+)
+def test_the_published_file_has_batch_norm_without_epsilon(tmp_path, name, epsilon):
+    """torchvision's own rule, of this one file: gamma / sqrt(variance); it matters where that is small."""
+    weights = small(np.random.default_rng(5), 91)
+    weights["backbone.body.bn1.running_var"][:] = [1e-4, 1e-3, 1e-2, 1.0]
+    detector = build("faster_rcnn_resnet50_fpn", builtin.COCO_CLASSES, **SMALL)
+    loading.load_weights(detector, save(weights, tmp_path / name))
+    scale, shift = detector.trunk.convolutions()["conv1"].affine()
+    gamma, beta, mean, variance = (
+        weights[f"backbone.body.bn1.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    exact = gamma / np.sqrt(variance.astype(np.float64) + epsilon)
+    np.testing.assert_allclose(scale, exact, rtol=1e-5)
+    np.testing.assert_allclose(shift, beta - mean * exact, rtol=1e-4, atol=1e-6)
 
 
 def test_another_number_of_classes(tmp_path, caplog):

@@ -100,6 +100,17 @@ def test_assignment_by_hand(run_mode):
     assert index.numpy().tolist() == [[0, 1, 2, 0]]
 
 
+def test_objects_beyond_the_number_of_anchors_are_none(run_mode):
+    """Anchor 0 would be taken from the background once for each of them."""
+    anchors = tf.constant([[10.0, 10, 10, 10], [30, 10, 10, 10]])
+    boxes = tf.tile(tf.constant([[[10.0, 10, 10, 10]]]), [2, 5, 1])
+    valid = tf.constant([[True, False, True, True, True], [True, False, False, False, False]])
+    targets = run_mode(make_targets)(boxes, tf.zeros([2, 5], tf.int32), valid, anchors)
+    assert targets["valid"].numpy().tolist() == [[True, False, True, False, False], valid[1].numpy().tolist()]
+    assert targets["anchor_index"].numpy()[0, [0, 2]].tolist() == [0, 1]
+    assert np.all(np.isfinite(targets["deltas"]))
+
+
 def test_equal_iou_goes_to_the_nearest_anchor():
     anchors = tf.constant([[10.0, 10, 20, 20], [14, 10, 20, 20], [12, 10, 20, 20]])
     index = coding.assign_anchors(tf.constant([[[12.0, 10, 4, 4]]]), tf.constant([[True]]), anchors)

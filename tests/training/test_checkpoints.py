@@ -134,6 +134,17 @@ def test_only_the_newest_are_kept(saved):
     assert [p.name for p in checkpoints.list_checkpoints(manager.folder)] == ["ckpt-3", "ckpt-4"]
 
 
+def test_damaged_later_ones_take_no_place_of_those_that_can_be_read(saved):
+    manager, _ = saved
+    damage(manager, "truncated")
+    manager.keep = 1
+    assert restored_step(*saved) == 2
+    manager.step.assign(2)
+    assert manager.save() == manager.folder / "ckpt-2"
+    assert [p.name for p in checkpoints.list_checkpoints(manager.folder)] == ["ckpt-2"]
+    assert restored_step(*saved) == 2
+
+
 def test_worker_that_owns_no_files_leaves_none(saved):
     manager, _ = saved
     manager.writes = False

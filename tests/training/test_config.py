@@ -162,6 +162,12 @@ CROPPING = {"options": {"roi_pooling": "crop_and_resize"}}
         ({"gradient_accumulation": 3, "batch_size": 32}, "--gradient_accumulation=3 does not divide"),
         ({"weight_decay": 0.1}, "--decay_rate"),
         ({"schedule": "step"}, "--schedule=step needs --lr_decay_steps"),
+        (
+            {"schedule": "step", "lr_decay_steps": "35,25"},
+            "--lr_decay_steps=35,25: each step must be above the one before",
+        ),
+        ({"lr_decay_steps": "0,25"}, "--lr_decay_steps=0,25: each step must be above the one before"),
+        ({"lr_decay_steps": "soon"}, "lr_decay_steps"),
         ({"schedule": "stairs"}, "--schedule=stairs: "),
         ({"devices": "gpu:0", "virtual_cpus": 2}, "exclude each other"),
         ({"imitation_end_step": 5, "imitation_warmup_steps": 5}, "--imitation_end_step"),

@@ -137,6 +137,10 @@ def test_other_classes_than_the_runs_are_refused(experiment, data, tmp_path):
     config = experiment(data_dir=str(data), output_dir=str(tmp_path / "run"))
     ModelMetadata("tiny", (64, 96), ("Car", "Pedestrian")).write(tmp_path / "run" / FOLDER)
     dataset = registry.open_split("kitti", data, "train", progress=False)
+    data_state.check(
+        config, tmp_path / "run", dataset, RunLog(None), writes=True
+    )  # it has learnt nothing yet
+    (tmp_path / "run" / FOLDER / "ckpt-1.index").touch()
     with pytest.raises(
         UserError, match="learns Car, Pedestrian, kitti/train now gives Car, Pedestrian, Cyclist: "
     ):

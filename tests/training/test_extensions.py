@@ -227,6 +227,20 @@ def test_modules_and_several_files(file, tmp_path, monkeypatch):
         registry.unregister("other_stranger")
 
 
+def test_an_extension_that_another_one_has_imported(tmp_path, monkeypatch):
+    package = tmp_path / "package_of_two"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "first.py").write_text("from package_of_two import second\n" + STRANGER)
+    (package / "second.py").write_text(STRANGER.replace('register("stranger"', 'register("other_stranger"'))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        parse("--extensions=package_of_two.first,package_of_two.second", "--model=other_stranger")
+    finally:
+        registry.unregister("other_stranger")
+        registry.unregister("stranger")
+
+
 def test_every_script_takes_extensions(file):
     config = flags.parse(["evaluate.py", f"--extensions={file}"], evaluate_command.EvaluateConfig)
     assert config.extensions == str(file) and "stranger" in registry.names()

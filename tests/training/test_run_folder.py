@@ -83,6 +83,17 @@ def test_a_teacher_that_was_moved(config, tmp_path, monkeypatch):
     assert "--teacher_checkpoint=other/teacher\n" in folder.flags.read_text()
 
 
+def test_results_of_one_split_do_not_compete_with_those_of_another(config):
+    folder = open_run(config(val_split="val"))
+    fill(folder.root, ["checkpoints/ckpt-3.index"])
+    open_run(config(val_split="test"))
+    fill(folder.root, ["evaluation/results.json"])
+    with pytest.raises(
+        UserError, match="--val_split=val: .*results.json is of test: give that again, or move"
+    ):
+        open_run(config(val_split="val"))
+
+
 @pytest.mark.parametrize("change", [("", "imagenet"), ("imagenet", ""), ("imagenet", "imagenet.h5")])
 def test_other_weights_to_start_from_are_another_run(config, change):
     before, after = change

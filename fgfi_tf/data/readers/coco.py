@@ -118,7 +118,7 @@ def _frame(
     area = [one.get("area", one["bbox"][2] * one["bbox"][3]) for one in objects]
     corners[:, 2:] += corners[:, :2] - 1  # to inclusive xmax, ymax
     size = [image.get(side) for side in ("height", "width")]
-    known = all(isinstance(side, int | float) and 0 < side <= text_files.LARGEST for side in size)
+    known = all(map(coco_json.is_side, size))
     return Frame(
         path_id(picture, data_dir),
         picture,

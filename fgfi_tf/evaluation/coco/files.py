@@ -36,14 +36,15 @@ def read_ground_truth(path: str | os.PathLike[str]) -> Boxes:
     )
     if len(ids.categories) < len(categories):
         raise UserError(f"{path}: two categories have the same name")
-    sizes = [(one.get("height", 0), one.get("width", 0)) for one in images]
+    sizes = [(one.get("height"), one.get("width")) for one in images]
+    known = all(coco_json.is_side(side) for size in sizes for side in size)
     table = _table(found.objects, ids)
     areas = [one.get("area", one["bbox"][2] * one["bbox"][3]) for one in found.objects]
     crowd = [one.get("iscrowd", 0) for one in found.objects]
     return dataclasses.replace(
         table,
         columns={**table.columns, "area": np.array(areas, np.float64), "crowd": np.array(crowd, bool)},
-        image_sizes=np.array(sizes).reshape(-1, 2) if all(min(size) > 0 for size in sizes) else None,
+        image_sizes=np.array(sizes).reshape(-1, 2) if known else None,
     ).by_image()
 
 

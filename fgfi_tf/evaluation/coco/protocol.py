@@ -26,6 +26,7 @@ class CocoProtocol(Protocol):
     }
     published_source = "Wang et al., CVPR 2019 (COCO)"
     corners = EDGES
+    fixed_overlap = True
     results = "coco"
     json_mark = '"stats":'
 

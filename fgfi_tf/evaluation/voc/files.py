@@ -31,7 +31,7 @@ def image_sets(folder: str | Path, class_names: Sequence[str] = CLASS_NAMES) -> 
     if not Path(folder).is_dir():
         raise UserError(f"{folder}: no such folder")
     known = "|".join(map(re.escape, class_names))
-    name = re.compile(rf"(comp[34](?:_.+?)?)_det_(.+)_(?:{known})\.txt")
+    name = re.compile(rf"(comp[34](?:_.+?)?)_det_(.+?)_(?:{known})\.txt")  # the longest name
     matches = (name.fullmatch(path.name) for path in Path(folder).iterdir())
     return sorted({match.groups() for match in matches if match})
 

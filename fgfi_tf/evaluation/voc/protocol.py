@@ -31,6 +31,7 @@ class VocProtocol(Protocol):
     published = ROWS
     published_source = SOURCE
     corners = ONE_BASED
+    fixed_overlap = True
     results = "comp4"
     json_mark = '"AP11":'
 

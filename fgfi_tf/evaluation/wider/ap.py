@@ -20,7 +20,7 @@ import numpy as np
 from fgfi_tf.data.wider_mat import SETTINGS
 from fgfi_tf.evaluation import matching
 from fgfi_tf.evaluation.boxes import Boxes
-from fgfi_tf.evaluation.protocol import Measure, Result
+from fgfi_tf.evaluation.protocol import Measure, Result, ignored_rows
 
 IOU_THRESHOLD = 0.5
 N_THRESHOLDS = 1000
@@ -86,10 +86,10 @@ class Evaluation(Result):
 
 
 def counted_faces(faces: Boxes) -> dict[str, np.ndarray]:
-    """Setting -> bool [F]. Ground truth without WIDER's settings has one, of all faces not ignored."""
+    """Setting -> bool [F]. Ground truth without WIDER's settings has one, of all faces that must be found."""
     if set(SETTINGS) <= set(faces.columns):
         return {name: faces.flag(name) for name in SETTINGS}
-    return {"all": ~faces.flag("ignore", "invalid")}
+    return {"all": ~(ignored_rows(faces) | faces.flag("ignore", "invalid"))}
 
 
 def evaluate(detections: Boxes, faces: Boxes) -> Evaluation:

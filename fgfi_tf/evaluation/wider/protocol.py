@@ -28,8 +28,9 @@ class WiderProtocol(Protocol):
     }
     published_source = "Wang et al., CVPR 2019 (WIDER FACE validation, YOLOv2)"
     corners = EDGES
+    fixed_overlap = True
     results = "wider"
-    json_mark = '"easy":'
+    json_mark = '"faces":'
     main_setting = "medium"
 
     def rows_beside(self, row: str, split: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from fgfi_tf.interop import assignment
 from fgfi_tf.interop.pth import read_pth
 from fgfi_tf.models import builtin
 from fgfi_tf.models.backbones import resnet_weights
+from fgfi_tf.models.backbones.norm_conv import EPSILON
 from fgfi_tf.models.backbones.resnet import ResNet
 from fgfi_tf.models.backbones.resnet_weights import Targets
 
@@ -34,6 +35,8 @@ _UNWRAPPED = {
 # The last layers, whose rows are classes.
 _PREDICTOR = re.compile(r"^(roi_heads\.box_predictor|RCNN_cls_score|RCNN_bbox_pred)\b")
 _ADAPTATION = "stu_feature_adap."
+# torchvision computes the batch norm of this file, and of no other, without epsilon (its overwrite_eps).
+_WITHOUT_EPSILON = "fasterrcnn_resnet50_fpn_coco-258fb6c6"
 
 
 def is_detector(path: Path | str) -> bool:
@@ -66,6 +69,8 @@ def load(detector: NormedFasterRCNN, path: Path | str, any_classes: bool = False
         targets = torchvision_targets(detector)
         for pattern, wrapped in _UNWRAPPED.items():
             arrays = {pattern.sub(wrapped, key): value for key, value in arrays.items()}
+        if Path(path).name.startswith(_WITHOUT_EPSILON):
+            arrays = without_epsilon(arrays)
     else:
         raise UserError(f"{path}: there are no files of trained detectors for {detector.name}")
     predictors = [
@@ -86,6 +91,14 @@ def load(detector: NormedFasterRCNN, path: Path | str, any_classes: bool = False
         targets = {key: value for key, value in targets.items() if key not in predictors}
         arrays = {key: value for key, value in arrays.items() if key not in predictors}
     resnet_weights.fill(targets, arrays, path, what, _has_no_place)
+
+
+def without_epsilon(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Variances from which batch norm with its own epsilon computes what it would without any."""
+    return {
+        key: value - np.float32(EPSILON) if key.endswith(".running_var") else value
+        for key, value in arrays.items()
+    }
 
 
 def _has_no_place(key: str) -> bool:

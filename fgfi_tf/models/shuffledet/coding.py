@@ -40,6 +40,11 @@ def centres_from_inclusive(corners: tf.Tensor) -> tf.Tensor:
     return box_forms.centres_from_corners(box_forms.continuous(corners))
 
 
+def with_anchor(valid: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
+    """Which objects have an anchor of their own where there are ``count`` of them: bool [B, M]."""
+    return valid & (tf.cumsum(tf.cast(valid, tf.int32), axis=1) <= count)
+
+
 def assign_anchors(boxes: tf.Tensor, valid: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
     """One anchor for each box, in label order.
 
@@ -56,7 +61,7 @@ def assign_anchors(boxes: tf.Tensor, valid: tf.Tensor, anchors: tf.Tensor) -> tf
         anchors: float32 [A, 4].
 
     Returns:
-        int32 [B, M]; 0 for padding.
+        int32 [B, M]; 0 for padding, and for objects beyond the number of anchors (see :func:`with_anchor`).
     """
     count = tf.shape(anchors)[0]
     corners = box_forms.corners_from_centres(anchors)

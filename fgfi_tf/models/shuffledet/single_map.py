@@ -287,8 +287,9 @@ def make_targets(
 
     Returns:
         ``boxes``, ``classes``, ``valid``, ``anchor_index`` int32 [B, M] and ``deltas``
-        float32 [B, M, 4], 0 for padding.
+        float32 [B, M, 4], 0 for padding. Objects beyond the number of anchors are none: each takes one.
     """
+    valid = coding.with_anchor(valid, tf.shape(anchors)[0])
     index = coding.assign_anchors(boxes, valid, anchors)
     assigned = tf.gather(anchors, index)  # B x M x 4
     # Padding has no logarithm; encoding the anchor itself keeps it finite, and zero.
