@@ -1,4 +1,7 @@
-"""Commands that are waited for, whatever signal comes: what a training saves when it is stopped is kept."""
+"""Commands that are waited for, whatever signal comes: what a training saves when it is stopped is kept.
+
+And how many cores there are.
+"""
 
 from __future__ import annotations
 
@@ -110,3 +113,8 @@ def run_and_wait(command: Sequence[str]) -> int:
     with Commands().listening() as commands:
         code = commands.show(command)
     return 128 + commands.asked[0] if commands.asked else code
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -20,11 +20,13 @@ from fgfi_tf.data.order import Order
 from fgfi_tf.data.records import PreparedDataset, Sample
 from fgfi_tf.data.resize import NetworkInput, Resize
 from fgfi_tf.errors import UserError
+from fgfi_tf.processes import cores
 
 Batch = dict[str, tf.Tensor]
 PrepareBatch = Callable[[Batch], Batch]
 # What an example's key is folded with for each of its draws; augmentation has the key itself.
 CROP_DRAW, BOX_DRAW = range(2)
+_AHEAD = 2  # batches that wait for the step
 
 
 def training_batches(
@@ -39,7 +41,7 @@ def training_batches(
     max_boxes: int | None = None,
     augmentation: Augmentation | None = None,
     prepare: PrepareBatch | None = None,
-    num_parallel_calls: int = tf.data.AUTOTUNE,
+    num_parallel_calls: int = 0,
     shard: tuple[int, int] = (0, 1),
     uses: tuple[streams.Use, streams.Use] = (streams.Use.EPOCH, streams.Use.EXAMPLE),
 ) -> tf.data.Dataset:
@@ -56,7 +58,7 @@ def training_batches(
             rounded up to a multiple of 8, so that none is lost.
         augmentation: what is done before resizing, None for nothing.
         prepare: applied to every batch, e.g. ``Detector.prepare_batch``.
-        num_parallel_calls: of the decoding and augmenting map; its order stays the same.
+        num_parallel_calls: of the decoding and augmenting map (0: one a core); its order stays the same.
         shard: (i, n): worker i of n gets examples i*b .. (i+1)*b - 1 of every global batch,
             b = batch_size / n.
         uses: what its order and its examples draw from, of two streams of one run.
@@ -110,7 +112,7 @@ def training_batches(
         return _row(example, made, boxes, classes, rows)
 
     stream = order.steps(seed, start_step, uses[0]).map(example_plans).unbatch()
-    stream = stream.map(load, num_parallel_calls=num_parallel_calls, deterministic=True)
+    stream = stream.map(load, num_parallel_calls=num_parallel_calls or cores(), deterministic=True)
     padding = resize.by_batch and not augmentation.keeps_size
     return prepared(_batched(stream, local, padding, drop_remainder=True), prepare)
 
@@ -123,7 +125,7 @@ def evaluation_batches(
     batch_size: int,
     num_classes: int | None = None,
     prepare: PrepareBatch | None = None,
-    num_parallel_calls: int = tf.data.AUTOTUNE,
+    num_parallel_calls: int = 0,
     remainder: str = "keep",
 ) -> tf.data.Dataset:
     """Every example once, without augmentation and crop.
@@ -153,7 +155,7 @@ def evaluation_batches(
         return row
 
     stream = tf.data.Dataset.from_tensor_slices(tf.constant(indices, tf.int64)).enumerate()
-    stream = stream.map(load, num_parallel_calls=num_parallel_calls, deterministic=True)
+    stream = stream.map(load, num_parallel_calls=num_parallel_calls or cores(), deterministic=True)
     return prepared(_batched(stream, batch_size, resize.by_batch, remainder != "keep"), prepare)
 
 
@@ -242,11 +244,16 @@ def interleaved(first: Batch, second: Batch, shares: int) -> Batch:
 
 
 def prepared(batches: tf.data.Dataset, prepare: PrepareBatch | None) -> tf.data.Dataset:
-    """``prepare`` on each batch, the options, a batch ahead of the step."""
+    """``prepare`` on each batch, the options, two batches ahead of the step.
+
+    TensorFlow tunes nothing here: the thread that would do so sleeps for up to a minute at a time, and a
+    training that ends waits for it.
+    """
     if prepare is not None:
         prepare = tf.autograph.experimental.do_not_convert(prepare)
-        batches = batches.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        batches = batches.map(prepare, num_parallel_calls=cores(), deterministic=True)
     options = tf.data.Options()
+    options.autotune.enabled = False
     # the pipeline shares out examples itself, see shard
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return batches.with_options(options).prefetch(tf.data.AUTOTUNE)
+    return batches.with_options(options).prefetch(_AHEAD)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Container, Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.paths import folder_locked, replace_text
+from fgfi_tf.processes import cores
 from fgfi_tf.studies.plan import Plan, fingerprint, read_plan
 
 
@@ -141,7 +141,7 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """Processor, cores, system and GPUs (where there are any), without a name that tells whose it is."""
-    found = {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "system": platform.system()}
+    found = {"processor": _processor(), "cores": cores(), "system": platform.system()}
     return found | ({"gpus": gpus} if (gpus := _gpus()) else {})
 
 
