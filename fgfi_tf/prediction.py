@@ -129,6 +129,12 @@ class ImageFile:
     name: str
 
 
+def listed_paths(text: str) -> list[str]:
+    """The paths of a flag, separated by commas; a single one may hold commas itself."""
+    # os.path, since pathlib raises where a list is longer than a path can be.
+    return [text] if os.path.exists(text) else [part for part in text.split(",") if part]
+
+
 def find_images(
     paths: Iterable[str | Path], leave_out: str | Path | None = None, others: list[Path] | None = None
 ) -> list[ImageFile]:

@@ -91,10 +91,8 @@ def main(argv: Sequence[str]) -> int:
 
     if config.video:
         return _predict_video(config)
-    whole = os.path.exists(config.images)  # a comma in a name; a list may be longer than a path can be
-    paths = [config.images] if whole else [part for part in config.images.split(",") if part]
     others: list[Path] = []
-    files = prediction.find_images(paths, config.output_dir, others)
+    files = prediction.find_images(prediction.listed_paths(config.images), config.output_dir, others)
     predictor = prediction.Predictor.load(config.model_path, config.model)
     forms = _formats(config, predictor)
     output = _output(config, predictor, forms, files)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,10 +76,9 @@ def of_files(text: str, calibration: int, check: int) -> Material:
     Raises:
         UserError: a path that is not there, or a picture that cannot be read.
     """
-    from fgfi_tf.prediction import find_images
+    from fgfi_tf.prediction import find_images, listed_paths
 
-    paths = [text] if os.path.exists(text) else [part for part in text.split(",") if part]
-    files = find_images(paths)
+    files = find_images(listed_paths(text))
     read = {i: read_image(files[i].path) for i in sorted({*_even(files, calibration), *_even(files, check)})}
     return Material(
         [read[i] for i in _even(files, calibration)], [read[i] for i in _even(files, check)], text

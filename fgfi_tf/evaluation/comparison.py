@@ -71,10 +71,7 @@ class Comparison:
         rows = [["percent", *models, *(f"gain of {gain.model}" for gain in gains)]]
         for name in next(iter(models.values())):
             cells = [f"{100 * metrics[name]:.1f}" for metrics in models.values()]
-            # Adding 0 makes 0.0 of a rounded -0.0.
-            rows.append(
-                [name, *cells, *(f"{round(100 * gain.metrics[name], 1) + 0.0:+.1f}" for gain in gains)]
-            )
+            rows.append([name, *cells, *(f"{rounded_percent(gain.metrics[name]):+.1f}" for gain in gains)])
         return text_table(rows, narrowest=9)
 
     def sentences(self, models: Mapping[str, Metrics]) -> list[str]:
@@ -91,6 +88,11 @@ class Comparison:
                 text += f": {100 * gain.gap_share:.0f} % of the gap to {self.teacher} ({of[self.teacher]})"
             found.append(text + ".")
         return found
+
+
+def rounded_percent(fraction: float) -> float:
+    """Percent with one digit; adding 0 makes 0.0 of a rounded -0.0."""
+    return round(100 * fraction, 1) + 0.0
 
 
 def is_gain(difference: float) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fgfi_tf.evaluation.comparison import is_gain, points
+from fgfi_tf.evaluation.comparison import is_gain, points, rounded_percent
 from fgfi_tf.evaluation.report import plots
 from fgfi_tf.evaluation.report import write as report
 from fgfi_tf.evaluation.report.data import (
@@ -195,7 +195,7 @@ def _difference(part: Compared) -> tuple[str | None, ...]:
     """Cells: the difference, its interval, p, the share of the gap."""
     pairs, share = part.pairs, part.gap_share
     return (
-        f"{_percent(pairs.difference.mean):+.1f}",
+        f"{rounded_percent(pairs.difference.mean):+.1f}",
         _interval(pairs.difference),
         None if pairs.p_value is None else f"{pairs.p_value:.3f}" if pairs.p_value >= 0.001 else "< 0.001",
         None if share is None else f"{100 * share:.0f} %",
@@ -308,13 +308,8 @@ def _numbers(one: ArmResult) -> dict:
 def _interval(summary: Summary) -> str | None:
     if summary.interval is None:
         return None
-    low, high = map(_percent, summary.interval)
+    low, high = map(rounded_percent, summary.interval)
     return f"{low:.1f} to {high:.1f}"
-
-
-def _percent(fraction: float) -> float:
-    """Rounded to a digit; adding 0 makes 0.0 of a rounded -0.0."""
-    return round(100 * fraction, 1) + 0.0
 
 
 def _text(value: object) -> str:
