@@ -30,8 +30,11 @@ def test_evaluate_keeps_labels_and_everything_else_unless_told(experiment, own_k
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluator, "CheckpointEvaluator", lambda *_: pytest.fail("something was detected"))
-        with pytest.raises(UserError, match="--results_dir=.*label_2: 000009.txt and 2 more files are there"):
-            evaluate(results_dir=str(labels))
+        for overwrite in (False, True):
+            with pytest.raises(
+                UserError, match="--results_dir=.*label_2: 000009.txt is an input and would be"
+            ):
+                evaluate(results_dir=str(labels), overwrite=overwrite)
         page = tmp_path / "index.html"
         page.write_text("<p>mine</p>")
         for flag, value in (("output_json", labels / "000009.txt"), ("report_dir", tmp_path)):
