@@ -24,6 +24,7 @@ from pathlib import Path
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError
 from fgfi_tf.options import option
+from fgfi_tf.paths import replace_text
 from fgfi_tf.processes import STOPPED, run_and_wait
 from fgfi_tf.training import flags
 
@@ -166,6 +167,8 @@ def main(argv: Sequence[str]) -> int:
     """Parses the flags and runs the steps; the exit code of a step that a signal ended."""
     config = flags.parse(argv, QuickstartConfig)
     folder = Path(config.output_dir)
+    if "," in config.output_dir:
+        raise UserError(f"--output_dir={config.output_dir}: the comparison separates folders by commas")
     folder.mkdir(parents=True, exist_ok=True)
     began, record = time.monotonic(), Record(folder / STEPS_FILE)
     todo = steps(config)
@@ -187,7 +190,22 @@ class Record:
 
     def __init__(self, path: Path):
         self._path = path
-        self._held: dict[str, dict[str, object]] = json.loads(path.read_text()) if path.is_file() else {}
+        self._held: dict[str, dict[str, object]] = self._read(path) if path.is_file() else {}
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, dict[str, object]]:
+        try:
+            held = json.loads(path.read_text())
+            if not isinstance(held, dict) or not all(
+                {"fingerprint", "done"} <= set(step) for step in held.values()
+            ):
+                raise ValueError("not a quickstart's")
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{path} is damaged ({error}); delete it and the folders beside it that the quickstart made, "
+                "or name another --output_dir"
+            ) from error
+        return held
 
     def fingerprint(self, step: Step) -> str:
         """Of the command, of the flagfiles' texts, and of the steps that it builds on."""
@@ -214,7 +232,7 @@ class Record:
     def write(self, step: Step, done: bool) -> None:
         """Notes that the step is started, or done."""
         self._held[step.name] = {"fingerprint": self.fingerprint(step), "done": done}
-        self._path.write_text(json.dumps(self._held, indent=1) + "\n")
+        replace_text(self._path, json.dumps(self._held, indent=1) + "\n")
 
 
 def _run(step: Step, record: Record) -> int:
@@ -223,6 +241,11 @@ def _run(step: Step, record: Record) -> int:
         print("    done before", flush=True)
         return 0
     goes_on = step.script == "train.py" and record.same(step)
+    if not record.knows(step) and step.made.exists() and not (step.made.is_dir() and _empty(step.made)):
+        raise UserError(
+            f"{step.made} is there already and this quickstart did not make it; move it away, "
+            "or name another --output_dir"
+        )
     if step.made.exists() and record.knows(step) and not goes_on:
         if not record.same(step):
             print("    made anew: its flags, or what it builds on, changed", flush=True)
@@ -239,6 +262,10 @@ def _run(step: Step, record: Record) -> int:
         raise UserError(f"the step failed ({step.title}); mend it and start the same command again")
     record.write(step, done=True)
     return 0
+
+
+def _empty(folder: Path) -> bool:
+    return next(folder.iterdir(), None) is None
 
 
 def _shown(path: Path, resolve: bool = True) -> str:

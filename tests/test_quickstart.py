@@ -87,12 +87,36 @@ def test_an_unfinished_training_goes_on_and_is_not_removed(world):
     assert quickstart.Path("quickstart/teacher/checkpoint").read_text() == "kept"
 
 
-def test_a_folder_that_it_did_not_make_is_left_alone(world):
-    quickstart.Path("quickstart/toy_kitti").mkdir(parents=True)
-    quickstart.Path("quickstart/toy_kitti/mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="failed"):
+@pytest.mark.parametrize("name", ["toy_kitti", "student"])
+def test_a_folder_that_it_did_not_make_is_left_alone(world, name):
+    mine = quickstart.Path("quickstart") / name / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    for flags in ([], ["--seed=2"]):  # the second start knows the steps before it
+        with pytest.raises(UserError, match=f"{name} is there already and this quickstart did not make it"):
+            quickstart.main(["quickstart.py", *flags])
+    assert mine.read_text() == "mine" and len(list(mine.parent.iterdir())) == 1
+
+
+def test_an_empty_folder_is_nobodys(world):
+    quickstart.Path("quickstart/teacher").mkdir(parents=True)
+    assert run() == ALL
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"scenes": {}}', '{"scenes": 1}'])
+def test_a_damaged_record_is_named(world, text):
+    run()
+    quickstart.Path("quickstart/steps.json").write_text(text)
+    with pytest.raises(
+        UserError, match=r"steps\.json is damaged \(.+\); delete it and the folders beside it"
+    ):
         quickstart.main(["quickstart.py"])
-    assert quickstart.Path("quickstart/toy_kitti/mine.txt").read_text() == "mine"
+
+
+def test_an_output_folder_whose_name_the_comparison_would_cut_is_refused_at_once(world):
+    with pytest.raises(UserError, match="--output_dir=a,b: the comparison separates folders by commas"):
+        quickstart.main(["quickstart.py", "--output_dir=a,b"])
+    assert not quickstart.Path("a,b").exists()
 
 
 def test_printed_commands_can_be_copied(world, capsys):
