@@ -161,9 +161,6 @@ def _predict_video(config: PredictConfig) -> int:
             tqdm(total=video.frames or None, unit="frame", disable=not sys.stderr.isatty())
         )
         writer = None
-        if config.pictures:
-            output.folder.joinpath(name).unlink(missing_ok=True)
-            writer = stack.enter_context(VideoWriter(output.folder / name, video.size, video.rate))
         begin = time.monotonic()
         for frame, found in predict_frames(predictor, video, config.batch_size):
             frame_id = f"{stem}/{len(kept):06d}"
@@ -171,7 +168,10 @@ def _predict_video(config: PredictConfig) -> int:
             for form in forms:
                 if form.grows:
                     output.append_all(_results(form, {frame_id: found}, predictor))
-            if writer is not None:
+            if config.pictures:
+                if writer is None:
+                    output.folder.joinpath(name).unlink(missing_ok=True)
+                    writer = stack.enter_context(VideoWriter(output.folder / name, video.size, video.rate))
                 writer.append(draw_detections(frame, found, predictor.class_names, config.min_score))
             bar.update()
     seconds = time.monotonic() - begin

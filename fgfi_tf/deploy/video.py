@@ -95,10 +95,14 @@ class VideoWriter:
     def __init__(self, path: Path, size: tuple[int, int], rate: float):
         self._path, self._process, self._writer = path, None, None
         height, width = size
+        self._pad = ((0, height % 2), (0, width % 2), (0, 0))  # MPEG-4 has even sides
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2 = _opencv()
         if cv2:
-            self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, (width, height))
+            # MPEG-4 counts time in fractions of up to 65,535; OpenCV gives it thousandths of the rate
+            rate = round(rate, 2) if rate * 1000 > 65535 else rate
+            sides = width + width % 2, height + height % 2
+            self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, sides)
             if not self._writer.isOpened():
                 raise UserError(f"{path}: OpenCV cannot write this video")
             return
@@ -114,7 +118,6 @@ class VideoWriter:
             "-i",
             "-",
         ]
-        # players want even sides
         made = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", str(path)]
         command = ["ffmpeg", "-v", "error", "-y", *given, *made]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
@@ -122,7 +125,7 @@ class VideoWriter:
     def append(self, frame: np.ndarray) -> None:
         """Adds a frame, uint8 RGB [H, W, 3]."""
         if self._writer is not None:
-            self._writer.write(np.ascontiguousarray(frame[..., ::-1]))
+            self._writer.write(np.ascontiguousarray(np.pad(frame[..., ::-1], self._pad, mode="edge")))
             return
         try:
             self._process.stdin.write(np.ascontiguousarray(frame).tobytes())
@@ -160,11 +163,17 @@ def _probe_opencv(cv2: Any, path: Path) -> tuple[tuple[int, int], int, float] | 
         keys = (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_COUNT)
         height, width, frames = (int(capture.get(key)) for key in keys)
         frames, rate = max(frames, 0), float(capture.get(cv2.CAP_PROP_FPS)) or 25.0
-        if rate > _HIGHEST_RATE and frames:  # of the clock: the frames come at rates of their own
-            there = 0
+        if rate > _HIGHEST_RATE:  # of the clock: the frames come at rates of their own
+            times = []  # milliseconds
             while capture.grab():
-                there += 1
-            frames, rate = there, max(there * rate / frames, 1.0)
+                times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
+            there, ticks = len(times), frames
+            lasts = times[-1] - times[0] if times else 0.0
+            if ticks:
+                rate = there * rate / ticks
+            else:  # of a recording that was sent while it was made: without its length
+                rate = (there - 1) / lasts * 1000.0 if lasts > 0.0 else 25.0
+            frames, rate = there, max(rate, 1.0)
         return (height, width), frames, rate
     finally:
         capture.release()

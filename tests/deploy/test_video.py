@@ -163,18 +163,60 @@ def test_by_opencv(run, tmp_path, capsys):
         Video.open(tmp_path / "text.mp4")
 
 
-def test_the_rate_of_a_video_that_tells_its_clocks():
-    """114 frames in 3.982 s, told as 3,982 frames at 1,000 a second."""
+@pytest.mark.parametrize("rate", [119.957, 239.823, 29.97, 480.0])
+def test_rates_of_slow_motion_can_be_written(tmp_path, rate):
+    pytest.importorskip("cv2", reason="needs the extra [video]")
+    with VideoWriter(tmp_path / "slow.mp4", (48, 64), rate) as writer:
+        for frame in frames(48, 64):
+            writer.append(frame)
+    found = Video.open(tmp_path / "slow.mp4")
+    assert found.frames == 3 and found.rate == pytest.approx(rate, abs=0.01)
 
+
+def test_odd_sides_keep_their_last_row_and_column(tmp_path):
+    pytest.importorskip("cv2", reason="needs the extra [video]")
+    with VideoWriter(tmp_path / "odd.mp4", (47, 63), 10.0) as writer:
+        for frame in frames(47, 63):
+            writer.append(frame)
+    found = Video.open(tmp_path / "odd.mp4")
+    assert found.size == (48, 64)
+    for frame, level in zip(found, LEVELS, strict=True):
+        assert abs(int(frame[47, 63, 0]) - level) < 8
+
+
+def test_a_video_without_a_frame_leaves_the_result_before_it(ffmpeg, run, monkeypatch, tmp_path, capsys):
+    (tmp_path / "drive.mp4").write_bytes(b"".join(frame.tobytes() for frame in frames()))
+    monkeypatch.setattr(Video, "__iter__", lambda self: iter(()))
+    assert run(f"--video={tmp_path / 'drive.mp4'}") == 1
+    assert "drive.mp4: no frame of this video can be read" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*"))
+    (tmp_path / "out").mkdir(exist_ok=True)
+    (tmp_path / "out/drive.mp4").write_text("of last time")
+    assert run(f"--video={tmp_path / 'drive.mp4'}", "--overwrite") == 1
+    assert (tmp_path / "out/drive.mp4").read_text() == "of last time"
+
+
+@pytest.mark.parametrize(
+    ("ticks", "times", "rate"),
+    [
+        (3982, np.linspace(0.0, 3950.0, 114), 114 / 3.982),  # 114 frames in 3.982 s, told as 3,982 frames
+        (-9.2e18, np.linspace(500.0, 4455.0, 114), 113 / 3.955),  # sent while it was made: no length
+        (-9.2e18, [40.0], 25.0),
+    ],
+)
+def test_the_rate_of_a_video_that_tells_its_clocks(ticks, times, rate):
     class Capture:
-        left = 114
+        last = -1
         isOpened = staticmethod(lambda: True)
         release = staticmethod(lambda: None)
-        get = staticmethod({"h": 16, "w": 24, "n": 3982, "fps": 1000.0}.get)
+
+        def get(self, key):
+            known = {"h": 16, "w": 24, "n": ticks, "fps": 1000.0}
+            return times[self.last] if key == "ms" else known[key]
 
         def grab(self):
-            self.left -= 1
-            return self.left >= 0
+            self.last += 1
+            return self.last < len(times)
 
     cv2 = types.SimpleNamespace(
         VideoCapture=lambda path: Capture(),
@@ -182,9 +224,10 @@ def test_the_rate_of_a_video_that_tells_its_clocks():
         CAP_PROP_FRAME_WIDTH="w",
         CAP_PROP_FRAME_COUNT="n",
         CAP_PROP_FPS="fps",
+        CAP_PROP_POS_MSEC="ms",
     )
-    size, count, rate = video._probe_opencv(cv2, Path("screen.webm"))
-    assert (size, count) == ((16, 24), 114) and rate == pytest.approx(114 / 3.982)
+    size, count, found = video._probe_opencv(cv2, Path("screen.webm"))
+    assert (size, count) == ((16, 24), len(times)) and found == pytest.approx(rate)
 
 
 def test_no_video(ffmpeg, run, tmp_path, capsys):
