@@ -44,6 +44,16 @@ def resolve(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def is_there(name: str) -> bool:
+    """Whether there is such a file, or a module that can be imported."""
+    if name.endswith(_SUFFIX):
+        return Path(name).is_file()
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # of a package that is not there; a module without a specification
+        return name in sys.modules
+
+
 def any_loaded() -> bool:
     """Whether this process has imported an extension."""
     return bool(_LOADED)

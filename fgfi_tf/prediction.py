@@ -15,9 +15,12 @@ import tensorflow as tf
 from fgfi_tf import extensions
 from fgfi_tf.data import policies
 from fgfi_tf.data.images import IMAGE_SUFFIXES, MAX_MEGAPIXELS, is_image_name, read_image
+from fgfi_tf.data.readers import tree
+from fgfi_tf.data.text_files import fits_a_line
 from fgfi_tf.deploy.card import model_file
 from fgfi_tf.drawing import draw_boxes
 from fgfi_tf.errors import UserError, first_line
+from fgfi_tf.models.checkpoint_files import DAMAGE
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.loading import load_detector
 from fgfi_tf.models.metadata import METADATA_FOLDER, MODEL_FILE, ModelMetadata, is_saved_model
@@ -77,7 +80,7 @@ class Predictor:
             metadata = ModelMetadata.read(path / METADATA_FOLDER)
             if metadata is None:
                 raise ValueError(f"it has no {METADATA_FOLDER}/{MODEL_FILE}")
-        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+        except (*DAMAGE, ValueError, KeyError) as error:
             raise UserError(f"{path} is not a SavedModel of this package: {first_line(error)}") from error
         _load_extensions(path, metadata)
         predictor = cls(
@@ -105,7 +108,7 @@ class Predictor:
 def _load_extensions(path: Path, metadata: ModelMetadata) -> None:
     """Those of an exported model that are there, for the format of its dataset; it needs none itself."""
     if not extensions.any_loaded():
-        there = [name for name in metadata.extensions if not name.endswith(".py") or Path(name).is_file()]
+        there = filter(extensions.is_there, metadata.extensions)
         extensions.load(there, f"{path}: extensions")
 
 
@@ -132,7 +135,10 @@ class ImageFile:
 def listed_paths(text: str) -> list[str]:
     """The paths of a flag, separated by commas; a single one may hold commas itself."""
     # os.path, since pathlib raises where a list is longer than a path can be.
-    return [text] if os.path.exists(text) else [part for part in text.split(",") if part]
+    if os.path.exists(text):
+        return [text]
+    parts = [part for part in text.split(",") if part.strip()]
+    return [part if os.path.exists(part) else part.strip() for part in parts]  # "a.png, b.png"
 
 
 def find_images(
@@ -143,8 +149,10 @@ def find_images(
     Hidden files and folders are skipped, and the folder ``leave_out``, which is for results. Files that
     are not called like pictures are appended to ``others``.
 
-    Raises UserError: a path that is not there, or a folder without a picture.
+    Raises UserError: no path, one that is not there, or a folder without a picture.
     """
+    if not (paths := list(paths)):
+        raise UserError("no image or folder is named")
     found: dict[Path, PurePath] = {}  # absolute -> relative to what was given
     for path in map(Path, paths):
         if path.is_dir():
@@ -170,15 +178,7 @@ def find_images(
 
 def _files_below(folder: Path, leave_out: str | Path | None) -> list[Path]:
     left_out = os.path.abspath(leave_out) if leave_out is not None else ""
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and os.path.abspath(os.path.join(parent, name)) != left_out
-        ]
-        found += [Path(parent, name) for name in files if not name.startswith(".")]
-    return sorted(found)
+    return sorted(tree.walk(folder, lambda path: os.path.abspath(path) == left_out))
 
 
 def _names(relative: list[PurePath]) -> list[str]:
@@ -236,7 +236,7 @@ def _readable(
 ) -> Iterator[tuple[ImageFile, np.ndarray]]:
     for file in files:
         try:
-            if not file.name.isprintable():
+            if not fits_a_line(file.name):
                 path = ascii(str(file.path))
                 raise UserError(f"{path}: result files cannot hold the characters of this name")
             image = read_image(file.path, max_megapixels)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fgfi_tf.data.text_files import fits_a_line
 from fgfi_tf.errors import UserError
+from fgfi_tf.evaluation import results
+from fgfi_tf.evaluation.boxes import Boxes
 from fgfi_tf.models import registry as models
-from fgfi_tf.prediction import Predictor, find_images, predict_files
+from fgfi_tf.prediction import Predictor, find_images, listed_paths, predict_files
 
 KITTI_CLASSES = ("Car", "Pedestrian", "Cyclist")
 
@@ -45,6 +49,67 @@ def test_what_is_not_there_is_named(tmp_path):
     (tmp_path / "empty/notes.txt").write_text("")
     with pytest.raises(UserError, match=re.escape(f"{tmp_path}/empty holds no image (.png, .jpg")):
         find_images([tmp_path / "empty"])
+
+
+def test_no_name_is_no_picture():
+    assert listed_paths(",") == [] and listed_paths(" , ") == []
+    with pytest.raises(UserError, match="no image or folder is named"):
+        find_images(listed_paths(","))
+
+
+def test_lists_of_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", " b.png", "c,d.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert listed_paths("c,d.png") == ["c,d.png"]
+    assert listed_paths("a.png, a.png,  b.png, b.png") == ["a.png", "a.png", "b.png", " b.png"]
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    for name in ("in/a.png", "real/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "in/linked").symlink_to(tmp_path / "real")
+    (tmp_path / "in/up").symlink_to(tmp_path / "in")
+    assert [file.name for file in find_images([tmp_path / "in"])] == ["a", "linked/b"]
+    assert [file.name for file in find_images([tmp_path / "in"], tmp_path / "in/linked")] == ["a"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / "in/closed").mkdir(parents=True)
+    (tmp_path / "in/a.png").write_bytes(b"")
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(UserError, match="in/closed: the folder cannot be read: Permission denied"):
+        find_images([tmp_path / "in"])
+
+
+@pytest.mark.parametrize(
+    "name", ["9.41.00\u202fAM", "a\u00a0b", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"]
+)
+def test_names_with_blanks_of_their_own(tmp_path, name):
+    Image.new("RGB", (8, 6)).save(tmp_path / f"{name}.png")
+
+    def nothing(images):
+        return [{"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "classes": np.zeros(0, int)}]
+
+    ((file, _, found),) = predict_files(nothing, find_images([tmp_path]))
+    assert file.name == name
+    table = Boxes.of_detections({name: {"boxes": [[1, 2, 3, 4]], "classes": [0], "scores": [0.5]}}, ["Car"])
+    (text,) = results.write_comp4(table).values()
+    for written, read in ((text, text.rsplit(maxsplit=5)[0]), (name, name.splitlines()[0])):
+        assert written.startswith(name) and read == name
+
+
+@pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\x7fb", "a\u2028b", "a\u2029b", "a\x85b", "a\udcdfb"])
+def test_names_that_no_line_holds(name):
+    assert not fits_a_line(name)
 
 
 def test_large_pictures_do_not_wait_for_others(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from typing import Any
 from absl import logging
 
 from fgfi_tf.data.dataset import Dataset, Frame, canonical
+from fgfi_tf.data.text_files import fits_a_line
 from fgfi_tf.errors import UserError
 
 VAL_FRACTION = 0.2
@@ -102,7 +103,7 @@ def _checked(frames: Sequence[Frame], data_dir: Path, split: str) -> list[Frame]
         raise UserError(f"{data_dir}: the split {split!r} holds no picture")
     seen: dict[str, Path] = {}
     for frame in frames:
-        if not frame.image_id.isprintable():
+        if not fits_a_line(frame.image_id):
             raise UserError(f"{frame.image_path}: its name has characters that result files cannot hold")
         other = seen.setdefault(frame.image_id, frame.image_path)
         if other is not frame.image_path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,6 +52,14 @@ def read_text(path: str | Path) -> str:
         raise UserError(f"{path}: cannot be read: it is not UTF-8 text; save it as UTF-8") from None
     except (OSError, ValueError) as error:  # ValueError: NUL in the path
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def fits_a_line(name: str) -> bool:
+    """Whether lines and file names can hold a picture's name: no control characters, line ends or bad bytes.
+
+    Blanks of any kind can stand in names: macOS puts U+202F into those of screenshots.
+    """
+    return not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name)
 
 
 def ids_below(folder: Path, suffix: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import tf_keras as keras
 from fgfi_tf.data import policies
 from fgfi_tf.deploy.runtimes import SIGNATURE
 from fgfi_tf.errors import UserError, first_line
+from fgfi_tf.models.checkpoint_files import DAMAGE
 from fgfi_tf.models.detector import Detector
 
 
@@ -212,7 +213,7 @@ def of_saved_model(folder: Path) -> Description:
     try:
         loaded = tf.saved_model.load(str(folder))
         graph = convert_variables_to_constants_v2(loaded.signatures[SIGNATURE]).graph
-    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+    except (*DAMAGE, ValueError, KeyError) as error:
         raise UserError(f"{folder} is not a SavedModel of this package: {first_line(error)}") from error
     layers = []
     for operation in graph.get_operations():

@@ -14,7 +14,6 @@ import tensorflow as tf
 from fgfi_tf.deploy.network import EXACT, RawNetwork
 from fgfi_tf.errors import UserError, first_line
 
-QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 #: What a network is made of, where it stands in those scopes too: the first and the last convolutions.
 _WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
 Pictures = Callable[[], Iterable[np.ndarray]]

@@ -121,6 +121,13 @@ def test_markdown(tmp_path):
     assert "![C](figures/curves.png)" in lines and "![a picture](pictures/one.jpg)" in lines
 
 
+def test_a_bar_in_a_name_does_not_end_a_cell_of_markdown(tmp_path):
+    table = Table("T", ("a|b",), (Row("c|d", ("e|f",)),))
+    report.write(ReportData("", "", (), (Section("S", (table,)),), {}), tmp_path)
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    assert r"|  | a\|b |" in lines and r"| c\|d | e\|f |" in lines
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file: the report cannot be written"):
@@ -131,14 +138,14 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     "value, signed, text",
     [
         (3, False, "3"),
-        (3.14159, False, "3.14"),
+        (3.14159, False, "3.1"),
         (None, True, "\N{EN DASH}"),
         ("n", True, "n"),
-        (2.5, True, "+2.50"),
+        (2.5, True, "+2.5"),
     ],
 )
 def test_cells(value, signed, text):
-    assert format_value(value, 2, signed) == text
+    assert format_value(value, signed) == text
 
 
 def test_figures_are_white_and_drawn():
@@ -271,6 +278,48 @@ def test_image_folders_that_do_not_serve(tmp_path):
     (tmp_path / "000000.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="000000.png: the image is unreadable or truncated"):
         build(KITTI, [run], labels, tmp_path)
+
+
+def test_an_unreadable_picture_costs_itself_alone(tmp_path, image_folder, caplog):
+    detections, labels = kitti_case(np.random.default_rng(0))
+    run = Run("net", detections, KITTI.evaluate(detections, labels))
+    names = {p.name for p in image_folder.iterdir()}
+    (image_folder / "000000.png").write_bytes(b"no picture")
+    with caplog.at_level("WARNING"):
+        data = build(KITTI, [run], labels, image_folder)
+    assert f"the report goes without 1 of {len(names)} images: " in caplog.text
+    assert "000000.png: the image is unreadable or truncated" in caplog.text
+    pictures = [
+        p for s in data.sections for part in s.parts if isinstance(part, Gallery) for p in part.pictures
+    ]
+    assert pictures and not any("000000" in picture.caption for picture in pictures)
+
+
+def test_images_whose_ids_differ_in_a_slash_have_pictures_of_their_own(tmp_path):
+    truth, found = {}, {}
+    for level, name in ((40, "cam 1/a"), (200, "cam 1_a")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((60, 80, 3), level, np.uint8)).save(tmp_path / f"{name}.png")
+        truth[name] = {"boxes": [[10.0, 10, 60, 50]], "classes": [0], "difficult": [False]}
+        found[name] = {"boxes": [[10.0, 10, 20, 20]], "classes": [0], "scores": [0.9]}
+    labels, detections = Boxes.of_ground_truth(truth, ("dog",)), Boxes.of_detections(found, ("dog",))
+    run = Run("net", detections, VOC.evaluate(detections, labels))
+    path = report.write(build(VOC, [run], labels, tmp_path), tmp_path / "report")
+    levels = []
+    for name in ("image_0.jpg", "image_1.jpg"):
+        with Image.open(path.parent / "pictures" / name) as image:
+            levels.append(int(np.asarray(image)[2, 2, 0]))
+    assert sorted(level // 100 for level in levels) == [0, 2]
+    assert "(pictures/image_0.jpg)" in (path.parent / "report.md").read_text()
+
+
+def test_names_that_matplotlib_takes_otherwise(monkeypatch):
+    """An underscore at the beginning hides a label; a letter that the font lacks is warned of."""
+    seen = []
+    monkeypatch.setattr(plots.Canvas, "legend", lambda self, handles, labels, **look: seen.extend(labels))
+    lines = tuple(Line(name, np.arange(2), np.ones(2), "#3465a4") for name in ("_x", "\u884c\u4eba"))
+    assert plots.render(Figure("f", "F", (Curves("P", lines, "r", "p"),)))[:4] == b"\x89PNG"
+    assert seen == [" _x", "\u884c\u4eba"]
 
 
 def test_binned_recall():

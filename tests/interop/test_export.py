@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from fgfi_tf.deploy import counting
 from fgfi_tf.errors import UserError
 from fgfi_tf.export import export
 from fgfi_tf.models import registry
@@ -141,6 +142,24 @@ def test_not_a_saved_model(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"nothing")
     with pytest.raises(UserError, match="is not a SavedModel"):
         Predictor.load(tmp_path)
+
+
+def test_a_copy_that_was_cut_short(exported, tmp_path):
+    shutil.copytree(exported, tmp_path / "copy")
+    data = tmp_path / "copy/variables/variables.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    for read in (Predictor.load, counting.of_saved_model):
+        with pytest.raises(UserError, match="copy is not a SavedModel of this package: Read less bytes"):
+            read(tmp_path / "copy")
+
+
+def test_a_module_of_the_detector_that_is_not_there(exported, tmp_path):
+    """It serves the format of its dataset alone; the SavedModel needs no code of its detector."""
+    shutil.copytree(exported, tmp_path / "copy")
+    path = tmp_path / "copy/assets.extra/model.json"
+    named = ["company.detectors", "nowhere", "/no/such/file.py"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"extensions": named}))
+    assert Predictor.load(tmp_path / "copy").class_names == CLASSES
 
 
 @pytest.fixture(name="with_gpu")

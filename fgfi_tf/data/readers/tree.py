@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fgfi_tf.data.images import is_image_name
+from fgfi_tf.errors import UserError
 
 #: Folders that hold no pictures to detect in: prepared records, masks, what macOS leaves in archives.
 _SKIPPED = ("tfrecords", "segmentationclass", "segmentationobject", "__macosx")
 
 
 def files(root: Path) -> Iterator[Path]:
-    """Every file that is not hidden, sorted by folder and name; a folder that several links name, once."""
+    """Every file of a data set that is not hidden, as :func:`walk` finds them."""
+    return walk(root, lambda folder: folder.name.lower() in _SKIPPED)
+
+
+def walk(root: Path, skips: Callable[[Path], bool]) -> Iterator[Path]:
+    """Every file that is not hidden, sorted by folder and name; a folder that several links name, once.
+
+    ``skips``: whether a folder is passed over. Raises UserError: a folder cannot be read.
+    """
+
+    def stop(error: OSError) -> None:
+        if isinstance(error, FileNotFoundError):  # whoever walks an absent folder says so in words of its own
+            return
+        raise UserError(f"{error.filename}: the folder cannot be read: {error.strerror}") from error
+
     seen: set[tuple[int, int]] = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, onerror=stop, followlinks=True):
         state = os.stat(folder)
         if (state.st_dev, state.st_ino) in seen:
             subfolders.clear()
             continue
         seen.add((state.st_dev, state.st_ino))
         subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith(".") and name.lower() not in _SKIPPED
+            name for name in subfolders if not name.startswith(".") and not skips(Path(folder, name))
         )
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 

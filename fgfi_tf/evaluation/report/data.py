@@ -37,7 +37,6 @@ class Table:
     rows: tuple[Row, ...]
     groups: tuple[tuple[str, int], ...] = ()
     note: str = ""
-    decimals: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,12 +182,12 @@ class ReportData:
     numbers: dict[str, Any]
 
 
-def format_value(value: Value, decimals: int, signed: bool = False) -> str:
-    """A table cell as text: whole numbers as they are, others with ``decimals``, None as a dash."""
+def format_value(value: Value, signed: bool = False) -> str:
+    """A table cell as text: whole numbers as they are, others with one decimal, None as a dash."""
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not signed:
         return f"{value:d}"
-    return format(value, f"{'+' if signed else ''}.{decimals}f").replace("-", "\N{MINUS SIGN}")
+    return format(value, f"{'+' if signed else ''}.1f").replace("-", "\N{MINUS SIGN}")

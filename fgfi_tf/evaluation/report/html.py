@@ -118,20 +118,20 @@ def _table(table: Table) -> str:
         cells += head if name else f'<td colspan="{span}"></td>'
     groups = f"<tr><td></td>{cells}</tr>" if table.groups else ""
     names = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
-    body = "\n".join(_row(row, table.decimals, starts) for row in table.rows)
+    body = "\n".join(_row(row, starts) for row in table.rows)
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
     content = f"<thead>{groups}<tr><th></th>{names}</tr></thead>\n<tbody>\n{body}\n</tbody>"
     return f'<div class="scroll"><table>\n{content}\n</table></div>\n{note}'
 
 
-def _row(row: Row, decimals: int, starts: set[int]) -> str:
+def _row(row: Row, starts: set[int]) -> str:
     signed = row.style == "difference"
     cells = ""
     for column, value in enumerate(row.values):
         names = ["first"] if column in starts else []
-        if signed and isinstance(value, int | float) and abs(value) >= 0.5 * 10**-decimals:
+        if signed and isinstance(value, int | float) and abs(value) >= 0.05:
             names.append("up" if value > 0 else "down")
         attribute = f' class="{" ".join(names)}"' if names else ""
-        cells += f"<td{attribute}>{escape(format_value(value, decimals, signed))}</td>"
+        cells += f"<td{attribute}>{escape(format_value(value, signed))}</td>"
     style = f' class="{row.style}"' if row.style else ""
     return f'<tr{style}><th scope="row">{escape(row.label)}</th>{cells}</tr>'

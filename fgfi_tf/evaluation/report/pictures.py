@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
+from absl import logging
 from PIL import Image
 
 from fgfi_tf import drawing
@@ -34,9 +35,13 @@ _LEGEND = (
 
 @dataclasses.dataclass(frozen=True)
 class ImageFolder:
-    """The files of those images that have one in a folder."""
+    """The files of those images that have one in a folder, and their (height, width).
+
+    Files that are no pictures are left out, with a warning: they cost their picture and not the report.
+    """
 
     paths: dict[str, Path]
+    known: dict[str, tuple[int, int]]
 
     @classmethod
     def of(cls, folder: Path, image_ids: Iterable[str]) -> ImageFolder:
@@ -48,12 +53,21 @@ class ImageFolder:
         paths = {name: path for name, path in found.items() if path is not None}
         if not paths:
             raise UserError(f"{folder}: holds no image of the evaluated ones (<image id>.png or .jpg)")
-        return cls(paths)
+        known, wrong = {}, []
+        for name, path in paths.items():
+            try:
+                known[name] = images.image_size(path)
+            except UserError as error:
+                wrong.append(error)
+        if not known:
+            raise wrong[0]
+        if wrong:
+            logging.warning("the report goes without %d of %d images: %s", len(wrong), len(paths), wrong[0])
+        return cls({name: paths[name] for name in known}, known)
 
     def sizes(self, image_ids: Sequence[str]) -> np.ndarray:
         """(height, width) of each image, from the files' headers; NaN without a file."""
-        known = {name: images.image_size(path) for name, path in self.paths.items()}
-        return np.array([known.get(name, (np.nan, np.nan)) for name in image_ids]).reshape(-1, 2)
+        return np.array([self.known.get(name, (np.nan, np.nan)) for name in image_ids]).reshape(-1, 2)
 
     def read(self, image_id: str) -> np.ndarray:
         """RGB uint8 [H, W, 3]."""
@@ -125,7 +139,7 @@ def _image_gallery(shown: Mapping[str, _Shown], ground_truth: Boxes, folder: Ima
     at_hand = np.array([name in folder.paths for name in ground_truth.image_ids])
     pictures, wide = [], False
     count = N_IMAGES if len(shown) == 1 else N_IMAGES // 2
-    for number in analysis.worst_images(errors * at_hand, count):
+    for rank, number in enumerate(analysis.worst_images(errors * at_hand, count)):
         image_id = ground_truth.image_ids[number]
         image = folder.read(image_id)
         wide = wide or image.shape[1] > _WIDE * image.shape[0]
@@ -133,7 +147,7 @@ def _image_gallery(shown: Mapping[str, _Shown], ground_truth: Boxes, folder: Ima
             model = f", {model_name}" if len(shown) > 1 else ""
             errors_of = f"{part.errors[number]} error{'' if part.errors[number] == 1 else 's'}"
             caption = f"Image {image_id}{model}: {errors_of}"
-            name = f"image_{image_id.replace('/', '_')}" + (f"_{place}" if len(shown) > 1 else "")
+            name = f"image_{rank}" + (f"_{place}" if len(shown) > 1 else "")
             pictures.append(Picture(name, caption, part.draw(image, int(number))))
     note = "Most wrong detections and missed objects together."
     columns = 1 if wide else min(len(shown), 3) if len(shown) > 1 else 2

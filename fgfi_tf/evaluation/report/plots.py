@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
+import warnings
 
 import numpy as np
 from matplotlib import rc_context
@@ -25,7 +26,9 @@ _DPI = 200  # sharp at twice the width it is shown with
 
 def render(figure: Figure) -> bytes:
     """The PNG file of a figure. The legend is shared by its panels; a ``$`` in its texts is a dollar."""
-    with rc_context({"text.parse_math": False}):
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        # a letter that the font lacks is a box in the picture, and right in the tables
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         return _render(figure)
 
 
@@ -66,7 +69,7 @@ def _style(axes: Axes, panel: Curves | Bars | Points | Trends, grid: str = "both
 def _draw_curves(axes: Axes, panel: Curves) -> None:
     for line in panel.lines:
         look = {"color": line.color, "marker": line.marker or None, "markersize": 4, "linewidth": 1.6}
-        axes.plot(line.x, line.y, line.style, label=line.name, clip_on=False, **look)
+        axes.plot(line.x, line.y, line.style, label=_label(line.name), clip_on=False, **look)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     if panel.ticks:
@@ -83,7 +86,7 @@ def _draw_bars(axes: Axes, panel: Bars) -> None:
     place = np.arange(len(panel.categories))
     left = np.zeros(len(place))
     for name, color, values in panel.series:
-        axes.barh(place, values, left=left, height=0.66, color=color, label=name, linewidth=0)
+        axes.barh(place, values, left=left, height=0.66, color=color, label=_label(name), linewidth=0)
         for at, start, value in zip(place, left, values, strict=True):
             if value >= 0.07:  # room for the number
                 place_of = {"ha": "center", "va": "center"}
@@ -139,7 +142,7 @@ def _draw_trends(axes: Axes, panel: Trends) -> None:
             text = axes.annotate(f"{100 * mean:.1f}", (x, top), ha="center", zorder=4, **above)
             text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     for name, level, color in panel.levels:
-        axes.axhline(level, color=color, linewidth=1.2, linestyle="--", zorder=1, label=name)
+        axes.axhline(level, color=color, linewidth=1.2, linestyle="--", zorder=1, label=_label(name))
     places = sorted({x for trend in panel.trends for x in trend.x})
     axes.set_xticks(places, [f"{x:,g}" for x in places])
     axes.minorticks_off()
@@ -158,6 +161,11 @@ def _fractions_from_zero(axes: Axes, label: str) -> None:
 
 
 _DRAW = {Curves: _draw_curves, Bars: _draw_bars, Points: _draw_points, Trends: _draw_trends}
+
+
+def _label(name: str) -> str:
+    """A name as the legend's: matplotlib leaves out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def _legend(canvas: Canvas, grid: np.ndarray) -> None:

@@ -89,9 +89,13 @@ def to_markdown(data: ReportData) -> str:
 
 def _markdown_table(table: Table) -> list[str]:
     groups = [name for name, span in table.groups for _ in range(span)] or [""] * len(table.columns)
-    names = [f"{group} {column}".strip() for group, column in zip(groups, table.columns, strict=True)]
+    names = [_cell(f"{group} {column}".strip()) for group, column in zip(groups, table.columns, strict=True)]
     lines = [" | ".join(["| ", *names]) + " |", "|---" + "|---:" * len(names) + "|"]
     for row in table.rows:
-        cells = [format_value(value, table.decimals, row.style == "difference") for value in row.values]
-        lines.append(" | ".join([f"| {row.label}", *cells]) + " |")
+        cells = [_cell(format_value(value, row.style == "difference")) for value in row.values]
+        lines.append(" | ".join([f"| {_cell(row.label)}", *cells]) + " |")
     return [*lines, "", table.note, ""] if table.note else [*lines, ""]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
