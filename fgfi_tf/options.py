@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Container, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from fgfi_tf.errors import UserError
 
@@ -25,6 +25,8 @@ class Option:
         text: what ``--help`` says of it.
         choices: all values there are; empty: any of the type.
         check: what is wrong with a value, such as "must be above 0"; "" where nothing is.
+        weights: what it means to begin from weights that were trained with another value, of the same
+            shapes: ``"any"``, nothing; ``"told"``, they may have to adapt; ``"refused"``, they are useless.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Option:
     text: str
     choices: tuple[str, ...] = ()
     check: Callable[[Any], str] | None = None
+    weights: Literal["any", "told", "refused"] = "any"
 
     def __post_init__(self):
         if not self.name.isidentifier():

@@ -154,13 +154,17 @@ class PreparedDataset:
         return tf.data.Dataset.range(self.num_examples).map(self.sample, num_parallel_calls=tf.data.AUTOTUNE)
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        """Around whatever reads the records: a damaged one becomes a UserError that names their folder."""
+    def reading(self, *others: PreparedDataset) -> Iterator[None]:
+        """Around whatever reads the records: a damaged one becomes a UserError that names their folder.
+
+        ``others``: whose records are read as well, and named as well: TensorFlow does not say which it was.
+        """
         try:
             yield
         except tf.errors.DataLossError as error:
+            folders = " and ".join(str(one._folder) for one in (self, *others))
             raise UserError(
-                f"{self.name}: a prepared record is damaged; delete {self._folder} to prepare anew"
+                f"{self.name}: a prepared record is damaged; delete {folders} to prepare anew"
             ) from error
 
     def labels(self) -> list[dict[str, Any]]:

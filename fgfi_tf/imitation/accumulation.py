@@ -9,7 +9,7 @@ import tensorflow as tf
 from fgfi_tf.imitation.contract import Batch
 from fgfi_tf.replica import accumulating, num_replicas
 
-Gradients = list[tf.Tensor]
+Gradients = list[tf.Tensor | None]
 Terms = dict[str, tf.Tensor]
 
 
@@ -42,20 +42,23 @@ def accumulated(
         )
         with accumulating(count):
             new, found = gradients_of(micro_batch, i)
+        reached.update(place for place, gradient in enumerate(new) if gradient is not None)
         gradients = [g if n is None else g + n for g, n in zip(gradients, new, strict=True)]
         return i + 1, gradients, {name: value + found.get(name, 0.0) for name, value in terms.items()}
 
+    reached: set[int] = set()  # known once a micro-batch is traced
     sums = ([tf.zeros_like(variable) for variable in variables], {name: tf.constant(0.0) for name in names})
     if num_replicas() > 1:
         # Batch norm and counts exchange values between replicas, which a loop of the graph cannot do.
         for i in range(count):
             _, *sums = add_micro_batch(i, *sums)
-        return tuple(sums)
-    _, *sums = tf.while_loop(
-        lambda i, *_: i < count,
-        add_micro_batch,
-        (tf.constant(0), *sums),
-        parallel_iterations=1,
-        maximum_iterations=count,
-    )
-    return tuple(sums)
+    else:
+        _, *sums = tf.while_loop(
+            lambda i, *_: i < count,
+            add_micro_batch,
+            (tf.constant(0), *sums),
+            parallel_iterations=1,
+            maximum_iterations=count,
+        )
+    gradients, terms = sums
+    return [g if place in reached else None for place, g in enumerate(gradients)], terms

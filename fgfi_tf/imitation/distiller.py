@@ -156,9 +156,10 @@ class Distiller(keras.Model):
             if self.imitation.weight_decay:
                 terms["adaptation_decay"] = self.imitation.regularization_loss() / shares
             if self.soft_label_weight:
+                of_labelled = labelled_rows(taught, batch, self.labelled_share)[0]
                 pair = (
                     net.log_probabilities(out)
-                    for net, out in ((self.student, outputs), (self.teacher, taught))
+                    for net, out in ((self.student, labelled[0]), (self.teacher, of_labelled))
                 )
                 objects = tf.maximum(global_counts(labelled[1])[0], 1.0)
                 terms["soft_label_loss"] = self.soft_label_weight * soft_label_loss(*pair) / objects
@@ -260,7 +261,10 @@ class Distiller(keras.Model):
         Decay and the multiple of the learning rate are the student's, see ``Detector.decay_rate``.
         """
         if num_replicas() > 1:
-            gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            there = [gradient for gradient in gradients if gradient is not None]
+            sums = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, there)
+            sums = iter(sums)
+            gradients = [gradient if gradient is None else next(sums) for gradient in gradients]
         if self.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
         pairs = [(self._update(g, v), v) for g, v in zip(gradients, variables, strict=True)]

@@ -63,6 +63,7 @@ SSD = Declaration(
             "Sizes of the default boxes: published for VOC (voc) or COCO (coco: for smaller objects), or "
             "torchvision's (coco, clipped to the input).",
             ("voc", "coco", "torchvision"),
+            weights="told",
         ),
     ),
     input_size=(300, 300),
@@ -84,7 +85,7 @@ BACKBONE_SHUFFLEDET = dataclasses.replace(
     options=(dataclasses.replace(_DROPOUT, default=0.0), _ANCHORS),
     pretrained=(IMAGENET,),
     weights="imagenet (of a backbone that has them: efficientnet_lite0_shuffledet and its like); the "
-    "backbone's file (.pth of EfficientNet-Lite0 or of a VGG, .h5 of keras.applications)",
+    "backbone's file (.pth of EfficientNet-Lite0, a VGG or torchvision's ResNet, .h5 of keras.applications)",
     teacher="",
 )
 _WIDTH = Option("width", 1.0, "Factor on every channel count.", check=positive)
@@ -123,6 +124,7 @@ FASTER_RCNN = Declaration(
             "How regions are pooled: reference (the published 8 x 8 points averaged to 7 x 7), align "
             "(RoIAlign), crop_and_resize (TensorFlow's kernel).",
             ("reference", "align", "crop_and_resize"),
+            weights="told",
         ),
         _FROZEN_LAYERS,
         _DROPOUT,
@@ -169,6 +171,7 @@ _STYLE = Option(
     "Whose ResNet: caffe (strides in the first 1 x 1 convolution, BGR pixels minus means: MSRA's weights and "
     "keras.applications'), torchvision (strides in the 3 x 3, RGB normalised).",
     ("caffe", "torchvision"),
+    weights="refused",
 )
 _RESNET_OPTIONS = (
     dataclasses.replace(_WIDTH, text="Factor on every channel count of the ResNet."),
@@ -192,12 +195,14 @@ FASTER_RCNN_C4 = dataclasses.replace(
             "Boxes, targets and losses: reference (the 2019 code's), torchvision (which goes with "
             "--resize=torchvision and sizes such as 800x1333).",
             (REFERENCE, "torchvision"),
+            weights="told",
         ),
         Option(
             "anchor_scales",
             ANCHOR_SCALES,
             "Sides of the reference's anchors in strides of 16 pixels; 4,8,16,32 for COCO.",
             check=_scales_fault,
+            weights="told",
         ),
         _ROI_BATCH,
     ),
@@ -255,6 +260,7 @@ YOLOV2 = Declaration(
             "How the passthrough is reordered: space_to_depth, original (as the published weights were "
             "trained with), auto (original with weights from a .weights file, else space_to_depth).",
             (AUTO, "space_to_depth", "original"),
+            weights="told",
         ),
     ),
     input_size=(416, 416),

@@ -166,6 +166,14 @@ class Detector(keras.Model):
         """
         return self.load_trained(Path(path))
 
+    def begins_from(self, options: Mapping[str, object], step: int) -> None:
+        """Told, once they are loaded, that its weights are those of a run of the same model.
+
+        Args:
+            options: of that run's detector, all of them.
+            step: updates that all of its weights had; 0 where what depends on the classes is new.
+        """
+
     def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> Outputs:
         """Preprocessed images [B,H,W,3] to the dense outputs.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -10,8 +10,8 @@ import tensorflow as tf
 from fgfi_tf import extensions
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.interop import weight_files
-from fgfi_tf.models import registry
-from fgfi_tf.models.checkpoint_files import DAMAGE, find_checkpoint
+from fgfi_tf.models import builtin, registry
+from fgfi_tf.models.checkpoint_files import DAMAGE, find_checkpoint, step_of
 from fgfi_tf.models.detector import Detector
 from fgfi_tf.models.metadata import MODEL_FILE, ModelMetadata
 
@@ -152,9 +152,8 @@ def _misfit(detector: Detector, prefix: Path, told: str) -> str:
     """What a checkpoint is of that does not fit: another model, or the same with another option."""
     theirs = ModelMetadata.read(prefix.parent)
     if theirs is not None and theirs.model == _name(detector):
-        defaults = {option.name: option.default for option in registry.options(theirs.model)}
-        was, now = ({**defaults, **found.options} for found in (theirs, detector.metadata))
-        differing = [name for name in defaults if was[name] != now[name]]
+        was, now = map(_all_options, (theirs, detector.metadata))
+        differing = [name for name in was if was[name] != now[name]]
         if differing:
             name, *_ = differing
             return f"{prefix} is a checkpoint of {theirs.model} with --{name}={was[name]}, not {now[name]}"
@@ -184,13 +183,36 @@ def load_initial_weights(detector: Detector, path: Path | str, pixels: str = "au
     if detector.load_pretrained(prefix, pixels):
         return ""
     theirs = read_metadata(prefix)
-    if theirs is None or theirs.model != _name(detector) or theirs.class_names == detector.class_names:
+    if theirs is None or theirs.model != _name(detector):
         load_weights(detector, prefix)
         return ""
+    was = _all_options(theirs)
+    if theirs.class_names == detector.class_names:
+        load_weights(detector, prefix)
+        detector.begins_from(was, step_of(prefix))
+        return _differing(detector, was, path)
     _transfer(detector, prefix, theirs.class_names)
-    return (
-        f"{path}: backbone loaded, head new: {len(theirs.class_names)} -> {len(detector.class_names)} classes"
-    )
+    detector.begins_from(was, 0)
+    counts = f"{len(theirs.class_names)} -> {len(detector.class_names)} classes"
+    note = f"{path}: backbone loaded, head new: {counts}"
+    return "; ".join(filter(None, (note, _differing(detector, was, path))))
+
+
+def _all_options(metadata: ModelMetadata) -> dict[str, object]:
+    return {option.name: option.default for option in registry.options(metadata.model)} | metadata.options
+
+
+def _differing(detector: Detector, was: Mapping[str, object], path: Path | str) -> str:
+    """What weights were trained with that changes no shape, and differs. Raises UserError where refused."""
+    now, notes = _all_options(detector.metadata), []
+    for option in registry.options(detector.metadata.model):
+        name = option.name
+        if option.weights == "any" or now[name] in (was[name], builtin.AUTO):
+            continue
+        if option.weights == "refused":
+            raise UserError(f"{path}: these weights are for --{name}={was[name]}, not {now[name]}")
+        notes.append(f"{path}: trained with --{name}={was[name]}, which is {now[name]} here")
+    return "; ".join(notes)
 
 
 def _transfer(detector: Detector, prefix: Path, class_names: tuple[str, ...]) -> None:

@@ -37,7 +37,9 @@ def check_files(config: ExperimentConfig) -> None:
             config.teacher_checkpoint,
             f"train the teacher first: {teacher_command(config)}",
         )
-    if config.init_checkpoint and not registry.is_pretrained(config.model, config.init_checkpoint):
+    # A run that goes on has its own weights.
+    begins = config.overwrite or not any(Path(config.output_dir).glob(CHECKPOINTS[1]))
+    if begins and config.init_checkpoint and not registry.is_pretrained(config.model, config.init_checkpoint):
         check_checkpoint(
             "init_checkpoint",
             config.init_checkpoint,

@@ -90,6 +90,12 @@ class CheckpointEvaluator:
         self._detector: Detector | None = None
         self._detect: Callable[[PreparedDataset, int], Frames] | None = None
 
+    def check(self) -> None:
+        """Evaluates no detections at all. Raises UserError where the rules do not fit the ground truth."""
+        nothing = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "classes": np.zeros(0, np.int64)}
+        frames = dict.fromkeys(self._truth.image_ids, nothing)
+        self._protocol.evaluate(self._protocol.detections(frames, self._dataset.learnt_names), self._truth)
+
     def __call__(self, path: Path | str) -> tuple[Result, Boxes]:
         """(result, detections) of a checkpoint. Raises UserError where it cannot be loaded, or Abandoned."""
         with precision("none"):

@@ -79,6 +79,11 @@ def run(config: InspectConfig, progress: bool = True) -> int:
     """
     if not config.data_dir:
         raise UserError("--data_dir is missing: the folder of the pictures and labels")
+    for name, least in (("pictures", 0), ("stride", 1)):
+        if getattr(config, name) < least:
+            raise UserError(f"--{name}={getattr(config, name)}: must be at least {least}")
+    if config.input_size and max(parse_size("input_size", config.input_size)) < 1:
+        raise UserError(f"--input_size={config.input_size}: a side must be at least 1")
     folder = user_path(config.data_dir).resolve()
     if config.output_dir and user_path(config.output_dir).resolve().is_relative_to(folder):
         raise UserError(
@@ -258,8 +263,8 @@ def _pictures(config: InspectConfig, split: str, looked: Sequence[Inspected], ta
 
     readable = [one for one in looked if one.size is not None]
     readable.sort(key=lambda one: (-len(one.frame.names), one.frame.image_id))
-    half = config.pictures // 2
-    chosen = [*readable[:half], *inspection.spread(readable[half:], half)]
+    most = (config.pictures + 1) // 2
+    chosen = [*readable[:most], *inspection.spread(readable[most:], config.pictures - most)]
     pictures, file_name = [], re.sub(r"\W", "_", split)
     for number, one in enumerate(chosen):
         image = read_for_report(one.frame.image_path)

@@ -103,10 +103,12 @@ def train(config: ExperimentConfig) -> Result:
 
 
 def _train(config: ExperimentConfig, strategy: tf.distribute.Strategy, chief: bool) -> Result:
-    folder = open_run(config, writes=chief)
+    folder = open_run(config, writes=chief and not config.overwrite)
     dataset = build.open_split(config, config.train_split, config.classes)
-    log = RunLog(folder.root / LOG_FILE if chief else None)
     announce.check_objects(dataset)
+    if chief and config.overwrite:  # not before: a wrong split, or a bad label, is to cost no run
+        open_run(config)
+    log = RunLog(folder.root / LOG_FILE if chief else None)
     log(announce.data_line(config.train_split, dataset))
     log.warn(announce.absent_classes(dataset))
     data_state.check(config, folder.root, dataset, log, writes=chief)
@@ -116,7 +118,10 @@ def _train(config: ExperimentConfig, strategy: tf.distribute.Strategy, chief: bo
     options = anchors.fitted_options(config, folder.checkpoints, dataset, log)
     keras.utils.set_random_seed(config.seed)  # last, so that initial weights depend on the seed alone
     with precision(config.mixed_precision), strategy.scope():
-        distiller = build.build_distiller(config, dataset.learnt_names, dataset.choice.merges, log, options)
+        # A run that goes on has its own weights: those that it began with may be gone.
+        goes_on = bool(list_checkpoints(folder.checkpoints))
+        begun = dataclasses.replace(config, init_checkpoint="") if goes_on else config
+        distiller = build.build_distiller(begun, dataset.learnt_names, dataset.choice.merges, log, options)
         manager = build.build_manager(config, distiller, folder, writes=chief)
         restored = manager.restore_latest()
     start = int(manager.step.numpy())
@@ -139,7 +144,8 @@ def _train(config: ExperimentConfig, strategy: tf.distribute.Strategy, chief: bo
             hooks = _callbacks(
                 config, strategy, distiller, manager, folder, start, request, pictured, evaluation, log
             )
-            with precision(config.mixed_precision), _worker_loss(strategy), dataset.reading():
+            read = () if others is None else (others,)
+            with precision(config.mixed_precision), _worker_loss(strategy), dataset.reading(*read):
                 distiller.fit(
                     build.build_batches(config, dataset, distiller.student, strategy, start, others),
                     steps_per_epoch=config.steps - start,
@@ -254,6 +260,10 @@ def _evaluation(
     protocol = protocols.get(config.metric or datasets.entry(config.dataset).protocol, "", overlaps)
     protocol.check_ready()
     evaluator = CheckpointEvaluator(validation, protocol, stop=lambda: bool(request.name))
+    try:
+        evaluator.check()
+    except UserError as error:  # as each evaluation would end
+        raise UserError(f"{error} (--evaluate_every=0 trains without evaluations)") from error
     return RunEvaluation(config, evaluator, protocol, ResultLog(folder), start, request, log)
 
 

@@ -88,6 +88,8 @@ def open_run(config: ExperimentConfig, *, writes: bool = True) -> RunFolder:
     try:
         if not _is_new(folder, writes) and not config.overwrite:
             _check_same(folder, config, writes)
+        if config.overwrite:
+            _check_inputs(folder, config)
         if not writes:
             return folder
         folder.root.mkdir(parents=True, exist_ok=True)
@@ -169,6 +171,18 @@ def _compare(folder: RunFolder, config: ExperimentConfig) -> None:
 
 # Flags that name what a run starts from.
 _FILES = ("teacher_checkpoint", "init_checkpoint")
+
+
+def _check_inputs(folder: RunFolder, config: ExperimentConfig) -> None:
+    """Raises UserError where what a run starts from would be deleted before it is read."""
+    for name in _FILES:
+        path = getattr(config, name)
+        there = path and (Path(path).exists() or Path(f"{path}.index").exists())
+        if there and Path(path).resolve().is_relative_to(folder.root.resolve()):
+            raise UserError(
+                f"--{name}={path} lies in --output_dir={folder.root}, which --overwrite deletes: "
+                "choose another folder"
+            )
 
 
 def _may_be_same(was: str, now: str) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fgfi_tf.data.classes import parse
 from fgfi_tf.errors import UserError
 from fgfi_tf.options import option
 from fgfi_tf.outputs import OutputFolder
@@ -106,7 +107,10 @@ def look(run: ExperimentConfig, folder: str, image_id: str, psi: Sequence[float]
     from fgfi_tf.training import build, restoring
 
     prefix, metadata = restoring.find(folder)
-    dataset = build.open_split(run, run.val_split, run.classes)
+    classes = parse(metadata.classes).of_model(
+        metadata.class_names
+    )  # not those that the split happens to hold
+    dataset = build.open_split(run, run.val_split, classes)
     keras.utils.set_random_seed(run.seed)
     distiller = restoring.build(run, metadata)
     batch = _batch(distiller, dataset, image_id)

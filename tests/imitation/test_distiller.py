@@ -127,6 +127,29 @@ def test_gradients_are_limited_to_the_given_norm():
     assert moved == pytest.approx(0.01, rel=1e-4)
 
 
+class Unused(OneConv):
+    """With a variable that no loss reaches."""
+
+    def __init__(self):
+        super().__init__()
+        self.spare = self.add_weight(name="kernel", shape=(3,), initializer="ones")
+
+    def decay_rate(self, variable):
+        return 0.5
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_variable_that_no_loss_reaches_stays(monkeypatch, parts, replicas):
+    model = Distiller(Unused(), gradient_accumulation=parts, clip_norm=1.0)
+    model.compile(optimizer=keras.optimizers.SGD(0.1))
+    kernel = model.student.conv.kernel.numpy()
+    monkeypatch.setattr("fgfi_tf.imitation.distiller.num_replicas", lambda: replicas)  # sums over the one
+    tf.function(model.train_step)(batch_of())
+    np.testing.assert_array_equal(model.student.spare, np.ones(3))
+    assert (model.student.conv.kernel.numpy() != kernel).any()
+
+
 def test_fit_shows_the_mean_of_every_term():
     model = distiller()
     data = tf.data.Dataset.from_tensors(batch_of()).repeat()

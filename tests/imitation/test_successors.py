@@ -145,6 +145,27 @@ def batch_of():
     }
 
 
+def test_pictures_without_labels_have_no_soft_labels():
+    """The second picture has none: the term is that of the first alone, by its objects."""
+    student, teacher = (
+        registry.build("shuffledet_0.25x", input_size=(32, 64), class_names=("a", "b"), dropout=0.0)
+        for _ in range(2)
+    )
+    found = []
+    for share, images in (((1, 1), 1), ((1, 2), 2)):
+        model = Distiller(
+            student,
+            teacher,
+            ImitationLoss(teacher.feature_channels),
+            soft_label_weight=2.0,
+            labelled_share=share,
+        )
+        batch = {name: value[:images] for name, value in batch_of().items()}
+        batch["image"] = tf.repeat(batch["image"][:1], images, axis=0)  # batch norm sees the same statistics
+        found.append(float(model.losses_of(batch, tf.constant(0, tf.int64))["soft_label_loss"]))
+    assert found[0] > 0 and found[1] == pytest.approx(found[0], rel=1e-4)
+
+
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_the_distiller_adds_soft_labels_over_the_objects_of_the_batch(accumulation):
     def shuffledet():

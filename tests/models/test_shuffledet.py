@@ -323,3 +323,15 @@ def test_nearest_is_by_squared_distance():
     anchors = tf.constant([[100.0, 150, 22, 10], [111, 150, 10, 10]])
     index = coding.assign_anchors(tf.constant([[[100.0, 100, 10, 10]]]), tf.constant([[True]]), anchors)
     assert index.numpy().tolist() == [[1]]
+
+
+def test_one_class_has_no_class_loss():
+    one = registry.build("shuffledet_0.25x", input_size=(32, 64), class_names=("face",))
+    batch = {
+        "boxes": tf.constant([[[4.0, 4.0, 27.0, 27.0]]]),
+        "classes": tf.zeros([1, 1], tf.int32),
+        "valid": tf.constant([[True]]),
+    }
+    found = one.detection_losses(one(tf.zeros([1, 32, 64, 3])), batch)
+    assert set(found) == {"confidence_loss", "box_loss"}
+    assert one.loss_names == ("confidence_loss", "box_loss", "weight_decay")

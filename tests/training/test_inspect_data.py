@@ -81,6 +81,27 @@ def test_the_page_is_not_written_into_the_data(photos):
     assert not (photos / "index.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pictures": -3}, "--pictures=-3: must be at least 0"),
+        ({"stride": 0}, "--stride=0: must be at least 1"),
+        ({"input_size": "0x0"}, "--input_size=0x0: a side must be at least 1"),
+    ],
+)
+def test_numbers_that_make_no_sense(photos, options, message):
+    with pytest.raises(UserError, match=message):
+        inspect_command.run(InspectConfig(data_dir=str(photos), **options), progress=False)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_as_many_pictures_as_were_asked_for(photos, tmp_path, count):
+    config = InspectConfig(data_dir=str(photos), output_dir=str(tmp_path / "page"), pictures=count)
+    inspect_command.run(config, progress=False)
+    drawn = list((tmp_path / "page").glob("pictures/train_*"))
+    assert len(drawn) == count
+
+
 def test_what_no_split_can_read_is_told_once(tmp_path):
     for name in "abcde":
         xml(picture(tmp_path / f"{name}.png").with_suffix(".xml"), ("dog", 1, 1, 9, 9))

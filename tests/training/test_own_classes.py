@@ -8,7 +8,7 @@ import pytest
 from own_fixtures import open_split, picture, xml
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.training import announce, evaluate_command, run
+from fgfi_tf.training import announce, evaluate_command, run, show_imitation
 
 CLASSES = "helmet,vest,cap=helmet,dog=ignore"
 
@@ -27,6 +27,19 @@ def _photos(tmp_path_factory):
         ]
         xml(path.with_suffix(".xml"), *objects, size=(96, 64))
     return root
+
+
+def test_a_split_without_the_first_class_is_shown_with_the_model_s_classes(experiment, tmp_path):
+    for name, kinds in (("train/a", ("cat", "dog")), ("train/b", ("cat", "dog")), ("val/c", ("dog",))):
+        path = picture(tmp_path / f"data/{name}.png", 96, 64)
+        boxes = [(kind, 1 + 45 * i, 5, 40 + 45 * i, 50) for i, kind in enumerate(kinds)]
+        xml(path.with_suffix(".xml"), *boxes, size=(96, 64))
+    data = {"dataset": "folder", "data_dir": str(tmp_path / "data"), "batch_size": 2, "steps": 1}
+    teacher = run.train(experiment(**data, model="tiny_teacher", output_dir=str(tmp_path / "teacher")))
+    imitating = {"imitation": True, "teacher_model": "tiny_teacher"}
+    config = experiment(**data, **imitating, teacher_checkpoint=str(teacher.folder.root))
+    seen = show_imitation.look(config, str(run.train(config).folder.root), "val/c", (0.5,))
+    assert seen.labels == ["dog"] and len(seen.boxes) == 1
 
 
 def _evaluated(capsys, **options):

@@ -156,6 +156,52 @@ def test_another_run_is_never_overwritten(experiment):
     assert [p.name for p in checkpoints.list_checkpoints(result.folder.checkpoints)] == ["ckpt-2"]
 
 
+def test_overwrite_deletes_nothing_that_the_run_begins_from(experiment, teacher, tmp_path):
+    result = run.train(experiment(evaluate_every=3))
+    held = sorted(result.folder.root.rglob("*"))
+    alias = tmp_path / "alias"
+    alias.symlink_to(result.folder.root)
+    for path in (result.folder.root, result.folder.best, result.folder.checkpoints / "ckpt-6", alias):
+        with pytest.raises(
+            UserError, match="--init_checkpoint=.* lies in --output_dir=.*--overwrite deletes"
+        ):
+            run.train(experiment(init_checkpoint=str(path), overwrite=True))
+    folder = teacher["teacher_checkpoint"]
+    with pytest.raises(UserError, match="--teacher_checkpoint=.* lies in --output_dir"):
+        run.train(experiment(**teacher, output_dir=folder, overwrite=True))
+    assert sorted(result.folder.root.rglob("*")) == held
+    assert checkpoints.list_checkpoints(Path(folder) / "checkpoints")
+
+
+def test_a_wrong_split_does_not_cost_the_run_that_is_there(experiment):
+    result = run.train(experiment())
+    with pytest.raises(UserError, match="trainig"):
+        run.train(experiment(train_split="trainig", overwrite=True))
+    assert len(checkpoints.list_checkpoints(result.folder.checkpoints)) == 2
+    assert run.train(experiment()).finished  # still the same run
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_run_goes_on_without_what_it_began_from(experiment, tmp_path, gone):
+    first = run.train(experiment(output_dir=str(tmp_path / "first"), steps=2))
+    changes = {"init_checkpoint": str(first.folder.root), "output_dir": str(tmp_path / "second")}
+    run.train(experiment(**changes, steps=3, schedule_steps=6))
+    if gone:
+        first.folder.root.rename(tmp_path / "elsewhere")
+    assert run.train(experiment(**changes, schedule_steps=6)).step == 6
+    if gone:
+        with pytest.raises(UserError, match="--init_checkpoint: no checkpoint at .*first"):
+            run.train(experiment(**changes, overwrite=True))
+
+
+def test_rules_that_do_not_fit_the_labels_are_told_before_the_first_step(experiment):
+    changes = {"evaluate_every": 3, "min_overlap": "Foo=0.5"}
+    with pytest.raises(UserError, match=r"Foo.*\(--evaluate_every=0 trains without evaluations\)"):
+        run.train(experiment(**changes))
+    assert not checkpoints.list_checkpoints(RunFolder(Path(experiment().output_dir)).checkpoints)
+    assert run.train(experiment(**{**changes, "min_overlap": "Car=0.5"})).finished
+
+
 def test_a_folder_of_something_else_is_left_alone(experiment, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("mine")

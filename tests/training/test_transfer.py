@@ -50,6 +50,53 @@ def test_of_the_same_classes_everything_is_loaded(trained):
         np.testing.assert_array_equal(variable, expected)
 
 
+def _saved(detector, folder, step):
+    import tensorflow as tf
+
+    tf.train.Checkpoint(student=detector).write(str(folder / "checkpoints" / f"ckpt-{step}"))
+    detector.metadata.write(folder / "checkpoints")
+    return folder
+
+
+@pytest.mark.parametrize("classes", [("a", "b"), ("c", "d", "e")])
+def test_what_weights_were_trained_with_is_told(tmp_path, classes):
+    small = functools.partial(registry.build, "faster_rcnn_vgg11", input_size=(64, 0), width=0.05)
+    trained = _saved(small(class_names=("a", "b"), roi_pooling="align"), tmp_path, 3)
+    told = f"{trained}: trained with --roi_pooling=align, which is reference here"
+    note = load_initial_weights(small(class_names=classes), trained)
+    assert note == told if len(classes) == 2 else note.endswith(f"head new: 2 -> 3 classes; {told}")
+    same = load_initial_weights(small(class_names=classes, roi_pooling="align", dropout=0.1), trained)
+    assert same == "" if len(classes) == 2 else same.endswith("head new: 2 -> 3 classes")
+
+
+def test_a_resnet_of_the_other_style_is_refused(tmp_path):
+    small = functools.partial(registry.build, "faster_rcnn_resnet18", input_size=(64, 0), width=1 / 16)
+    trained = _saved(small(class_names=("a",), resnet_style="torchvision"), tmp_path, 3)
+    for classes in (("a",), ("b", "c")):
+        with pytest.raises(UserError, match=r"these weights are for --resnet_style=torchvision, not caffe"):
+            load_initial_weights(small(class_names=classes), trained)
+    assert load_initial_weights(small(class_names=("a",), resnet_style="torchvision"), trained) == ""
+
+
+def test_yolov2_begins_where_a_run_ended(tmp_path):
+    """Its passthrough is that of the run, and the prior of the first 12,800 images does not come again."""
+    small = functools.partial(registry.build, "yolov2", input_size=(64, 64), width=1 / 8)
+    trained = _saved(small(class_names=("a",), reorg="original"), tmp_path / "trained", 3)
+    detector = small(class_names=("a",))
+    assert load_initial_weights(detector, trained) == ""
+    assert detector.network.reorg == detector.metadata.options["reorg"] == "original"
+    assert int(detector.history.images) == 12_800
+    detector = small(class_names=("b", "c"))  # what predicts is new
+    assert load_initial_weights(detector, trained).endswith("head new: 1 -> 2 classes")
+    assert detector.network.reorg == "original" and int(detector.history.images) == 0
+    told = load_initial_weights(small(class_names=("a",), reorg="space_to_depth"), trained)
+    assert told == f"{trained}: trained with --reorg=original, which is space_to_depth here"
+    fresh = _saved(small(class_names=("a",), reorg="space_to_depth"), tmp_path / "fresh", 0)
+    detector = small(class_names=("a",))
+    assert load_initial_weights(detector, fresh) == ""
+    assert detector.network.reorg == "space_to_depth" and int(detector.history.images) == 0
+
+
 def test_of_faster_rcnn_only_the_last_layers_are_new(experiment, trained, tmp_path):
     """Of its head the scores and the deltas know classes; base, RPN, fc6 and fc7 do not."""
     import tensorflow as tf

@@ -88,6 +88,7 @@ def compress(config: CompressConfig) -> str:
     distiller = restoring.build(run, metadata)
     restoring.restore(distiller, prefix)
     student = distiller.student
+    student.begins_from(metadata.options, checkpoints.step_of(prefix))
     first: dict[str, float] = {}
     seen = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: first or first.update(logs))
     hooks, quantized = [seen, _shown(run)], None

@@ -123,6 +123,8 @@ def load(
     """
     what = f"an ImageNet {kind}"
     if str(path) == IMAGENET or weight_files.is_h5(path):
+        if kind not in _KERAS:
+            raise UserError(f"{path}: keras.applications has {', '.join(_KERAS)} only, not {kind}")
         check_style(path, "caffe", style)
         _load_keras(convolutions, str(path), str(kind))
         return
@@ -142,7 +144,8 @@ def check_style(path: Path | str, found: str, style: str) -> None:
     if found != style:
         where = {"torchvision": "3 x 3 convolutions", "caffe": "first 1 x 1 convolutions"}[found]
         raise UserError(
-            f"{path}: weights of {found}'s ResNet, with strides in the {where} and pixels of its own: pass "
+            f"{path}: weights of {found}'s ResNet, with strides in the {where} and pixels of its own; this "
+            f"network is {style}'s: give weights of that, or, where the detector has the flag, pass "
             f"--resnet_style={found}"
         )
 
@@ -161,8 +164,6 @@ def _style_of(path: Path) -> str:
 
 def _load_keras(convolutions: Mapping[str, NormConv], weights: str, kind: str) -> None:
     """From a ResNet of keras.applications, whose convolutions have biases and whose pixels other means."""
-    if kind not in _KERAS:
-        raise UserError(f"{weights}: keras.applications has {', '.join(_KERAS)} only, not {kind}")
     function = getattr(keras.applications, _KERAS[kind])
     source = pretrained.keras_source(
         _KERAS[kind], lambda given: function(include_top=False, weights=given), weights

@@ -52,9 +52,14 @@ def parts(config: FasterRCNNConfig, folded: bool = False) -> Parts:
         return of_base(config, base, published(base.strides))
     if config.has_c5_head:
         base = _resnet(config, folded, (4,))
-        stage = functools.partial(
-            Stage, 5, config.backbone, config.width, config.resnet_style, norm=config.norm, folded=folded
-        )
+        frozen = config.frozen_stages > 4
+        norm = FROZEN if frozen else config.norm
+
+        def stage() -> Stage:
+            built = Stage(5, config.backbone, config.width, config.resnet_style, norm=norm, folded=folded)
+            built.trainable = not (frozen or folded)
+            return built
+
         channels = scaled(512, config.width) if config.convention != "torchvision" else base.channels[0]
         return Parts(base, levels(config, base.strides), 1, channels, lambda: StageHead(stage(), classes))
     strides = (4, 8, 16, 32) if config.neck == "fpn" else (16, 32)

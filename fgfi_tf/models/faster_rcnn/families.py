@@ -27,7 +27,7 @@ class NormedFasterRCNN(FasterRCNN):
         """The same function for inference alone, batch norm multiplied into the kernels."""
         if not self.assembled:
             return self
-        copy = type(self)(self.config, self.name, folded=True)
+        copy = type(self)(self.config, self.name, levels=self.levels, roi_levels=self.roi_levels, folded=True)
         copy.base.fold_from(self.base)
         copy.head.fold_from(self.head)
         copy.rpn.set_weights(self.rpn.get_weights())

@@ -120,6 +120,16 @@ class FasterRCNN(Detector):
         """(short side, largest long side or 0) of a resized image, see ``ShorterSide``."""
         return self.config.short_side, self.config.long_side_cap
 
+    def prepare_images(self, batch: Batch) -> Batch:
+        """As in ``Detector``; a batch thinner than a cell, of which no map would be left, is padded."""
+        if not self.levels[0].rounds_up:
+            image, least = batch["image"], self.levels[0].stride
+            missing = tf.maximum(least - tf.shape(image)[1:3], 0)
+            padded = tf.pad(image, tf.pad(missing[:, None], [[1, 1], [1, 0]]))  # paddings: 4 x 2
+            sides = (side and max(side, least) for side in image.shape[1:3])
+            batch = {**batch, "image": tf.ensure_shape(padded, [image.shape[0], *sides, image.shape[3]])}
+        return super().prepare_images(batch)
+
     def load_trained(self, path: Path) -> bool:
         """The reference's ``faster_rcnn_<session>_<epoch>_<step>.pth``; see ``weights``."""
         return weights.load_trained(self, path)
@@ -262,7 +272,7 @@ class FasterRCNN(Detector):
     def imitation_options(self) -> dict[str, keras.initializers.Initializer]:
         """How the published student starts the adaptation convolution; it decays as ``decay_rate`` says.
 
-        The bias keeps PyTorch's default, uniform within 1 / sqrt(fan in of the full-width network).
+        The bias keeps PyTorch's default, uniform within 1 / sqrt(fan in), of this network's width.
         """
         bound = (9 * self.feature_channels[0]) ** -0.5
         return {

@@ -185,16 +185,17 @@ def _corner_weights(low, high, limit, cells, size, _):
 
     The last point is one whole *cell* beyond ``high``. Points outside [0, limit) give 0, and between
     the last cell and the limit the value is extrapolated from the last two cells, as the published pooling
-    does.
+    does; of a map of one cell it is that cell's.
     """
     extent = tf.maximum(high - low + 1.0, 0.0)
     points = (
         low[..., None] + tf.range(size + 1, dtype=tf.float32) * (extent / size)[..., None]
     )  # B x R x (n + 1)
     limit = limit[..., None]  # B x 1 x 1
-    first = tf.minimum(tf.floor(points), tf.cast(limit - 2, tf.float32))
+    first = tf.minimum(tf.floor(points), tf.cast(tf.maximum(limit - 2, 0), tf.float32))
     known = tf.logical_and(points >= 0.0, points < tf.cast(limit, tf.float32))
-    weights = _two_cells(tf.cast(first, tf.int32), points - first, known, cells)
+    fraction = tf.where(limit > 1, points - first, 0.0)  # beside a single cell there is none
+    weights = _two_cells(tf.cast(first, tf.int32), fraction, known, cells)
     return 0.5 * (weights[:, :, :-1] + weights[:, :, 1:])
 
 

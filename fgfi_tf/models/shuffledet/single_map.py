@@ -81,6 +81,8 @@ class SingleMapDetector(Detector):
         super().__init__(name=name or variant.replace(".", "_"))
         self.variant = variant
         self.input_size, self.class_names = tuple(input_size), tuple(class_names)
+        if len(self.class_names) == 1:  # nothing to tell apart
+            self.loss_names = tuple(name for name in self.loss_names if name != "class_loss")
         self.weight_decay, self.dropout, self.folded = weight_decay, dropout, folded
         self.anchor_option = anchors
         self.anchors = self.anchor_grid(*self.input_size)  # h x w x K x 4, centres
@@ -153,11 +155,14 @@ class SingleMapDetector(Detector):
         return {**batch, "targets": targets}
 
     def detection_losses(self, outputs: Outputs, batch: Batch) -> dict[str, tf.Tensor]:
-        """``class_loss``, ``confidence_loss`` and ``box_loss``; see ``losses.detection_losses``."""
+        """``class_loss``, ``confidence_loss`` and ``box_loss``; see ``losses.detection_losses``.
+
+        Of one class there is no ``class_loss``, which would be 0.
+        """
         if "targets" not in batch:
             batch = self.prepare_batch(batch)
         objects, images = global_counts({**batch, "valid": batch["targets"]["valid"]})
-        return losses.detection_losses(
+        found = losses.detection_losses(
             self.split(outputs),
             batch["targets"],
             tf.reshape(tf.constant(self.anchors), [-1, 4]),
@@ -165,6 +170,7 @@ class SingleMapDetector(Detector):
             global_objects=objects,
             global_images=images,
         )
+        return {name: value for name, value in found.items() if name in self.loss_names}
 
     def split(self, outputs: Outputs) -> dict[str, tf.Tensor]:
         """``losses.split_predictions`` of the outputs."""

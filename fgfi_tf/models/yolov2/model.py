@@ -20,7 +20,7 @@ from fgfi_tf.models.detector import Batch, Detector, Outputs
 from fgfi_tf.models.pixels import Pixels
 from fgfi_tf.models.yolov2 import coding, weights
 from fgfi_tf.models.yolov2.network import STRIDE, VARIANTS, Network, Variant
-from fgfi_tf.models.yolov2.region_loss import region_losses
+from fgfi_tf.models.yolov2.region_loss import PRIOR_IMAGES, region_losses
 from fgfi_tf.replica import global_counts
 
 UNIT = Pixels((0.0,) * 3, (255.0,) * 3)  # 0..1
@@ -139,6 +139,13 @@ class YOLOv2(Detector):
     def load_pretrained(self, path: Path | str, pixels: str = "auto") -> bool:
         """That, or one of the trunk alone (``darknet19_448.conv.23``)."""
         return weights.load(self, path, or_trunk=True)
+
+    def begins_from(self, options: Mapping[str, object], step: int) -> None:
+        """As of a ``.weights`` file: its passthrough, where that is ``auto``, and no prior once more."""
+        if step > 0:  # how many images a step had is not kept
+            self.history.images.assign(max(int(self.history.images), PRIOR_IMAGES))
+        if options.get("reorg") == "original":
+            weights.take_original_reorg(self, "the run that this one begins from")
 
     def save_darknet(self, path: Path | str, images_seen: int = 0) -> None:
         """Writes a ``.weights`` file; see ``weights.save``."""

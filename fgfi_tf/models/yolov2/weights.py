@@ -40,8 +40,7 @@ def load(model: YOLOv2, path: Path | str, *, or_trunk: bool = False) -> bool:
         return True
     seen = darknet_weights.load_weights(path, network.convolutions(), network.predict)
     model.history.images.assign(seen)
-    if model.reorg_option == AUTO:
-        _take_original_reorg(model, path)
+    take_original_reorg(model, str(path))
     return True
 
 
@@ -53,12 +52,15 @@ def _is_trunk(model: YOLOv2, path: Path) -> bool:
     return bool(data) and len(data) - darknet_weights.read_header(data, path)[1] == 4 * values
 
 
-def _take_original_reorg(model: YOLOv2, path: Path | str) -> None:
+def take_original_reorg(model: YOLOv2, source: str) -> None:
+    """Where ``auto`` is to decide: the passthrough of weights that were trained with the original one."""
+    if model.reorg_option != AUTO:
+        return
     try:
         model.network.set_reorg("original")
     except ValueError:  # it is not defined for this width, so the file is of the other one
         return
-    logging.info("%s: --reorg=original, as in the published files", path)
+    logging.info("%s: --reorg=original, as its weights are for", source)
     model.reorg_option = "original"
     if model.metadata is not None:
         options = {**model.metadata.options, "reorg": "original"}

@@ -8,12 +8,15 @@ import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.geometry.anchors import rounded_cell
 from fgfi_tf.models import builtin, registry
 from fgfi_tf.models.backbones import pretrained
 from fgfi_tf.models.backbones.efficientnet_lite import EfficientNetLite0
 from fgfi_tf.models.backbones.vgg import VGG
-from fgfi_tf.models.faster_rcnn import VARIANTS, proposal_targets
+from fgfi_tf.models.faster_rcnn import VARIANTS, FasterRCNNConfig, proposal_targets
 from fgfi_tf.models.faster_rcnn.conventions import CONVENTIONS
+from fgfi_tf.models.faster_rcnn.families import PyramidFasterRCNN
+from fgfi_tf.models.faster_rcnn.levels import Level
 from fgfi_tf.models.pixels import NORMALIZED
 
 LONG = pytest.mark.skipif(
@@ -135,6 +138,36 @@ def test_other_backbones(name, neck):
     ):
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
     assert not any("moving" in v.name for v in copy.variables)
+
+
+def test_all_five_stages_can_be_frozen():
+    for stages, trained in ((4, True), (5, False)):
+        detector = build("faster_rcnn_resnet18", width=1 / 16, frozen_stages=stages, norm="synchronised")
+        learnt = {id(variable) for variable in detector.trainable_variables}
+        assert bool(learnt & {id(variable) for variable in detector.head.stage.variables}) == trained
+        assert not learnt & {id(variable) for variable in detector.trunk.variables}
+        before = [v.numpy() for v in detector.head.stage.variables if "moving" in v.name]
+        detector.head(tf.random.stateless_normal([1, 2, 7, 7, detector.feature_channels[0]], [1, 2]))
+        after = [v.numpy() for v in detector.head.stage.variables if "moving" in v.name]
+        assert before and all(map(np.array_equal, before, after))
+
+
+def test_the_inference_copy_has_the_levels_that_were_given():
+    config = FasterRCNNConfig(backbone="resnet18", neck="fpn", width=1 / 16, fpn_channels=8, head_units=16)
+    strides = (4, 8, 16, 32, 64)
+    levels = [Level(stride, rounded_cell(stride, scales=(2,)), rounds_up=True) for stride in strides]
+    detector = PyramidFasterRCNN(config, levels=levels, roi_levels=2)
+    copy = detector.inference_copy()
+    assert copy.roi_levels == 2
+    for found, expected in zip(
+        copy.imitation_anchors(64, 96), detector.imitation_anchors(64, 96), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+    images = tf.random.stateless_uniform([1, 64, 96, 3], [1, 2], maxval=255.0)
+    for name, value in copy(copy.preprocess(images)).items():
+        expected = tf.nest.flatten(detector(detector.preprocess(images))[name])
+        for found, given in zip(tf.nest.flatten(value), expected, strict=True):
+            np.testing.assert_allclose(found, given, atol=1e-3 * np.abs(given).max())
 
 
 def test_frozen_statistics_of_other_backbones():

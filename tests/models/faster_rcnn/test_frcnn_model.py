@@ -86,6 +86,15 @@ def test_pools_round_down(detector):
     assert detector.imitation_anchors(600, 800)[0].shape == (37, 50, 9, 4)
 
 
+@pytest.mark.parametrize("height", [5, 16, 31])
+def test_pictures_thinner_than_two_cells(height):
+    """One of 16 x 300 has no room for a cell once its long side is limited to 128: nothing is found."""
+    config = FasterRCNNConfig(**SMALL, short_side=64, long_side_cap=128)
+    found = detect_images(FasterRCNN(config), tf.zeros([1, height, 300, 3], tf.uint8))
+    assert found["boxes"].shape == (1, config.max_detections, 4)
+    assert np.isfinite(found["boxes"]).all() and np.isfinite(found["scores"]).all()
+
+
 def test_preprocess_is_bgr_minus_the_means(detector):
     image = tf.constant([[[[122.7717 + 1, 115.9465 + 2, 102.9801 + 3]]]])
     np.testing.assert_allclose(detector.preprocess(image)[0, 0, 0], [3, 2, 1], atol=1e-4)

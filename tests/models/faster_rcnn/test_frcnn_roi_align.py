@@ -121,6 +121,19 @@ def test_cells_of_the_padding_are_outside(kind):
     np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_a_map_of_one_row_pools_to_that_row(kind):
+    """Of ones, inside the picture, come ones; the published points below the only row give 0."""
+    rois = tf.constant([[[16.0, 0.0, 79.0, 0.0]]])
+    for features in (tf.ones([1, 1, 8, 1]), tf.pad(tf.ones([1, 1, 8, 1]), [[0, 0], [0, 2], [0, 0], [0, 0]])):
+        pooled = roi_align(features, rois, kind, content_size=tf.constant([[1, 8]]))[0, 0, ..., 0]
+        if kind == "reference":  # points at 0, 1/7 .. 1 rows: all but the last inside
+            np.testing.assert_allclose(pooled[:6], np.ones((6, 7)), atol=1e-6)
+            np.testing.assert_allclose(pooled[6], np.full(7, 0.5), atol=1e-6)
+        else:
+            np.testing.assert_allclose(pooled, np.ones((7, 7)), atol=1e-6)
+
+
 def test_no_gradient_reaches_the_rois():
     rois = tf.Variable([[[20.0, 25.0, 90.0, 80.0]]])
     for kind in KINDS:
