@@ -29,9 +29,11 @@ class OutputFolder:
         One is there already, or is one of ``inputs``, which are never replaced (links are followed); or the
         folder is one that this user may not write to.
         """
-        if self.folder.exists() and not self.folder.is_dir():
-            raise UserError(f"--{self._flag}={self.folder} is a file, not a folder")
+        if os.path.lexists(self.folder) and not self.folder.exists():
+            raise UserError(f"--{self._flag}={self.folder} is a link to what is not there")
         there = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise UserError(f"--{self._flag}={self.folder}: {there} is a file, not a folder")
         if not os.access(there, os.W_OK):
             raise UserError(f"--{self._flag}={self.folder}: {there} cannot be written to by this user")
         taken = [name for name in names if os.path.lexists(self.folder / name)]

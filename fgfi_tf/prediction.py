@@ -70,7 +70,10 @@ class Predictor:
     def load(cls, path: Path | str, model: str = "") -> Predictor:
         """From a SavedModel, a TFLite or ONNX file, a run folder, or a checkpoint. Raises UserError."""
         path = Path(path)
-        if file := model_file(path):
+        file = model_file(path)
+        if file or is_saved_model(path):
+            _check_name(path.parent if file else path / METADATA_FOLDER, model)
+        if file:
             return cls._of_file(file)
         if not is_saved_model(path):
             return cls.of_detector(load_detector(path, model=model).inference_copy(), str(path))
@@ -103,6 +106,13 @@ class Predictor:
         """For each image its ``boxes`` [n, 4], ``scores`` [n] and ``classes`` [n], best first."""
         results = {key: np.asarray(value) for key, value in self._function(tf.constant(images)).items()}
         return split_detections(results)
+
+
+def _check_name(folder: Path, model: str) -> None:
+    """Raises UserError where an export is of another model than the user says."""
+    metadata = ModelMetadata.read(folder)
+    if model and metadata is not None and metadata.model != model:
+        raise UserError(f"{folder} is of {metadata.model}, not of --model={model}")
 
 
 def _load_extensions(path: Path, metadata: ModelMetadata) -> None:

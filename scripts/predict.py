@@ -14,7 +14,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +73,9 @@ class PredictConfig:
         "", "Prediction", "Protocol whose own format the result files have.", chooses=protocols.CHOICE
     )
     extensions: str = extensions_option("Prediction")
-    model: str = option("", "Prediction", "Detector; needed for TF1 checkpoints and .pth files only.")
+    model: str = option(
+        "", "Prediction", "Detector; needed for files of other programs only (TF1, .pth, .weights)."
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -84,6 +86,8 @@ def main(argv: Sequence[str]) -> int:
             raise UserError(f"--{name} is missing")
     if config.video and config.images:
         raise UserError("give --images or --video, not both")
+    if config.format and config.results:
+        raise UserError("give --format or --results, not both: --format stands for the results of its own")
     if config.batch_size < 1:
         raise UserError(f"--batch_size={config.batch_size}: must be at least 1")
     cli.start_tensorflow()
@@ -125,21 +129,48 @@ def _predict(
             bar.write(f"predict.py: error: {error}", file=sys.stderr)
             bar.update()
 
-        for file, image, found in prediction.predict_files(
-            predictor, files, report, config.max_megapixels, config.batch_size
-        ):
-            if config.pictures:
-                drawn = prediction.draw_detections(image, found, predictor.class_names, config.min_score)
-                output.append(f"{file.name}.png", _png(drawn))
-            for form in forms:
-                if form.grows:
-                    output.append_all(_results(form, {file.name: found}, predictor))
-            kept[file.name] = found
-            bar.update()
+        with _kept_in_any_case(forms, kept, predictor, output):
+            for file, image, found in prediction.predict_files(
+                predictor, files, report, config.max_megapixels, config.batch_size
+            ):
+                if config.pictures:
+                    drawn = prediction.draw_detections(image, found, predictor.class_names, config.min_score)
+                    output.append(f"{file.name}.png", _png(drawn))
+                for form in forms:
+                    if form.grows:
+                        output.append_all(_results(form, {file.name: found}, predictor))
+                kept[file.name] = found
+                bar.update()
+    return failed, time.monotonic() - begin
+
+
+@contextlib.contextmanager
+def _kept_in_any_case(
+    forms: Sequence[formats.Format],
+    kept: Mapping[str, dict[str, np.ndarray]],
+    predictor: Predictor,
+    output: OutputFolder,
+) -> Iterator[None]:
+    """Writes the files that are one whole at the end, of what was found until then, whatever ends it."""
+    try:
+        yield
+    except BaseException:
+        if not kept:
+            raise
+        _write_whole(forms, kept, predictor, output)
+        raise
+    _write_whole(forms, kept, predictor, output)
+
+
+def _write_whole(
+    forms: Sequence[formats.Format],
+    kept: Mapping[str, dict[str, np.ndarray]],
+    predictor: Predictor,
+    output: OutputFolder,
+) -> None:
     for form in forms:
         if not form.grows:
             output.append_all(_results(form, kept, predictor))
-    return failed, time.monotonic() - begin
 
 
 def _predict_video(config: PredictConfig) -> int:
@@ -162,6 +193,7 @@ def _predict_video(config: PredictConfig) -> int:
         )
         writer = None
         begin = time.monotonic()
+        stack.enter_context(_kept_in_any_case(forms, kept, predictor, output))
         for frame, found in predict_frames(predictor, video, config.batch_size):
             frame_id = f"{stem}/{len(kept):06d}"
             kept[frame_id] = found
@@ -174,12 +206,9 @@ def _predict_video(config: PredictConfig) -> int:
                     writer = stack.enter_context(VideoWriter(output.folder / name, video.size, video.rate))
                 writer.append(draw_detections(frame, found, predictor.class_names, config.min_score))
             bar.update()
+        if not kept:
+            raise UserError(f"{video.path}: no frame of this video can be read")
     seconds = time.monotonic() - begin
-    if not kept:
-        raise UserError(f"{video.path}: no frame of this video can be read")
-    for form in forms:
-        if not form.grows:
-            output.append_all(_results(form, kept, predictor))
     what = "video and result files" if config.pictures else "result files"
     frames = f"{len(kept)} frame{'' if len(kept) == 1 else 's'}"
     print(f"{frames}, {len(kept) / seconds:.1f} frames/s: {what} in {output.folder}")

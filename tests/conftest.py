@@ -19,6 +19,13 @@ import tf_keras as keras
 from places import shared_path
 
 
+@pytest.hookimpl(tryfirst=True)  # before fixtures
+def pytest_runtest_setup(item):
+    """Tests that take minutes, or prove again what others prove in seconds, run where they are asked for."""
+    if item.get_closest_marker("long") and os.environ.get("FGFI_LONG_TESTS") != "1":
+        pytest.skip("takes a minute or more: run it with FGFI_LONG_TESTS=1")
+
+
 def pytest_collection_modifyitems(items):
     """Files with the most slow tests come first: of two processes none is to start a long file last."""
     slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -240,10 +239,7 @@ PROCESSES = ("--process_rounds=1", "--process_steps=2", "--global_batch=2", "--n
             "fpn_step,fpn_inference",
             ("--fpn_size=64x64", "--fpn_batch=1", "--repeats=1", "--notorch"),
             "### fpn_inference: faster_rcnn_resnet50_fpn, 64x64, batch 1",
-            marks=pytest.mark.skipif(
-                os.environ.get("FGFI_LONG_TESTS") != "1",
-                reason="takes a minute: run it with FGFI_LONG_TESTS=1",
-            ),
+            marks=pytest.mark.long,
         ),
         pytest.param(
             "fast_step",

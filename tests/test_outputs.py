@@ -35,6 +35,15 @@ def test_what_is_there_stays(tmp_path):
     assert (tmp_path / "a.txt").read_text() == "mine"
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(tmp_path):
+    (tmp_path / "a.png").write_text("")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="--output_dir=.*out/deep: .*a.png is a file, not a folder"):
+        OutputFolder(tmp_path / "a.png/out/deep", "output_dir").check([])
+    with pytest.raises(UserError, match="--output_dir=.*gone is a link to what is not there"):
+        OutputFolder(tmp_path / "gone", "output_dir").check([])
+
+
 def test_a_link_to_nowhere_is_there(tmp_path):
     (tmp_path / "a.txt").symlink_to(tmp_path / "elsewhere.txt")
     with pytest.raises(UserError, match="a.txt is there already"):

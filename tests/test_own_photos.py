@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import os
 import re
 import shlex
 from pathlib import Path
@@ -113,9 +112,7 @@ def test_the_readmes_commands_on_drawn_pictures(tmp_path, monkeypatch, capsys):
     assert "mean best IoU" in printed and "imitating" in printed.split("PASCAL VOC")[-1]
 
 
-@pytest.mark.skipif(
-    os.environ.get("FGFI_LONG_TESTS") != "1", reason="takes a minute: run it with FGFI_LONG_TESTS=1"
-)
+@pytest.mark.long
 @pytest.mark.shared_data
 def test_the_readmes_commands_on_photos(shared_path, tmp_path, monkeypatch):
     """Fifteen of VOC, their classes renamed."""

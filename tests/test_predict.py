@@ -145,6 +145,30 @@ def test_results_are_written_as_pictures_are_done(run, tmp_path, monkeypatch):
     assert sorted(found) == sorted(["a.png", "b.png", *(f"comp4_det_images_{name}.txt" for name in names)])
 
 
+def test_results_of_one_file_hold_what_was_found_before_an_interruption(run, tmp_path, monkeypatch):
+    for name in "abc":
+        picture(tmp_path / f"in/{name}.png")
+    calls, detect = [], one_box
+
+    def killed(images):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return detect(images)
+
+    monkeypatch.setitem(globals(), "one_box", killed)
+    assert run("--batch_size=1", "--results=coco,csv", "--nopictures") == 130
+    found = written(tmp_path / "out")
+    assert [row["image_name"] for row in json.loads(found["detections.json"])] == ["a", "b"]
+    assert [line.split(",")[0] for line in found["detections.csv"].decode().split()] == ["image", "a", "b"]
+
+
+def test_two_flags_for_one_thing(run, tmp_path, capsys):
+    picture(tmp_path / "in/a.png")
+    assert run("--results=csv", "--format=voc") == 1
+    assert "give --format or --results, not both" in capsys.readouterr().err
+
+
 def test_no_two_results_are_one(run, tmp_path):
     picture(tmp_path / "in/a.png", 64)
     picture(tmp_path / "in/a.bmp", 128)

@@ -137,7 +137,9 @@ def test_detections_in_batches_are_those_of_single_pictures(tmp_path, resize):
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
     predictor, files = Predictor.of_detector(detector), find_images([tmp_path])
     alone = {file.name: found for file, _, found in predict_files(predictor, files)}
-    for file, _, found in predict_files(predictor, files, batch_size=4):
+    together = list(predict_files(predictor, files, batch_size=4))
+    assert [file.name for file, *_ in together] == list("01234")
+    for file, _, found in together:
         assert len(found["scores"]) == len(alone[file.name]["scores"]) > 0
         np.testing.assert_array_equal(found["classes"], alone[file.name]["classes"])
         np.testing.assert_allclose(found["boxes"], alone[file.name]["boxes"], atol=1e-3)

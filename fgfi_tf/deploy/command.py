@@ -55,7 +55,9 @@ class ExportConfig:
         "Of TFLite files: none, float16, dynamic, int8 (calibrated on pictures), or several, each a file.",
     )
     extensions: str = extensions_option(_GROUP)
-    model: str = option("", _GROUP, "Detector; needed for TF1 checkpoints and .pth files only.")
+    model: str = option(
+        "", _GROUP, "Detector; needed for files of other programs only (TF1, .pth, .weights)."
+    )
     input_size: str = option("", _GROUP, "Size of the network input (empty: as trained).")
     overwrite: bool = option(False, _GROUP, "Replace the export that the folder holds.")
     images: str = option(
@@ -91,6 +93,8 @@ def check_flags(config: ExportConfig) -> None:
         raise UserError(f"--quantize={config.quantize} is of TFLite files: --format=tflite")
     if config.images and config.data_dir:
         raise UserError("give pictures (--images) or labelled data (--data_dir), not both")
+    if config.images and config.val_split:
+        raise UserError("--val_split is of labelled data (--data_dir); pictures (--images) have no splits")
     for name in ("calibration_images", "check_images", "latency_runs"):
         if getattr(config, name) < 0:
             raise UserError(f"--{name}={getattr(config, name)}: must be at least 0")

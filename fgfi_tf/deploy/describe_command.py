@@ -46,7 +46,9 @@ class DescribeConfig:
         "the flag's name may be left out.",
     )
     input_size: str = option("", _GROUP, "Size of the network input (empty: the model's own).")
-    model: str = option("", _GROUP, "Detector; needed for TF1 checkpoints and .pth files only.")
+    model: str = option(
+        "", _GROUP, "Detector; needed for files of other programs only (TF1, .pth, .weights)."
+    )
     layers: bool = option(True, _GROUP, "List every layer, or only the totals.")
     extensions: str = extensions_option(_GROUP)
 

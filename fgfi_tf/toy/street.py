@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import multiprocessing
+import shutil
+import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -72,7 +74,7 @@ def write(
         num_val: validation frames, the ids after those.
         seed: the same seed, counts and size give the same bytes.
         image_size: (H, W) in pixels.
-        progress: show a progress bar on stderr.
+        progress: show a progress bar on stderr, where that is a terminal.
 
     Raises:
         UserError: the folder holds a ``training`` folder already, or a size or count is impossible.
@@ -84,10 +86,13 @@ def write(
         raise UserError(
             f"cannot draw {num_train} + {num_val} frames of {image_size[0]} x {image_size[1]} pixels"
         )
-    for folder in ("training/image_2", "training/label_2", "ImageSets"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
+    drawn = root / ".unfinished"  # what an interruption leaves is no data set
+    if drawn.exists():
+        shutil.rmtree(drawn)
+    for folder in (drawn / "training/image_2", drawn / "training/label_2", root / "ImageSets"):
+        folder.mkdir(parents=True, exist_ok=True)
     total = num_train + num_val
-    write_frame = functools.partial(_write_frame, root, seed, image_size)
+    write_frame = functools.partial(_write_frame, drawn, seed, image_size)
     if total < _WORTH_PROCESSES:
         _wait(map(write_frame, range(total)), total, progress)
     else:
@@ -95,6 +100,8 @@ def write(
             _wait(pool.map(write_frame, range(total), chunksize=8), total, progress)
     for split, frames in (("train", range(num_train)), ("val", range(num_train, total))):
         (root / f"ImageSets/{split}.txt").write_text("".join(f"{i:06d}\n" for i in frames))
+    (drawn / "training").rename(root / "training")
+    drawn.rmdir()
 
 
 def draw_scene(rng: np.random.Generator, image_size: tuple[int, int]) -> Scene:
@@ -149,7 +156,7 @@ def _object(rng: np.random.Generator, painter: Painter, kind: str, place: np.nda
         if kind == "Pedestrian":
             x = rng.uniform(-1, 1) * min(reach, 9.0)
         elif kind == "Cyclist":
-            x = rng.choice([-1, 1]) * rng.uniform(0.5, min(reach * 1.05, 6.0))
+            x = rng.choice([-1, 1]) * rng.uniform(0.5, max(0.5, min(reach * 1.05, 6.0)))
         else:
             x = rng.choice([-6.3, -1.9, 1.9, 6.3, rng.uniform(-reach, reach)]) + rng.normal(0, 0.3)
         x = float(np.clip(x, -reach * 1.1, reach * 1.1))
@@ -197,6 +204,8 @@ def _labels(painter: Painter, things: Iterable[Thing]) -> list[str]:
         box = np.clip(thing.box, 0, limit)
         whole, inside = (max(0.0, b[2] - b[0]) * max(0.0, b[3] - b[1]) for b in (thing.box, box))
         visible = np.count_nonzero(painter.owner[thing.region] == number) / max(thing.pixels, 1)
+        if min(box[2:] - box[:2]) < 0.01:  # of a picture that is hardly wider than a pixel of it
+            continue
         if inside < LEAST_INSIDE * whole or visible < LEAST_VISIBLE or not thing.pixels:
             continue
         if box[3] - box[1] < LEAST_HEIGHT * painter.height:
@@ -242,5 +251,7 @@ def _write_frame(root: Path, seed: int, image_size: tuple[int, int], index: int)
 
 
 def _wait(frames: Iterable[None], total: int, progress: bool) -> None:
-    for _ in tqdm(frames, "drawing street scenes", total, unit="image", disable=not progress):
+    for _ in tqdm(
+        frames, "drawing street scenes", total, unit="image", disable=not (progress and sys.stderr.isatty())
+    ):
         pass

@@ -88,7 +88,7 @@ class ExperimentConfig:
     decay_rate: float = _model(
         0.0005,
         "Weight decay of the published recipes. ShuffleDet: penalty rate * 0.5 * ||W||^2 on conv12. Faster "
-        "R-CNN and SSD: rate * W added to the clipped gradient of every kernel.",
+        "R-CNN, SSD and YOLOv2: rate * W added to the clipped gradient of every kernel.",
     )
 
     dataset: str = _data("kitti", "Dataset to train on.", chooses=DATASET)
@@ -97,7 +97,8 @@ class ExperimentConfig:
     max_megapixels: float = _data(MAX_MEGAPIXELS, "Largest picture prepared; a larger one is an error.")
     train_split: str = _data(
         "train",
-        "Split to train on: a list in ImageSets; of VOC with its year, e.g. 2007_trainval, 07+12_trainval.",
+        "Split to train on: of KITTI a list in ImageSets, of VOC one with its year (2007_trainval, "
+        "07+12_trainval), of COCO the name behind instances_ (train2017).",
     )
     val_split: str = _data("val", "Split to evaluate on, and to draw pictures of.")
     classes: str = _data(
@@ -150,7 +151,8 @@ class ExperimentConfig:
         chooses=DETECTOR,
     )
     teacher_checkpoint: str = _imitation(
-        "", "The teacher's run folder or checkpoint, or the published faster_rcnn_*.pth."
+        "",
+        "The teacher's run folder or checkpoint, or a trained file that its detector reads (.pth, .weights).",
     )
     psi: float = _imitation(0.5, "Share of a box's best IoU above which its anchors enter the mask.")
     imitation_weight: float | str = _imitation(
@@ -198,9 +200,11 @@ class ExperimentConfig:
         "",
         "Pictures without labels to learn from as well: the teacher is imitated near what it detects there.",
     )
-    unlabelled_min_score: float = _imitation(0.5, "Lowest score of the teacher's detections that count.")
+    unlabelled_min_score: float = _imitation(
+        0.5, "Lowest score of the teacher's detections on --unlabelled_dir that count."
+    )
     unlabelled_labels: bool = _imitation(
-        False, "They are labels of the detection losses too, those of the classes to learn."
+        False, "These detections are labels of the detection losses too, those of the classes to learn."
     )
     unlabelled_batch_size: int = _imitation(
         0, "Pictures of --unlabelled_dir per update, beside --batch_size (0: as many)."

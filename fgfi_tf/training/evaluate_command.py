@@ -74,7 +74,10 @@ class EvaluateConfig(command.FilesConfig):
     )
     extensions: str = extensions_option(_MODEL)
     model: str = option(
-        "", _MODEL, "Detector; needed for TF1 checkpoints and .pth files only.", chooses=DETECTOR
+        "",
+        _MODEL,
+        "Detector; needed for files of other programs only (TF1, .pth, .weights).",
+        chooses=DETECTOR,
     )
     poll_seconds: float = option(10.0, _MODEL, "Seconds between looks for a new checkpoint.")
 
@@ -103,6 +106,8 @@ def evaluate(config: EvaluateConfig) -> None:
             "--split and --allow_missing are of result files; of a model, --val_split names what is evaluated"
         )
     elif config.watch:
+        if config.poll_seconds < 0:
+            raise UserError(f"--poll_seconds={config.poll_seconds:g}: must be at least 0")
         if config.output_json or config.report_dir or config.results_dir:
             raise UserError(
                 "--watch notes results in the run folder; --output_json, --report_dir and --results_dir are "

@@ -16,8 +16,10 @@ if TYPE_CHECKING:  # they import TensorFlow
     from fgfi_tf.training.config import ExperimentConfig
 
 
-def read_run(folder: str, **changes: str) -> ExperimentConfig:
+def read_run(folder: str, extensions: str = "", **changes: str) -> ExperimentConfig:
     """The flags of a run folder, with those of ``changes`` that are not "".
+
+    ``extensions``: where its own are now, "" where they were.
 
     Raises:
         UserError: it is none, or the teacher's checkpoint is not there.
@@ -25,7 +27,9 @@ def read_run(folder: str, **changes: str) -> ExperimentConfig:
     file = Path(folder) / FLAGS_FILE
     if not file.is_file():
         raise UserError(f"--run={folder}: no run folder: it has no {FLAGS_FILE}")
-    run = dataclasses.replace(flags.read_flagfile(file), **{k: v for k, v in changes.items() if v})
+    run = dataclasses.replace(
+        flags.read_flagfile(file, extensions), **{k: v for k, v in changes.items() if v}
+    )
     if run.imitation:
         early.check_checkpoint("teacher_checkpoint", run.teacher_checkpoint)
     return run

@@ -14,6 +14,7 @@ from fgfi_tf.data.classes import parse
 from fgfi_tf.errors import UserError
 from fgfi_tf.options import option
 from fgfi_tf.outputs import OutputFolder
+from fgfi_tf.training.config import extensions_option
 from fgfi_tf.training.parsing import parse_numbers
 
 if TYPE_CHECKING:  # they import TensorFlow
@@ -38,6 +39,7 @@ class ShowConfig:
     data_dir: str = option("", _GROUP, "Folder of the raw dataset (empty: that of the run).")
     val_split: str = option("", _GROUP, "Split that the picture is of (empty: the run's).")
     teacher_checkpoint: str = option("", _GROUP, "Checkpoint of the teacher (empty: that of the run).")
+    extensions: str = extensions_option(_GROUP)
 
 
 class Seen(NamedTuple):
@@ -89,7 +91,7 @@ def _run(config: ShowConfig) -> ExperimentConfig:
 
     if not config.run:
         raise UserError("--run is missing: the run folder of a student that imitates")
-    names = ("data_dir", "val_split", "teacher_checkpoint")
+    names = ("extensions", "data_dir", "val_split", "teacher_checkpoint")
     run = restoring.read_run(config.run, **{name: getattr(config, name) for name in names})
     if not run.imitation:
         raise UserError(f"--run={config.run}: this student did not imitate")

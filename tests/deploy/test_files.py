@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 
 import numpy as np
@@ -98,6 +97,7 @@ def test_int8_network_and_float_decoding(exported):
     # nothing of the network is rounded twice: the input's values and no others enter it from float32
     assert [kind for kind, types in operations if kind == "QUANTIZE"] == ["QUANTIZE"]
     # what turns logits and deltas into scores and boxes
+    assert {"EXP", "SPLIT", "MUL"} <= {kind for kind, _ in operations}
     assert all(
         types == [float32] * len(types) for kind, types in operations if kind in ("EXP", "SPLIT", "MUL")
     )
@@ -131,9 +131,7 @@ def test_input_is_uint8_of_a_fixed_size(exported):
     assert {made["dtype"] for made in interpreter.get_output_details()} == {np.float32}
 
 
-@pytest.mark.skipif(
-    os.environ.get("FGFI_LONG_TESTS") != "1", reason="converts twice: run it with FGFI_LONG_TESTS=1"
-)
+@pytest.mark.long
 def test_weights_of_half_and_quarter_size(raw_network, exported):
     whole = (exported / "model.tflite").stat().st_size
     assert len(tflite.convert(raw_network, "float16")) < 0.62 * whole

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 from pathlib import Path
@@ -31,9 +30,7 @@ def test_the_scripts_are_there():
     assert all((REPOSITORY / script).is_file() for script, *_ in commands())
 
 
-@pytest.mark.skipif(
-    os.environ.get("FGFI_LONG_TESTS") != "1", reason="takes a minute: run it with FGFI_LONG_TESTS=1"
-)
+@pytest.mark.long
 def test_the_readmes_commands(tmp_path, monkeypatch, capsys):
     pytest.importorskip("tensorflow_model_optimization", reason="needs the extra [compress]")
     own.draw(tmp_path / "photos")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -242,9 +241,7 @@ def test_onnx(detectors, tmp_path, name):
     np.testing.assert_allclose(found.boxes, expected["boxes"], atol=0.05)
 
 
-@pytest.mark.skipif(
-    os.environ.get("FGFI_LONG_TESTS") != "1", reason="builds EfficientNet: run it with FGFI_LONG_TESTS=1"
-)
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name, size", [("ssd300_efficientnet_lite0", (300, 300)), ("vgg11_shuffledet", (64, 96))]
 )

@@ -153,6 +153,12 @@ def test_a_copy_that_was_cut_short(exported, tmp_path):
             read(tmp_path / "copy")
 
 
+def test_an_export_of_another_model_than_the_user_says(exported):
+    assert Predictor.load(exported, "shuffledet_0.25x").class_names == CLASSES
+    with pytest.raises(UserError, match=r"is of shuffledet_0\.25x, not of --model=nonsense"):
+        Predictor.load(exported, "nonsense")
+
+
 def test_a_module_of_the_detector_that_is_not_there(exported, tmp_path):
     """It serves the format of its dataset alone; the SavedModel needs no code of its detector."""
     shutil.copytree(exported, tmp_path / "copy")

@@ -1,6 +1,5 @@
 """Files of torchvision, the 2019 code and keras.applications into Faster R-CNNs on ResNets."""
 
-import os
 import re
 
 import numpy as np
@@ -14,9 +13,6 @@ from fgfi_tf.models import builtin, loading, registry
 from fgfi_tf.models.backbones.resnet import ResNet
 from fgfi_tf.models.backbones.resnet_weights import keras_name
 
-LONG = pytest.mark.skipif(
-    os.environ.get("FGFI_LONG_TESTS") != "1", reason="takes a minute: run it with FGFI_LONG_TESTS=1"
-)
 BOTTLENECKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
@@ -230,7 +226,7 @@ def test_what_is_refused(tmp_path):
         detector.load_pretrained(path)
     with pytest.raises(UserError, match="in the first 1 x 1 convolutions .* pass --resnet_style=caffe"):
         detector.load_pretrained(path, "caffe")
-    with pytest.raises(UserError, match="--init_checkpoint|imagenet: weights of caffe's ResNet"):
+    with pytest.raises(UserError, match="imagenet: weights of caffe's ResNet"):
         detector.load_pretrained("imagenet")
     detector.load_pretrained(path, "torchvision")
     with pytest.raises(UserError, match="mine.pth: not torchvision's resnet50 FPN: it lacks roi_heads"):
@@ -244,9 +240,7 @@ def test_what_is_refused(tmp_path):
         detector.load_trained(tmp_path / "a.h5")
     small_one = build("faster_rcnn_resnet18", ("cat", "dog"), width=1 / 16)
     (tmp_path / "a.h5").write_bytes(b"")
-    with pytest.raises(
-        UserError, match="keras.applications has ResNet50|resnet50, resnet101 only, not resnet18"
-    ):
+    with pytest.raises(UserError, match="keras.applications has resnet50, resnet101 only, not resnet18"):
         small_one.load_pretrained(tmp_path / "a.h5")
     other = build("faster_rcnn_efficientnet_lite0", ("cat", "dog"), fpn_channels=8, head_units=8)
     detector_file = save(small(np.random.default_rng(2), 3), tmp_path / "detector.pth")
@@ -257,7 +251,7 @@ def test_what_is_refused(tmp_path):
     )
 
 
-@LONG
+@pytest.mark.long
 def test_a_file_of_keras_applications(tmp_path):
     """The stem reads the middle of its window alone: no padding then, which has a colour of its own."""
     source = keras.applications.ResNet50(include_top=False, weights=None)

@@ -62,6 +62,35 @@ def scenes():
     return [street.draw_scene(np.random.default_rng([1, i]), (128, 416)) for i in range(25)]
 
 
+@pytest.mark.parametrize("size", [(512, 64), (375, 32), (32, 104), (48, 156), (32, 32)])
+def test_unusual_sizes_have_labels_that_can_be_read(tmp_path, size):
+    for seed in range(30):
+        scene = street.draw_scene(np.random.default_rng(seed), size)
+        for line in scene.labels:
+            numbers = np.array(line.split()[1:], float)
+            assert np.isfinite(numbers).all()
+            x1, y1, x2, y2 = numbers[3:7]
+            assert 0 <= x1 < x2 <= size[1] - 1 and 0 <= y1 < y2 <= size[0] - 1
+
+
+def test_an_interrupted_drawing_is_no_data_set(tmp_path, monkeypatch):
+    draw, drawn = street.draw_scene, []
+
+    def interrupted(rng, size):
+        drawn.append(1)
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        return draw(rng, size)
+
+    monkeypatch.setattr(street, "draw_scene", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        street.write(tmp_path, 3, 1, image_size=(32, 104), progress=False)
+    assert not (tmp_path / "training").exists()
+    street.write(tmp_path, 3, 1, image_size=(32, 104), progress=False)  # the same command goes on
+    assert len(list((tmp_path / "training/image_2").iterdir())) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ImageSets", "training"]
+
+
 def test_labels_are_valid_and_varied(scenes, tmp_path):
     """Every class to learn, DontCare areas, occlusion, truncation, and small and large objects."""
     frames = [Frame(str(i), Path(), tmp_path / f"{i}.txt") for i in range(len(scenes))]

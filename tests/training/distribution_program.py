@@ -4,7 +4,7 @@ usage: distribution_program.py OUTPUT.npz model=NAME [teacher=NAME] [replicas=N]
            [precision=NAME] [batch_norm=inference] [order=DIGITS] [share=NUMBER] [labelled=K:N]
 
 Virtual devices can only be made before TensorFlow starts, and one process serves one size of a
-group of replicas, so this is no part of the test process.
+group of replicas, so several devices are no part of the test process; one device is.
 The batches: 8 images each, and what IMAGES leaves in the last; images without objects stand first,
 so that the first replica often has none; the batch of step 4 has no object at all. ORDER: that of the images
 of each batch, for example 01452367. SHARE: that of the imitation loss, whose weight follows it then.
@@ -14,9 +14,12 @@ learnt.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 
 import numpy as np
+import pytest
 import tensorflow as tf
 import tf_keras as keras
 import tiny_detector
@@ -75,46 +78,56 @@ class Record(keras.callbacks.Callback):
             self.gradients = {f"gradient/{i}": slot.numpy() for i, slot in enumerate(slots)}
 
 
-def normalise_by_moving_statistics() -> None:
-    """Batch norm in its inference form, in training too."""
-    original = BatchNorm.call
+@contextlib.contextmanager
+def altered(model: str, batch_norm: str, precision: str) -> Iterator[None]:
+    """Batch norm in its inference form where asked for, in training too; smooth activations; precision."""
+    with pytest.MonkeyPatch.context() as patch:
+        original = BatchNorm.call
+        if batch_norm == "inference":
+            patch.setattr(
+                BatchNorm, "call", lambda self, inputs, training=False: original(self, inputs, False)
+            )
+        if "shuffledet" in model:
+            # A ReLU has either slope where rounding decides its input's sign. One such unit among hundreds
+            # of thousands changes gradients below it by up to 1e-4 of the largest; a smooth one has none.
+            patch.setattr(tf.nn, "relu", tf.nn.silu)
+            patch.setattr(tf.nn, "relu6", tf.nn.silu)
+        if "yolov2" in model:
+            patch.setattr(tf.nn, "leaky_relu", lambda x, _: tf.nn.silu(x))  # for the same reason
+        before = keras.mixed_precision.global_policy()
+        if precision != "none":
+            keras.mixed_precision.set_global_policy(f"mixed_{precision}")
+        try:
+            yield
+        finally:
+            keras.mixed_precision.set_global_policy(before)
 
-    def call(self, inputs, training=False):
-        return original(self, inputs, training=False)
 
-    BatchNorm.call = call
+def train(model: str, batch_norm: str = "training", precision: str = "none", **options: str):
+    """The losses, the first gradients and the final variables, by name."""
+    with altered(model, batch_norm, precision):
+        return _train(model, precision=precision, **options)
 
 
-def train(
+def _train(
     model: str,
     teacher: str = "none",
     replicas: str = "1",
     images: str = "79",
     parts: str = "1",
     precision: str = "none",
-    batch_norm: str = "training",
     order: str = "01234567",
     share: str = "",
     labelled: str = "1:1",
 ) -> dict[str, np.ndarray]:
     over = build_strategy(virtual_cpus=int(replicas))
     keras.utils.set_random_seed(3)
-    if batch_norm == "inference":
-        normalise_by_moving_statistics()
     two_stage = model.startswith("faster_rcnn")
     image_size, input_size, options = SIZE, SIZE, {}
     if two_stage:
         image_size, input_size, options = FRCNN_SIZE, (FRCNN_SIZE[0], 0), FRCNN_OPTIONS
     if model.startswith("ssd"):
         image_size, input_size, options = SSD_SIZE, SSD_SIZE, {"width": 1 / 32, "default_boxes": "coco"}
-    if "shuffledet" in model:
-        # A ReLU has either slope where rounding decides its input's sign. One such unit among the hundreds of
-        # thousands changes the gradients below it by up to 1e-4 of the largest; a smooth function has none.
-        tf.nn.relu = tf.nn.relu6 = tf.nn.silu
-    if "yolov2" in model:
-        tf.nn.leaky_relu = lambda x, _: tf.nn.silu(x)  # for the same reason
-    if precision != "none":
-        keras.mixed_precision.set_global_policy(f"mixed_{precision}")
     with over.scope():
         student = registry.build(model, input_size=input_size, class_names=CLASSES, **options)
         if not two_stage:

@@ -85,7 +85,7 @@ def test_it_learns_from_its_own_kind(kitti, teacher, tmp_path):
     assert all(np.isfinite(value).all() for value in saved.values())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_resumes_exactly(kitti, teacher, tmp_path):
     parts = small(kitti, tmp_path / "parts", model=MODEL, steps=2)
     stop_at(1, lambda: run.train(parts))

@@ -133,13 +133,8 @@ def test_a_signal_saves_exits_with_its_code_and_goes_on_exactly(kitti, tmp_path,
     assert_same_weights(whole.weights(30), run.weights(30))
 
 
-LONG = pytest.mark.skipif(
-    os.environ.get("FGFI_LONG_TESTS") != "1", reason="minutes; FGFI_LONG_TESTS=1 runs it"
-)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("kills", "steps"), [(3, 300), pytest.param(40, 6000, marks=LONG)])
+@pytest.mark.parametrize(("kills", "steps"), [(3, 300), pytest.param(40, 6000, marks=pytest.mark.long)])
 def test_killed_at_random_moments_ends_as_if_it_had_not_been(kitti, tmp_path, kills, steps):
     command = [sys.executable, HERE / "crash_loop_program.py", kitti, tmp_path, str(kills), str(steps)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=1800)
@@ -235,7 +230,7 @@ def test_two_workers_train_as_one_process_with_two_replicas(kitti, tmp_path, tea
         np.testing.assert_allclose(found[name], value, atol=1e-6, rtol=1e-6, err_msg=name)
 
 
-@LONG
+@pytest.mark.long
 def test_two_workers_train_faster_rcnn_on_images_of_many_shapes_as_one_process(tmp_path):
     data = write_devkit(tmp_path / "voc")
     flags = {
@@ -313,7 +308,9 @@ def test_a_port_in_use_is_named(kitti, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [pytest.param(0, id="chief", marks=LONG), pytest.param(1, id="worker")])
+@pytest.mark.parametrize(
+    "killed", [pytest.param(0, id="chief", marks=pytest.mark.long), pytest.param(1, id="worker")]
+)
 def test_a_killed_worker_is_restarted_and_training_goes_on(kitti, tmp_path, killed):
     # Whoever starts the killed one again gives it the same flags, --overwrite among them.
     (tmp_path / "cluster.cfg").write_text("--overwrite=true\n")

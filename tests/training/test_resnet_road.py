@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,6 @@ from fgfi_tf.training import evaluate_command, run
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.validation import validate
 
-LONG = pytest.mark.skipif(
-    os.environ.get("FGFI_LONG_TESTS") != "1", reason="takes a minute: run it with FGFI_LONG_TESTS=1"
-)
 NARROW = {"width": 1 / 16, "frozen_stages": 0}
 FAMILIES = {
     "faster_rcnn_resnet18": {**NARROW, "norm": "synchronised"},
@@ -60,7 +56,7 @@ def data_fixture(tmp_path_factory):
 @pytest.fixture(
     scope="module",
     name="runs",
-    params=[pytest.param(name, marks=() if name == QUICK else LONG) for name in FAMILIES],
+    params=[pytest.param(name, marks=() if name == QUICK else pytest.mark.long) for name in FAMILIES],
 )
 def runs_fixture(request, data, tmp_path_factory):
     """The family's name, and the folders of a teacher and of a student that imitates it."""

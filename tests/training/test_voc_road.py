@@ -204,7 +204,7 @@ def test_watch_evaluates_a_run_and_keeps_the_best(data, teacher, tmp_path, capsy
     assert [path.name for path in checkpoints.list_checkpoints(folder.best)] == ["ckpt-1"]
 
 
-@pytest.mark.slow
+@pytest.mark.long  # test_accumulation has it of another detector, test_frcnn_batches of this one's losses
 def test_accumulating_run_imitates_and_resumes_exactly(data, teacher, tmp_path):
     options = {**teacher, "batch_size": 4, "gradient_accumulation": 2}
     whole, parts = (experiment(data, tmp_path / name, **options) for name in ("whole", "parts"))

@@ -88,7 +88,6 @@ def road_fixture(tmp_path_factory):
         ("predict.py", f"--model_path={road.root / 'exported'}", f"--output_dir={road.root / 'predicted'}")
         + (f"--images={road.data / 'WIDER_val/images'}", "--nopictures"),
     )
-    scripts(road.imitate("two", "--steps=2", "--virtual_cpus=2"))
     return road
 
 
@@ -101,7 +100,7 @@ def test_it_trains_by_its_own_recipe(road):
     names = {"no_object_loss", "box_loss", "object_loss", "imitation_loss"}
     assert names < set(rows[0]) and "class_loss" not in rows[0]
     assert all(np.isfinite(list(row.values())).all() for row in rows)
-    assert "no_object_loss" not in road.said or "was exactly 0" not in road.said
+    assert "exactly 0" not in (road.root / "student/train.log").read_text()
     metadata = json.loads((road.root / "student/checkpoints/model.json").read_text())
     assert metadata["options"]["width"] == 0.02 and len(metadata["options"]["anchors"].split(",")) == 5
     assert "anchors of 11 objects at 64x64" in road.said
@@ -116,12 +115,6 @@ def test_resume_is_exact_across_a_change_of_size(road):
     for key in whole.get_variable_to_shape_map():
         if "CHECKPOINTABLE" not in key:
             np.testing.assert_array_equal(whole.get_tensor(key), resumed.get_tensor(key), err_msg=key)
-
-
-@pytest.mark.slow
-def test_two_devices_compute_what_one_does(road):
-    for one, two in zip(losses(road.root / "student")[:2], losses(road.root / "two"), strict=True):
-        assert one == pytest.approx(two, rel=1e-3, abs=1e-6)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.options import option
+from fgfi_tf.training.config import extensions_option
 
 if TYPE_CHECKING:  # they import TensorFlow
     import tf_keras as keras
@@ -51,6 +52,7 @@ class CompressConfig:
     )
     data_dir: str = option("", _GROUP, "Folder of the raw dataset (empty: that of the run).")
     teacher_checkpoint: str = option("", _GROUP, "Checkpoint of the teacher (empty: that of the run).")
+    extensions: str = extensions_option(_GROUP)
 
 
 def check_flags(config: CompressConfig) -> None:
@@ -143,7 +145,7 @@ def _fine_tuning(config: CompressConfig) -> ExperimentConfig:
     from fgfi_tf.training import restoring
 
     run = restoring.read_run(
-        config.run, data_dir=config.data_dir, teacher_checkpoint=config.teacher_checkpoint
+        config.run, config.extensions, data_dir=config.data_dir, teacher_checkpoint=config.teacher_checkpoint
     )
     highest = config.learning_rate or run.learning_rate * SHARES[config.method]
     return dataclasses.replace(

@@ -1,7 +1,5 @@
 """A padded batch of images of different shape is its images alone, in every term of the loss."""
 
-import os
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -124,9 +122,7 @@ def test_accumulating_is_the_mean_of_the_parts_and_counts_positions_over_all(run
     _assert_step(distiller, batch, run_mode, *_piece_by_piece(distiller, batch, 2, weights))
 
 
-@pytest.mark.skipif(
-    os.environ.get("FGFI_LONG_TESTS") != "1", reason="XLA compiles a step: run it with FGFI_LONG_TESTS=1"
-)
+@pytest.mark.long
 def test_a_compiled_step_is_the_same():
     """XLA has no form of the one kernel for suppression, and takes its other form."""
     logs, moved = [], []

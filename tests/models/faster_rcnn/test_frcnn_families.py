@@ -1,7 +1,5 @@
 """Faster R-CNNs by name on ResNets and other backbones: parts, parameters, options, sampling, replicas."""
 
-import os
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,9 +17,6 @@ from fgfi_tf.models.faster_rcnn.families import PyramidFasterRCNN
 from fgfi_tf.models.faster_rcnn.levels import Level
 from fgfi_tf.models.pixels import NORMALIZED
 
-LONG = pytest.mark.skipif(
-    os.environ.get("FGFI_LONG_TESTS") != "1", reason="takes a minute: run it with FGFI_LONG_TESTS=1"
-)
 CLASSES = ("cat", "dog", "cow")
 SMALL_FPN = {"width": 1 / 16, "fpn_channels": 8, "head_units": 16}
 
@@ -43,7 +38,7 @@ def test_every_name_is_declared():
         assert registry.detector_class(name).declaration is registry.declaration(name)
 
 
-@LONG
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name, classes, options, expected",
     # Detectron2's, and what torchvision's deltas of the background, which nothing reads, take besides

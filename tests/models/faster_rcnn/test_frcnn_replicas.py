@@ -1,7 +1,6 @@
 """A batch on two devices gives the losses and gradients of one device."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -63,9 +62,6 @@ print("RESULT", json.dumps([one, two]))
 """
 
 
-LONG = pytest.mark.skipif(
-    os.environ.get("FGFI_LONG_TESTS") != "1", reason="takes a minute: run it with FGFI_LONG_TESTS=1"
-)
 SYNCHRONISED = {"width": 1 / 16, "norm": "synchronised", "frozen_stages": 0}
 
 
@@ -73,8 +69,10 @@ SYNCHRONISED = {"width": 1 / 16, "norm": "synchronised", "frozen_stages": 0}
 @pytest.mark.parametrize(
     "name, options",
     [
-        ("faster_rcnn_vgg11", {"width": 0.05, "dropout": 0.0}),
-        pytest.param("faster_rcnn_resnet18", SYNCHRONISED, marks=LONG),
+        pytest.param(
+            "faster_rcnn_vgg11", {"width": 0.05, "dropout": 0.0}, marks=pytest.mark.long
+        ),  # as test_distribution
+        pytest.param("faster_rcnn_resnet18", SYNCHRONISED, marks=pytest.mark.long),
         ("faster_rcnn_resnet18_fpn", {**SYNCHRONISED, "fpn_channels": 8, "head_units": 16, "roi_batch": 64}),
     ],
 )

@@ -44,14 +44,14 @@ def test_student_learns_and_imitates():
     batch = _batch()
     step = tf.function(distiller.train_step)
     history = []
-    for _ in range(180):
+    for _ in range(110):
         distiller.reset_metrics()
         history.append({name: float(value) for name, value in step(batch).items()})
     first, last = history[0], history[-1]
     assert {"rpn_class", "rpn_box", "rcnn_class", "rcnn_box", "imitation_loss"} <= set(first)
     detection = [sum(v for k, v in h.items() if k.startswith(("rpn", "rcnn"))) for h in (first, last)]
-    assert detection[1] < 0.35 * detection[0]
-    assert last["imitation_loss"] < 0.8 * first["imitation_loss"]
+    assert detection[1] < 0.15 * detection[0]
+    assert last["imitation_loss"] < 0.2 * first["imitation_loss"]
     found = student.detect(student(student.preprocess(batch["image"])), batch)
     np.testing.assert_array_equal(found["classes"][:, 0], [0, 1])
-    np.testing.assert_allclose(found["boxes"][:, 0], batch["boxes"][:, 0], atol=25)
+    np.testing.assert_allclose(found["boxes"][:, 0], batch["boxes"][:, 0], atol=20)
