@@ -9,11 +9,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from fgfi_tf import cli
+from fgfi_tf.errors import UserError
 from fgfi_tf.training import early, flags
+
+
+_RESTARTS = (
+    "FGFI_RESTARTS"  # of this process, handed on: the newest checkpoint's time, and how many since then
+)
+_MOST_RESTARTS = 20
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,9 +37,20 @@ def main(argv: Sequence[str]) -> int:
         return result.exit_code
     except run.WorkerLost as lost:
         # TensorFlow cannot leave a broken cluster; a fresh process waits for the worker to be back.
+        _count_restart(Path(config.output_dir), lost)
         print(f"{lost}; starting again from the last checkpoint", file=sys.stderr, flush=True)
         # The last flag wins: however --overwrite was given, this run's own checkpoints are not meant.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--nooverwrite"])
+
+
+def _count_restart(folder: Path, lost: UserError) -> None:
+    """Raises ``lost`` after many starts without a new checkpoint: an error of our own looks alike."""
+    newest = max((path.stat().st_mtime_ns for path in folder.glob(early.CHECKPOINTS[1])), default=0)
+    before, _, count = os.environ.get(_RESTARTS, "").partition(" ")
+    starts = int(count) + 1 if before == str(newest) else 1
+    if starts > _MOST_RESTARTS:
+        raise UserError(f"{lost}; started again {_MOST_RESTARTS} times without a new checkpoint, no more")
+    os.environ[_RESTARTS] = f"{newest} {starts}"
 
 
 if __name__ == "__main__":

@@ -34,6 +34,9 @@ def find_checkpoint(path: Path | str) -> Path:
     A weight file of another framework is given back as it is. Raises UserError where there is none.
     """
     path = Path(path)
+    prefix = re.sub(r"\.data-\d+-of-\d+$", "", path.name)  # as a shell completes names
+    if path.with_name(f"{prefix}.index").is_file():
+        path = path.with_name(prefix)
     if weight_files.is_weight_file(path):
         if not path.is_file():
             raise UserError(f"{path}: no such file")

@@ -23,7 +23,8 @@ BEST_FOLDER = "best"
 SUMMARY_FOLDER = "tensorboard"
 EVALUATION_FOLDER = "evaluation"
 RESULTS_FILE = "results.json"
-RECORDS = (LOG_FILE, METRICS_FILE, DATA_FILE, UNLABELLED_FILE)
+TEACHER_FILE = "teacher.txt"
+RECORDS = (LOG_FILE, METRICS_FILE, DATA_FILE, UNLABELLED_FILE, TEACHER_FILE)
 
 
 class RunFolder:
@@ -141,7 +142,7 @@ def _check_same(folder: RunFolder, config: ExperimentConfig, writes: bool) -> No
 
 def _described(folder: RunFolder) -> tuple[Path, ...]:
     """What every start writes, before it has computed anything."""
-    said = (folder.root / name for name in (LOG_FILE, DATA_FILE))
+    said = (folder.root / name for name in (LOG_FILE, DATA_FILE, TEACHER_FILE))
     return folder.flags, folder.flags.with_suffix(checkpoints.SCRATCH), folder.checkpoints / MODEL_FILE, *said
 
 

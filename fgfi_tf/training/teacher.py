@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.models import registry
 from fgfi_tf.models.loading import read_metadata
+from fgfi_tf.models.metadata import MODEL_FILE
+from fgfi_tf.paths import replace_text
 from fgfi_tf.training import flags
 from fgfi_tf.training.checkpoints import find_checkpoint, step_of
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.evaluator import ResultLog
-from fgfi_tf.training.run_folder import RunFolder
+from fgfi_tf.training.run_folder import TEACHER_FILE, RunFolder
 from fgfi_tf.training.validation import check_inputs
 
 
@@ -42,6 +45,35 @@ def _model_of_checkpoint(config: ExperimentConfig) -> str:
             + (f" (the published teacher of {config.model} is {usual})" if usual else "")
         )
     return metadata.model
+
+
+def digest(config: ExperimentConfig) -> str:
+    """12 hex digits over the files of the teacher's checkpoint."""
+    found, prefix = hashlib.sha256(), find_checkpoint(config.teacher_checkpoint)
+    for path in sorted({prefix, *prefix.parent.glob(f"{prefix.name}.*"), prefix.parent / MODEL_FILE}):
+        if path.is_file():
+            found.update(hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()[:12]
+
+
+def change(config: ExperimentConfig, root: Path, *, writes: bool = True) -> str:
+    """A line where a run goes on with another teacher than it began with, "" where it is the same.
+
+    A run folder stands for its newest checkpoint, which may be another one by then. What the run began with
+    is noted in its folder.
+    """
+    path, now = root / TEACHER_FILE, digest(config)
+    if path.is_file():
+        before, *_ = path.read_text(errors="replace").split() or [""]
+        if before == now:
+            return ""
+        return (
+            f"the teacher is not the one that this run began with ({path.name}): "
+            f"{find_checkpoint(config.teacher_checkpoint)} is another checkpoint, or was trained anew"
+        )
+    if writes:
+        replace_text(path, f"{now} {find_checkpoint(config.teacher_checkpoint)}\n")
+    return ""
 
 
 def describe(config: ExperimentConfig) -> str:

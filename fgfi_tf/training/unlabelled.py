@@ -22,13 +22,12 @@ from fgfi_tf.data.records import PreparedDataset, locked
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import results
 from fgfi_tf.evaluation.boxes import Boxes
-from fgfi_tf.models.checkpoint_files import find_checkpoint
-from fgfi_tf.models.metadata import MODEL_FILE
 from fgfi_tf.paths import user_path
 from fgfi_tf.prediction import ImageFile, Predictor, find_images, predict_files
 from fgfi_tf.training import build
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.run_log import RunLog
+from fgfi_tf.training.teacher import digest as teacher_digest
 
 NAME = "unlabelled"
 _BATCH = 8
@@ -203,11 +202,8 @@ def _detect(
 def _fingerprint(config: ExperimentConfig, files: Sequence[ImageFile]) -> str:
     """12 hex digits over the teacher's files, the network input, what is too large, and the pictures' names,
     sizes and times."""
-    digest = hashlib.sha256(f"{config.teacher_model} {config.size} {config.max_megapixels}\n".encode())
-    prefix = find_checkpoint(config.teacher_checkpoint)
-    for path in sorted({prefix, *prefix.parent.glob(f"{prefix.name}.*"), prefix.parent / MODEL_FILE}):
-        if path.is_file():
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    first = f"{config.teacher_model} {config.size} {config.max_megapixels} {teacher_digest(config)}\n"
+    digest = hashlib.sha256(first.encode())
     for file in files:
         state = file.path.stat()
         digest.update(f"{file.name}\n{state.st_size} {state.st_mtime_ns}\n".encode())

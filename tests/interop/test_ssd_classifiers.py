@@ -118,6 +118,17 @@ def test_keras_vgg16(tmp_path, caplog):
         loading.load_weights(model, tmp_path / "vgg16_notop.h5")
 
 
+def test_a_classifier_of_other_pictures(tmp_path):
+    """Of CIFAR's 32 x 32 the last map has one place, not 7 x 7."""
+    state = dict(classifier())
+    state["classifier.0.weight"] = np.zeros((256, 32), np.float32)
+    save(state, tmp_path / "vgg16_caffe.pth")
+    with pytest.raises(
+        UserError, match="vgg16_caffe.pth: not an ImageNet vgg16: classifier.0 takes 32 values"
+    ):
+        loading.load_initial_weights(narrow_as_full(), tmp_path / "vgg16_caffe.pth")
+
+
 def test_what_a_classifier_cannot_start(tmp_path):
     save(dict(classifier()), tmp_path / "mine.pth")
     with pytest.raises(UserError, match="whose name does not say on which pixels it was trained"):

@@ -61,6 +61,10 @@ def test_training_checkpoint_with_slots_teacher_and_adaptation(tmp_path):
     tf1_shuffledet.load_adaptation(layer, path)
     assert float(tf.reduce_mean(layer.kernels[0])) == 0.5 and float(layer.biases[0][3]) == 0.25
     assert tf1_shuffledet.is_reference_checkpoint(path)
+    one_class = ShuffleDet("shuffledet_0.25x", **{**SMALL, "class_names": ("a",)})
+    with pytest.raises(UserError, match="conv12") as raised:  # the student's misfit, not its teacher's
+        one_class.load_trained(path)
+    assert tf1_shuffledet.TEACHER_PREFIX not in str(raised.value)
 
 
 def test_backbone_only_leaves_the_rest(tmp_path):

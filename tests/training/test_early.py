@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import train
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
@@ -143,3 +144,16 @@ def test_command_for_a_teacher_of_another_dataset():
     named = dataclasses.replace(config, teacher_model="faster_rcnn_vgg11", teacher_checkpoint="t")
     assert "--model=faster_rcnn_vgg11" in early.teacher_command(named)
     assert early.teacher_command(named).endswith("--output_dir=t")
+
+
+def test_a_cluster_that_fails_at_once_is_not_started_again_for_ever(tmp_path, monkeypatch):
+    """Twenty starts without a new checkpoint; a new one begins the count anew."""
+    monkeypatch.setenv(train._RESTARTS, "")
+    (tmp_path / "checkpoints").mkdir()
+    lost = UserError("a worker of the cluster is gone: x")
+    for stamp in (0, 1):
+        for _ in range(20):
+            train._count_restart(tmp_path, lost)
+        with pytest.raises(UserError, match="gone: x; started again 20 times without a new checkpoint"):
+            train._count_restart(tmp_path, lost)
+        (tmp_path / f"checkpoints/ckpt-{stamp}.index").write_bytes(b"")

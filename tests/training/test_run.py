@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
 import threading
 import types
@@ -91,6 +92,20 @@ def test_the_loss_and_the_masks_of_an_imitation_are_logged(experiment, teacher):
     result = run.train(experiment(**teacher, picture_every=3))
     assert "train/imitation_loss" in scalars(result.folder.summaries)
     assert "imitation_mask/level_0" in scalars(result.folder.summaries)
+
+
+def test_another_teacher_than_at_the_beginning_is_told(experiment, teacher, tmp_path, caplog):
+    run.train(experiment(**teacher, steps=2, schedule_steps=6))
+    assert run.train(experiment(**teacher, steps=3, schedule_steps=6)).finished
+    assert "the teacher is not the one" not in caplog.text
+    folder = teacher[
+        "teacher_checkpoint"
+    ]  # trained on meanwhile: the folder stands for its newest checkpoint
+    run.train(experiment(model="tiny_teacher", output_dir=folder, steps=4, schedule_steps=2))
+    result = run.train(experiment(**teacher, steps=4, schedule_steps=6))
+    told = "the teacher is not the one that this run began with (teacher.txt): .*ckpt-4 is another checkpoint"
+    assert re.search(re.escape(told).replace(r"\.\*", ".*"), caplog.text)
+    assert "WARNING: the teacher is not the one" in (result.folder.root / "train.log").read_text()
 
 
 @pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, {"optimizer": "adam"}], ids=["sgd", "ema", "adam"])

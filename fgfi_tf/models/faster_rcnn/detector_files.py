@@ -33,7 +33,6 @@ _UNWRAPPED = {
     re.compile(r"^(rpn\.head\.conv)\.(weight|bias)$"): r"\1.0.0.\2",
 }
 # The last layers, whose rows are classes.
-_PREDICTOR = re.compile(r"^(roi_heads\.box_predictor|RCNN_cls_score|RCNN_bbox_pred)\b")
 _ADAPTATION = "stu_feature_adap."
 # torchvision computes the batch norm of this file, and of no other, without epsilon (its overwrite_eps).
 _WITHOUT_EPSILON = "fasterrcnn_resnet50_fpn_coco-258fb6c6"

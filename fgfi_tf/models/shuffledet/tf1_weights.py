@@ -49,11 +49,14 @@ def load_trained(model: ShuffleDet, path: str | Path, *, or_backbone: bool = Fal
         return True
     try:
         load(model, path)
-    except UserError:
+    except UserError as error:
         # An imitation run of the 2019 code keeps its teacher under a prefix.
         if not any(name.startswith(TEACHER_PREFIX) for name in names):
             raise
-        load(model, path, prefix=TEACHER_PREFIX)
+        try:
+            load(model, path, prefix=TEACHER_PREFIX)
+        except UserError:  # neither: what the student lacks is what is told
+            raise error from None
     return True
 
 

@@ -33,7 +33,11 @@ def match(boxes: tf.Tensor, valid: tf.Tensor, defaults: tf.Tensor, rule: str = "
 
     Returns:
         int32 [B, A], index into the M, -1 for none.
+
+    Raises ValueError for another rule.
     """
+    if rule not in RULES:
+        raise ValueError(f"unknown rule {rule!r}; known are {', '.join(RULES)}")
     # A batch has room for the fullest image of all: what is padding in every image here costs nothing.
     most = last_row(valid)
     boxes, valid = boxes[:, :most], valid[:, :most]  # M is now as many as the fullest image of the batch has

@@ -178,6 +178,9 @@ def _load_classifier(detector: SSD, arrays: Mapping[str, np.ndarray], path: Path
         trained = given if own else vgg_weights.PIXELS[name]
         fully = {}
         if _has_numbers(arrays, ("classifier.0", "classifier.3")):
+            width = arrays["classifier.0.weight"].shape[-1]
+            if width % _POOLED**2 or arrays["classifier.3.weight"].ndim != 2:
+                raise UserError(f"{path}: not an ImageNet {kind}: classifier.0 takes {width} values")
             arrays = {**arrays, **_decimated(arrays)}
             fully = {"classifier.0": trunk.fc6, "classifier.3": trunk.fc7}
     assignment.assign([*sources, *_torch(fully)], arrays, path, f"an ImageNet {kind}")
