@@ -18,9 +18,8 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.training import early, flags
 
 
-_RESTARTS = (
-    "FGFI_RESTARTS"  # of this process, handed on: the newest checkpoint's time, and how many since then
-)
+# Of this process, handed on: the time of the newest checkpoint, and how many starts there were since then.
+_RESTARTS = "FGFI_RESTARTS"
 _MOST_RESTARTS = 20
 
 
