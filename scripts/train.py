@@ -17,7 +17,6 @@ from fgfi_tf import cli
 from fgfi_tf.errors import UserError
 from fgfi_tf.training import early, flags
 
-
 # Of this process, handed on: the time of the newest checkpoint, and how many starts there were since then.
 _RESTARTS = "FGFI_RESTARTS"
 _MOST_RESTARTS = 20
