@@ -103,7 +103,7 @@ def train(config: ExperimentConfig) -> Result:
 
 
 def _train(config: ExperimentConfig, strategy: tf.distribute.Strategy, chief: bool) -> Result:
-    folder = open_run(config, writes=chief and not config.overwrite)
+    folder = open_run(config, writes=chief, only_looks=config.overwrite)
     dataset = build.open_split(config, config.train_split, config.classes)
     announce.check_objects(dataset)
     if chief and config.overwrite:  # not before: a wrong split, or a bad label, is to cost no run

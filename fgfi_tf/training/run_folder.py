@@ -74,12 +74,13 @@ def held(root: Path) -> Iterator[None]:
         yield
 
 
-def open_run(config: ExperimentConfig, *, writes: bool = True) -> RunFolder:
+def open_run(config: ExperimentConfig, *, writes: bool = True, only_looks: bool = False) -> RunFolder:
     """Opens the run folder of an experiment: a new one, or the same run's to go on with.
 
     Args:
         config: the experiment; its ``output_dir`` is the folder.
         writes: False for the workers that own no files: they only compare the flags.
+        only_looks: whether nothing is written or deleted yet.
 
     Raises:
         UserError: the folder holds another run, what is left of one, or something else, and nothing is
@@ -91,7 +92,7 @@ def open_run(config: ExperimentConfig, *, writes: bool = True) -> RunFolder:
             _check_same(folder, config, writes)
         if config.overwrite:
             _check_inputs(folder, config)
-        if not writes:
+        if not writes or only_looks:
             return folder
         folder.root.mkdir(parents=True, exist_ok=True)
         if config.overwrite:
