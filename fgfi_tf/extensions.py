@@ -50,8 +50,10 @@ def is_there(name: str) -> bool:
         return Path(name).is_file()
     try:
         return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # of a package that is not there; a module without a specification
-        return name in sys.modules
+    except ModuleNotFoundError:  # its package
+        return False
+    except Exception:  # the package raises it while it is imported: loading says so
+        return True
 
 
 def any_loaded() -> bool:

@@ -72,7 +72,7 @@ class Predictor:
         path = Path(path)
         file = model_file(path)
         if file or is_saved_model(path):
-            _check_name(path.parent if file else path / METADATA_FOLDER, model)
+            _check_name(file.parent if file else path / METADATA_FOLDER, model)
         if file:
             return cls._of_file(file)
         if not is_saved_model(path):

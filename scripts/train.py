@@ -6,6 +6,7 @@ python scripts/train.py --flagfile=configs/kitti/shuffledet_0.5x.cfg --data_dir=
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -43,7 +44,10 @@ def main(argv: Sequence[str]) -> int:
 
 def _count_restart(folder: Path, lost: UserError) -> None:
     """Raises ``lost`` after many starts without a new checkpoint: an error of our own looks alike."""
-    newest = max((path.stat().st_mtime_ns for path in folder.glob(early.CHECKPOINTS[1])), default=0)
+    newest = 0
+    for path in folder.glob(early.CHECKPOINTS[1]):
+        with contextlib.suppress(FileNotFoundError):  # an older one, which is deleted meanwhile
+            newest = max(newest, path.stat().st_mtime_ns)
     before, _, count = os.environ.get(_RESTARTS, "").partition(" ")
     starts = int(count) + 1 if before == str(newest) else 1
     if starts > _MOST_RESTARTS:

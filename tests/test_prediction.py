@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fgfi_tf.data.readers import tree
 from fgfi_tf.data.text_files import fits_a_line
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import results
@@ -77,6 +78,9 @@ def test_links_to_folders_are_followed_once(tmp_path):
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     (tmp_path / "in/closed").mkdir(parents=True)
+    (tmp_path / "in/lost+found").mkdir()  # at the root of a disk; nobody may read it
+    (tmp_path / "in/lost+found/b.png").write_bytes(b"")
+    assert not [path for path in tree.walk(tmp_path / "in", lambda folder: False) if path.name == "b.png"]
     (tmp_path / "in/a.png").write_bytes(b"")
     scandir = os.scandir
 

@@ -155,7 +155,10 @@ class Protocol(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(self, detections: Boxes, ground_truth: Boxes) -> Result:
-        """The result. Both tables are in the protocol's ``corners``; detections may be of fewer classes."""
+        """The result. Both tables are in the protocol's ``corners``; detections may be of fewer classes.
+
+        They may be none at all: before a run's first step that is asked for, for what is wrong with the rules.
+        """
 
     def check_ready(self) -> None:  # noqa: B027  most protocols need nothing
         """Before any work: raises UserError where :meth:`evaluate` lacks what it needs, such as a package."""

@@ -153,7 +153,7 @@ def _misfit(detector: Detector, prefix: Path, told: str) -> str:
     theirs = ModelMetadata.read(prefix.parent)
     if theirs is not None and theirs.model == _name(detector):
         was, now = map(_all_options, (theirs, detector.metadata))
-        differing = [name for name in was if was[name] != now[name]]
+        differing = [name for name in was if name in now and was[name] != now[name]]
         if differing:
             name, *_ = differing
             return f"{prefix} is a checkpoint of {theirs.model} with --{name}={was[name]}, not {now[name]}"

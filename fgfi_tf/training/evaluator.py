@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from fgfi_tf.data import policies, transforms
 from fgfi_tf.data.records import PreparedDataset
@@ -94,7 +95,13 @@ class CheckpointEvaluator:
         """Evaluates no detections at all. Raises UserError where the rules do not fit the ground truth."""
         nothing = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "classes": np.zeros(0, np.int64)}
         frames = dict.fromkeys(self._truth.image_ids, nothing)
-        self._protocol.evaluate(self._protocol.detections(frames, self._dataset.learnt_names), self._truth)
+        try:
+            detections = self._protocol.detections(frames, self._dataset.learnt_names)
+            self._protocol.evaluate(detections, self._truth)
+        except UserError:
+            raise
+        except Exception as error:  # of a protocol of somebody else's: a detector that finds nothing is rare
+            logging.warning("%s cannot evaluate no detections at all: %r", self._protocol.title, error)
 
     def __call__(self, path: Path | str) -> tuple[Result, Boxes]:
         """(result, detections) of a checkpoint. Raises UserError where it cannot be loaded, or Abandoned."""

@@ -103,11 +103,16 @@ def train(config: ExperimentConfig) -> Result:
 
 
 def _train(config: ExperimentConfig, strategy: tf.distribute.Strategy, chief: bool) -> Result:
-    folder = open_run(config, writes=chief, only_looks=config.overwrite)
+    # A run that is to be deleted is not before its successor's data are there: a wrong split is to cost none.
+    later = config.overwrite and RunFolder(Path(config.output_dir)).flags.is_file()
+    folder = open_run(config, writes=chief, only_looks=later)
     dataset = build.open_split(config, config.train_split, config.classes)
     announce.check_objects(dataset)
-    if chief and config.overwrite:  # not before: a wrong split, or a bad label, is to cost no run
+    if chief and later:
         open_run(config)
+    if config.overwrite and worker_index(strategy)[1] > 1:
+        with _worker_loss(strategy):
+            agreement(strategy)(False)  # no worker looks at what the chief has not deleted yet
     log = RunLog(folder.root / LOG_FILE if chief else None)
     log(announce.data_line(config.train_split, dataset))
     log.warn(announce.absent_classes(dataset))

@@ -180,7 +180,9 @@ def _check_inputs(folder: RunFolder, config: ExperimentConfig) -> None:
     for name in _FILES:
         path = getattr(config, name)
         there = path and (Path(path).exists() or Path(f"{path}.index").exists())
-        if there and Path(path).resolve().is_relative_to(folder.root.resolve()):
+        place = Path(path).resolve()
+        written = {folder.checkpoints.resolve(), folder.best.resolve()}
+        if there and (place == folder.root.resolve() or {place, place.parent} & written):
             raise UserError(
                 f"--{name}={path} lies in --output_dir={folder.root}, which --overwrite deletes: "
                 "choose another folder"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.models import registry
@@ -12,7 +13,7 @@ from fgfi_tf.models.loading import read_metadata
 from fgfi_tf.models.metadata import MODEL_FILE
 from fgfi_tf.paths import replace_text
 from fgfi_tf.training import flags
-from fgfi_tf.training.checkpoints import find_checkpoint, step_of
+from fgfi_tf.training.checkpoints import FOLDER, find_checkpoint, list_checkpoints, step_of
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.evaluator import ResultLog
 from fgfi_tf.training.run_folder import TEACHER_FILE, RunFolder
@@ -47,23 +48,23 @@ def _model_of_checkpoint(config: ExperimentConfig) -> str:
     return metadata.model
 
 
-def digest(config: ExperimentConfig) -> str:
-    """12 hex digits over the files of the teacher's checkpoint."""
-    found, prefix = hashlib.sha256(), find_checkpoint(config.teacher_checkpoint)
+def hash_files(config: ExperimentConfig, text: str = "") -> Any:
+    """A SHA-256 of ``hashlib``, of a text and of the files of the teacher's checkpoint."""
+    found, prefix = hashlib.sha256(text.encode()), find_checkpoint(config.teacher_checkpoint)
     for path in sorted({prefix, *prefix.parent.glob(f"{prefix.name}.*"), prefix.parent / MODEL_FILE}):
         if path.is_file():
             found.update(hashlib.sha256(path.read_bytes()).digest())
-    return found.hexdigest()[:12]
+    return found
 
 
 def change(config: ExperimentConfig, root: Path, *, writes: bool = True) -> str:
     """A line where a run goes on with another teacher than it began with, "" where it is the same.
 
     A run folder stands for its newest checkpoint, which may be another one by then. What the run began with
-    is noted in its folder.
+    is noted in its folder; a run without a checkpoint has not begun.
     """
-    path, now = root / TEACHER_FILE, digest(config)
-    if path.is_file():
+    path, now = root / TEACHER_FILE, hash_files(config).hexdigest()[:12]
+    if path.is_file() and list_checkpoints(root / FOLDER):
         before, *_ = path.read_text(errors="replace").split() or [""]
         if before == now:
             return ""

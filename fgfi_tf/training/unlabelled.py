@@ -6,7 +6,6 @@ by the pictures and the teacher, and is made anew where either changes; so a run
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from fgfi_tf.prediction import ImageFile, Predictor, find_images, predict_files
 from fgfi_tf.training import build
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.run_log import RunLog
-from fgfi_tf.training.teacher import digest as teacher_digest
+from fgfi_tf.training.teacher import hash_files
 
 NAME = "unlabelled"
 _BATCH = 8
@@ -202,8 +201,7 @@ def _detect(
 def _fingerprint(config: ExperimentConfig, files: Sequence[ImageFile]) -> str:
     """12 hex digits over the teacher's files, the network input, what is too large, and the pictures' names,
     sizes and times."""
-    first = f"{config.teacher_model} {config.size} {config.max_megapixels} {teacher_digest(config)}\n"
-    digest = hashlib.sha256(first.encode())
+    digest = hash_files(config, f"{config.teacher_model} {config.size} {config.max_megapixels}\n")
     for file in files:
         state = file.path.stat()
         digest.update(f"{file.name}\n{state.st_size} {state.st_mtime_ns}\n".encode())

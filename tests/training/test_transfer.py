@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import re
 
 import numpy as np
@@ -79,6 +80,17 @@ def test_a_resnet_of_the_other_style_is_refused(tmp_path):
         with pytest.raises(UserError, match=r"these weights are for --resnet_style=torchvision, not caffe"):
             load_initial_weights(small(class_names=classes), trained)
     assert load_initial_weights(small(class_names=("a",), resnet_style="torchvision"), trained) == ""
+
+
+def test_an_option_that_is_no_more_does_not_hide_what_does_not_fit(tmp_path):
+    small = functools.partial(registry.build, "yolov2", input_size=(64, 64), class_names=("a",))
+    trained = _saved(small(width=1 / 8), tmp_path, 1)
+    path = tmp_path / "checkpoints/model.json"
+    content = json.loads(path.read_text())
+    content["options"]["gone"] = 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"is a checkpoint of yolov2 with --width=0\.125, not 0\.0625"):
+        load_initial_weights(small(width=1 / 16), trained)
 
 
 def test_yolov2_begins_where_a_run_ended(tmp_path):

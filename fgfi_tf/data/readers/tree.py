@@ -12,6 +12,9 @@ from fgfi_tf.errors import UserError
 #: Folders that hold no pictures to detect in: prepared records, masks, what macOS leaves in archives.
 _SKIPPED = ("tfrecords", "segmentationclass", "segmentationobject", "__macosx")
 
+#: What file systems keep for repairs at the root of a disk, and let nobody read.
+_OF_THE_DISK = "lost+found"
+
 
 def files(root: Path) -> Iterator[Path]:
     """Every file of a data set that is not hidden, as :func:`walk` finds them."""
@@ -37,7 +40,9 @@ def walk(root: Path, skips: Callable[[Path], bool]) -> Iterator[Path]:
             continue
         seen.add((state.st_dev, state.st_ino))
         subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith(".") and not skips(Path(folder, name))
+            name
+            for name in subfolders
+            if not name.startswith(".") and name != _OF_THE_DISK and not skips(Path(folder, name))
         )
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 

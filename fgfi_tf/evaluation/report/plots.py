@@ -130,7 +130,13 @@ def _draw_trends(axes: Axes, panel: Trends) -> None:
         axes.set_xscale("log")
     for trend in panel.trends:
         means = [float(np.mean(list(values.values()))) for values in trend.values]
-        look = {"color": trend.color, "label": trend.name, "marker": "_", "markersize": 11, "linewidth": 1.6}
+        look = {
+            "color": trend.color,
+            "label": _label(trend.name),
+            "marker": "_",
+            "markersize": 11,
+            "linewidth": 1.6,
+        }
         axes.plot(trend.x, means, markeredgewidth=2.2, zorder=2, **look)
         for x, mean, values, interval in zip(trend.x, means, trend.values, trend.intervals, strict=True):
             if len(values) > 1:

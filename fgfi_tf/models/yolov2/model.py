@@ -143,7 +143,7 @@ class YOLOv2(Detector):
     def begins_from(self, options: Mapping[str, object], step: int) -> None:
         """As of a ``.weights`` file: its passthrough, where that is ``auto``, and no prior once more."""
         if step > 0:  # how many images a step had is not kept
-            self.history.images.assign(max(int(self.history.images), PRIOR_IMAGES))
+            self.history.images.assign(max(int(self.history.images.numpy()), PRIOR_IMAGES))
         if options.get("reorg") == "original":
             weights.take_original_reorg(self, "the run that this one begins from")
 
