@@ -157,7 +157,7 @@ class Protocol(abc.ABC):
     def evaluate(self, detections: Boxes, ground_truth: Boxes) -> Result:
         """The result. Both tables are in the protocol's ``corners``; detections may be of fewer classes.
 
-        They may be none at all: before a run's first step that is asked for, for what is wrong with the rules.
+        They may be none: before a run's first step that is asked for, for what is wrong with the rules.
         """
 
     def check_ready(self) -> None:  # noqa: B027  most protocols need nothing
