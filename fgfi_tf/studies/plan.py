@@ -47,6 +47,13 @@ class Arm:
     at: float | None = None
     line: str = ""
 
+    @property
+    def teacher(self) -> str:
+        """The arm whose run it imitates; "" where it imitates none of the plan's."""
+        named = [flag for flag in self.flags if flag.startswith("--teacher_checkpoint=")]
+        run = _RUN.search(named[-1]) if named else None
+        return run.group(1) if run else ""
+
 
 @dataclasses.dataclass(frozen=True)
 class Axis:

@@ -39,12 +39,14 @@ Results = Mapping[tuple[str, int], RunResult]
 class Compared:
     """An arm's pairs with another one.
 
-    ``gap_share``: the share of the other's gap to the teacher that the pairs close, None without one.
+    ``gap_share``: the share of the other's gap to the teacher that the pairs close, None without one. The
+    ``teacher`` is the arm's own where it has one among the arms, the plan's else.
     """
 
     other: Arm
     pairs: Pairs
     gap_share: float | None
+    teacher: Arm | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,19 +65,21 @@ def analyse(plan: Plan, results: Results, metric: str) -> list[ArmResult]:
         arm.name: {seed: one.metrics[metric] for seed, one in sorted(_of(arm, results).items())}
         for arm in plan.arms
     }
-    ceiling = summarise(list(values.get(plan.teacher, {}).values())).mean if plan.teacher else math.nan
 
-    def compared(own: dict[int, float], other: str) -> Compared:
-        pairs, share = compare(own, values[other]), None
+    def compared(arm: Arm, other: str) -> Compared:
+        pairs, share = compare(values[arm.name], values[other]), None
+        teacher = (arm.teacher or plan.teacher) if plan.teacher else ""
+        reached = list(values[teacher].values()) if teacher else []
+        ceiling = summarise(reached).mean if reached else math.nan
         if not math.isnan(ceiling):
             gap = ceiling - float(np.mean([values[other][seed] for seed in pairs.seeds]))
             share = pairs.difference.mean / gap if gap > 0 else None
-        return Compared(plan.arm(other), pairs, share)
+        return Compared(plan.arm(other), pairs, share, plan.arm(teacher) if teacher else None)
 
     found = []
     for arm in plan.arms:
         if own := values[arm.name]:
-            others = tuple(compared(own, other) for other in arm.against if own.keys() & values[other].keys())
+            others = tuple(compared(arm, other) for other in arm.against if own.keys() & values[other].keys())
             found.append(ArmResult(arm, own, summarise(list(own.values())), others))
     return found
 
@@ -212,7 +216,7 @@ def _sentences(plan: Plan, found: list[ArmResult]) -> str:
             f"{higher} of {len(part.pairs.seeds)} seeds"
         )
         if part.gap_share is not None and is_gain(gain):
-            line += f": {100 * part.gap_share:.0f} % of the gap to {plan.arm(plan.teacher).title}"
+            line += f": {100 * part.gap_share:.0f} % of the gap to {part.teacher.title}"
         lines.append(line + ".")
     return " ".join(lines)
 

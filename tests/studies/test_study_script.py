@@ -237,6 +237,20 @@ def test_an_arm_compared_with_others_than_the_baseline(world, capsys):
     assert "imitating, against plain" not in table
 
 
+def test_the_gap_is_that_to_the_teacher_an_arm_had(world, capsys):
+    more = "[middle]\nalone = yes\nseeds = 0\n"
+    more += "flags = --steps=30 --imitation --teacher_checkpoint={run:teacher}\n"
+    more += "[taught]\nflags = --imitation --teacher_checkpoint={run:middle}\n"
+    (world / "trial.cfg").write_text(PLAN + more)
+    run(world)
+    out = capsys.readouterr().out
+    # 0.32 of 0.40 - 0.11, and of 0.80 - 0.11
+    assert "taught gains 32.0 points over plain, above it in 3 of 3 seeds: 110 % of the gap to middle." in out
+    assert (
+        "imitating gains 32.0 points over plain, above it in 3 of 3 seeds: 46 % of the gap to teacher." in out
+    )
+
+
 def test_dry_run_runs_nothing_and_tells_the_time(world, capsys):
     assert run(world, "--dry_run") == []
     out = capsys.readouterr().out
