@@ -236,7 +236,7 @@ def test_slurm_variables_that_are_none(changes, message):
         ("-1", "a port is expected"),
         ("0", "ports up to 65535"),
         ("65536", "ports up to 65535"),
-        ("9" * 5000, "ports up to 65535"),
+        ("9" * 5000, "a port is expected"),
     ],
     ids=["x", "empty", "-1", "0", "65536", "long"],
 )

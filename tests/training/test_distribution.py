@@ -131,9 +131,10 @@ def test_shuffledet_imitation_on_several_devices(tmp_path, devices):
 
 @pytest.mark.slow
 def test_yolov2_imitation_on_1_and_2_devices(tmp_path):
-    # Some 20 layers of batch norm: the first layer's gradient differs by 4e-5 of the largest.
+    # Some 20 layers of batch norm: the first layer's gradient differs by 4e-5 of the largest, by 1.1e-4 where
+    # each device computes on one thread.
     names = ("model=yolov2_0.15x", "teacher=yolov2_0.25x")
-    assert_same_training(*(trained(tmp_path, *names, f"replicas={count}") for count in (1, 2)), atol=3e-5)
+    assert_same_training(*(trained(tmp_path, *names, f"replicas={count}") for count in (1, 2)), atol=6e-5)
 
 
 @pytest.mark.long
