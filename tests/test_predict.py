@@ -125,8 +125,9 @@ def test_the_size_limit_is_a_flag(run, tmp_path, capsys):
     assert run("--max_megapixels=0.01") == 0
 
 
-def test_results_are_written_as_pictures_are_done(run, tmp_path, monkeypatch):
-    """A kill in the third picture: what was done before is there."""
+@pytest.fixture(name="killed_at_the_third")
+def killed_at_the_third_fixture(tmp_path, monkeypatch):
+    """Ctrl-C in the third of the pictures a, b and c."""
     for name in "abc":
         picture(tmp_path / f"in/{name}.png")
     calls, detect = [], one_box
@@ -138,6 +139,11 @@ def test_results_are_written_as_pictures_are_done(run, tmp_path, monkeypatch):
         return detect(images)
 
     monkeypatch.setitem(globals(), "one_box", killed)
+
+
+@pytest.mark.usefixtures("killed_at_the_third")
+def test_results_are_written_as_pictures_are_done(run, tmp_path):
+    """What was done before is there."""
     names = voc_reader.CLASS_NAMES
     assert run("--batch_size=1", classes=names, dataset="voc") == 130
     found = written(tmp_path / "out")
@@ -145,18 +151,8 @@ def test_results_are_written_as_pictures_are_done(run, tmp_path, monkeypatch):
     assert sorted(found) == sorted(["a.png", "b.png", *(f"comp4_det_images_{name}.txt" for name in names)])
 
 
-def test_results_of_one_file_hold_what_was_found_before_an_interruption(run, tmp_path, monkeypatch):
-    for name in "abc":
-        picture(tmp_path / f"in/{name}.png")
-    calls, detect = [], one_box
-
-    def killed(images):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return detect(images)
-
-    monkeypatch.setitem(globals(), "one_box", killed)
+@pytest.mark.usefixtures("killed_at_the_third")
+def test_results_of_one_file_hold_what_was_found_before_an_interruption(run, tmp_path):
     assert run("--batch_size=1", "--results=coco,csv", "--nopictures") == 130
     found = written(tmp_path / "out")
     assert [row["image_name"] for row in json.loads(found["detections.json"])] == ["a", "b"]
