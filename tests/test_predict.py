@@ -126,7 +126,7 @@ def test_the_size_limit_is_a_flag(run, tmp_path, capsys):
 
 
 @pytest.fixture(name="killed_at_the_third")
-def killed_at_the_third_fixture(tmp_path, monkeypatch):
+def killed_at_the_third_fixture(run, tmp_path, monkeypatch):
     """Ctrl-C in the third of the pictures a, b and c."""
     for name in "abc":
         picture(tmp_path / f"in/{name}.png")
