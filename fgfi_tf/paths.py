@@ -32,6 +32,11 @@ def replace_text(path: Path, text: str, errors: str = "strict") -> None:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
+def is_occupied(path: Path) -> bool:
+    """Whether there is a file, or a folder that holds something."""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
 @contextlib.contextmanager
 def folder_locked(folder: Path, *, wait: bool) -> Iterator[None]:
     """While it lasts, no other process is inside with the same folder.

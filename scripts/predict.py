@@ -155,9 +155,8 @@ def _kept_in_any_case(
     try:
         yield
     except BaseException:
-        if not kept:
-            raise
-        _write_whole(forms, kept, predictor, output)
+        if kept:
+            _write_whole(forms, kept, predictor, output)
         raise
     _write_whole(forms, kept, predictor, output)
 

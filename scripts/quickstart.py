@@ -24,7 +24,7 @@ from pathlib import Path
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError
 from fgfi_tf.options import option
-from fgfi_tf.paths import replace_text
+from fgfi_tf.paths import is_occupied, replace_text
 from fgfi_tf.processes import STOPPED, run_and_wait
 from fgfi_tf.training import flags
 
@@ -241,7 +241,7 @@ def _run(step: Step, record: Record) -> int:
         print("    done before", flush=True)
         return 0
     goes_on = step.script == "train.py" and record.same(step)
-    if not record.knows(step) and step.made.exists() and not (step.made.is_dir() and _empty(step.made)):
+    if not record.knows(step) and is_occupied(step.made):
         raise UserError(
             f"{step.made} is there already and this quickstart did not make it; move it away, "
             "or name another --output_dir"
@@ -262,10 +262,6 @@ def _run(step: Step, record: Record) -> int:
         raise UserError(f"the step failed ({step.title}); mend it and start the same command again")
     record.write(step, done=True)
     return 0
-
-
-def _empty(folder: Path) -> bool:
-    return next(folder.iterdir(), None) is None
 
 
 def _shown(path: Path, resolve: bool = True) -> str:

@@ -170,7 +170,7 @@ class Detector(keras.Model):
         """Told, once they are loaded, that its weights are those of a run of the same model.
 
         Args:
-            options: of that run's detector, all of them.
+            options: that its detector was given.
             step: updates that all of its weights had; 0 where what depends on the classes is new.
         """
 

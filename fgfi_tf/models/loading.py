@@ -189,10 +189,10 @@ def load_initial_weights(detector: Detector, path: Path | str, pixels: str = "au
     was = _all_options(theirs)
     if theirs.class_names == detector.class_names:
         load_weights(detector, prefix)
-        detector.begins_from(was, step_of(prefix))
+        detector.begins_from(theirs.options, step_of(prefix))
         return _differing(detector, was, path)
     _transfer(detector, prefix, theirs.class_names)
-    detector.begins_from(was, 0)
+    detector.begins_from(theirs.options, 0)
     counts = f"{len(theirs.class_names)} -> {len(detector.class_names)} classes"
     note = f"{path}: backbone loaded, head new: {counts}"
     return "; ".join(filter(None, (note, _differing(detector, was, path))))

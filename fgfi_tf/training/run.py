@@ -120,8 +120,8 @@ def _train(config: ExperimentConfig, strategy: tf.distribute.Strategy, chief: bo
     others = unlabelled.open_pictures(config, dataset, log)
     if others is not None:
         data_state.check(config, folder.root, others, log, writes=chief, file=data_state.UNLABELLED_FILE)
-    if config.imitation:
-        log.warn(teacher.change(config, folder.root, writes=chief))
+    if config.imitation and chief:
+        log.warn(teacher.change(config, folder.root))
     options = anchors.fitted_options(config, folder.checkpoints, dataset, log)
     keras.utils.set_random_seed(config.seed)  # last, so that initial weights depend on the seed alone
     with precision(config.mixed_precision), strategy.scope():

@@ -109,9 +109,8 @@ def look(run: ExperimentConfig, folder: str, image_id: str, psi: Sequence[float]
     from fgfi_tf.training import build, restoring
 
     prefix, metadata = restoring.find(folder)
-    classes = parse(metadata.classes).of_model(
-        metadata.class_names
-    )  # not those that the split happens to hold
+    # The model's, not those that the split happens to hold.
+    classes = parse(metadata.classes).of_model(metadata.class_names)
     dataset = build.open_split(run, run.val_split, classes)
     keras.utils.set_random_seed(run.seed)
     distiller = restoring.build(run, metadata)

@@ -57,7 +57,7 @@ def hash_files(config: ExperimentConfig, text: str = "") -> Any:
     return found
 
 
-def change(config: ExperimentConfig, root: Path, *, writes: bool = True) -> str:
+def change(config: ExperimentConfig, root: Path) -> str:
     """A line where a run goes on with another teacher than it began with, "" where it is the same.
 
     A run folder stands for its newest checkpoint, which may be another one by then. What the run began with
@@ -72,8 +72,7 @@ def change(config: ExperimentConfig, root: Path, *, writes: bool = True) -> str:
             f"the teacher is not the one that this run began with ({path.name}): "
             f"{find_checkpoint(config.teacher_checkpoint)} is another checkpoint, or was trained anew"
         )
-    if writes:
-        replace_text(path, f"{now} {find_checkpoint(config.teacher_checkpoint)}\n")
+    replace_text(path, f"{now} {find_checkpoint(config.teacher_checkpoint)}\n")
     return ""
 
 

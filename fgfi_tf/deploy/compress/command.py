@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fgfi_tf.errors import UserError
 from fgfi_tf.options import option
+from fgfi_tf.paths import is_occupied
 from fgfi_tf.training.config import extensions_option
 
 if TYPE_CHECKING:  # they import TensorFlow
@@ -69,7 +70,7 @@ def check_flags(config: CompressConfig) -> None:
     if config.learning_rate < 0:
         raise UserError(f"--learning_rate={config.learning_rate}: must not be negative")
     folder = Path(config.output_dir)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if is_occupied(folder):
         raise UserError(f"--output_dir={folder} is there already: name a new folder")
 
 

@@ -32,7 +32,6 @@ _UNWRAPPED = {
     re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"): r"\1.0.\2",
     re.compile(r"^(rpn\.head\.conv)\.(weight|bias)$"): r"\1.0.0.\2",
 }
-# The last layers, whose rows are classes.
 _ADAPTATION = "stu_feature_adap."
 # torchvision computes the batch norm of this file, and of no other, without epsilon (its overwrite_eps).
 _WITHOUT_EPSILON = "fasterrcnn_resnet50_fpn_coco-258fb6c6"
