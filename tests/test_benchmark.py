@@ -194,13 +194,13 @@ PROCESSES = ("--process_rounds=1", "--process_steps=2", "--global_batch=2", "--n
             "pipeline",
             (*SMALL, "--drawn_frames=3", "--round_images=2"),
             "### pipeline: drawn jpg of 375x1242 to 64x128, batch 1",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.long,
         ),
         pytest.param(
             "limits",
             (*SMALL, "--notorch"),
             "### limits: shuffledet_0.25x imitating, 64x128, batch 1, float32",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.long,
         ),
         pytest.param(
             "inference", (*SMALL, "--notorch"), "All predictions are the same", marks=pytest.mark.slow
@@ -221,19 +221,19 @@ PROCESSES = ("--process_rounds=1", "--process_steps=2", "--global_batch=2", "--n
             "frcnn_inference,frcnn_parts",
             (*FRCNN, "--notorch"),
             "### frcnn_parts, RoIAlign with gradient",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.long,
         ),
         pytest.param(
             "yolo_step,yolo_inference",
             ("--yolo_size=64x64", "--yolo_width=0.125", "--yolo_batch=1", "--repeats=1", "--notorch"),
             "### yolo_inference: yolov2_0.25x, 64x64, batch 1",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.long,
         ),
         pytest.param(
             "ssd_inference",
             ("--ssd_batch=1", "--repeats=1", "--notorch"),
             "### ssd_inference: ssd300_vgg16, 300x300, batch 1",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.long,
         ),
         pytest.param(
             "fpn_step,fpn_inference",
@@ -245,13 +245,13 @@ PROCESSES = ("--process_rounds=1", "--process_steps=2", "--global_batch=2", "--n
             "fast_step",
             (*SMALL, *PROCESSES, "--fast=none"),
             "0.25x with imitation, 64x128, batch 2",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.long,
         ),
         pytest.param(
             "peak_memory",
             (*SMALL, *FRCNN, "--memory_of=shuffledet,faster_rcnn,ssd", "--ssd_batch=1", "--notorch"),
             "### peak_memory: ssd300_vgg16, 300x300, batch 1",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.long,
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -37,7 +38,17 @@ def build_strategy(
     chosen = _chosen_devices(devices, virtual_cpus)
     if len(chosen) == 1:
         return tf.distribute.OneDeviceStrategy(chosen[0])
-    return tf.distribute.MirroredStrategy(chosen)
+    return _mirror(tuple(chosen))
+
+
+@functools.cache
+def _mirror(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One for all trainings of a process on these devices.
+
+    Each strategy numbers its sums over the devices from the same number, and TensorFlow remembers the shapes
+    of each number: a second training on a mirror of its own would be refused.
+    """
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _of_workers(workers: Cluster, timeout: float) -> tf.distribute.Strategy:

@@ -17,7 +17,7 @@ def test_readme_has_the_whole_program():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("keras", ["keras", "tf_keras"])
+@pytest.mark.parametrize("keras", ["keras", pytest.param("tf_keras", marks=pytest.mark.long)])
 def test_the_program_lowers_both_losses(keras, tmp_path, capsys):
     """As it stands, and changed as its first lines say for Keras 2."""
     program = tmp_path / "own_models.py"

@@ -1,21 +1,17 @@
-"""Ten steps of a training on some virtual CPUs, in a process of its own.
-
-usage: distribution_program.py OUTPUT.npz model=NAME [teacher=NAME] [replicas=N] [images=N] [parts=N]
-           [precision=NAME] [batch_norm=inference] [order=DIGITS] [share=NUMBER] [labelled=K:N]
+"""Ten steps of a training on some virtual CPUs.
 
 Virtual devices can only be made before TensorFlow starts, and one process serves one size of a
 group of replicas, so several devices are no part of the test process; one device is.
-The batches: 8 images each, and what IMAGES leaves in the last; images without objects stand first,
-so that the first replica often has none; the batch of step 4 has no object at all. ORDER: that of the images
-of each batch, for example 01452367. SHARE: that of the imitation loss, whose weight follows it then.
-LABELLED: the first K of every N images of a replica's part have labels; of the others the teacher alone is
-learnt.
+The batches: 8 images each, and what ``images`` leaves in the last; images without objects stand first,
+so that the first replica often has none; the batch of step 4 has no object at all. ``order``: that of the
+images of each batch, for example 01452367. ``share``: that of the imitation loss, whose weight follows it
+then. ``labelled``, K:N: the first K of every N images of a replica's part have labels; of the others the
+teacher alone is learnt.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -27,8 +23,9 @@ import tiny_detector
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
 from fgfi_tf.imitation.weight import RunningWeight
-from fgfi_tf.models import registry
+from fgfi_tf.models import convolutions, registry
 from fgfi_tf.models.normalization import BatchNorm
+from fgfi_tf.models.shuffledet import network
 from fgfi_tf.training.optimizers import MomentumSGD, inner_optimizer
 from fgfi_tf.training.strategy import build_strategy
 
@@ -79,21 +76,23 @@ class Record(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def altered(model: str, batch_norm: str, precision: str) -> Iterator[None]:
-    """Batch norm in its inference form where asked for, in training too; smooth activations; precision."""
+def altered(model: str, batch_norm: str, precision: str, depth: str) -> Iterator[None]:
+    """Batch norm in its inference form, precision and depth where asked for; smooth activations."""
     with pytest.MonkeyPatch.context() as patch:
         original = BatchNorm.call
         if batch_norm == "inference":
             patch.setattr(
                 BatchNorm, "call", lambda self, inputs, training=False: original(self, inputs, False)
             )
+        # A ReLU has either slope where rounding decides its input's sign. One such unit among hundreds of
+        # thousands changes gradients below it by up to 1e-4 of the largest; a smooth one has none.
         if "shuffledet" in model:
-            # A ReLU has either slope where rounding decides its input's sign. One such unit among hundreds
-            # of thousands changes gradients below it by up to 1e-4 of the largest; a smooth one has none.
             patch.setattr(tf.nn, "relu", tf.nn.silu)
-            patch.setattr(tf.nn, "relu6", tf.nn.silu)
-        if "yolov2" in model:
-            patch.setattr(tf.nn, "leaky_relu", lambda x, _: tf.nn.silu(x))  # for the same reason
+            if depth == "short":  # one unit of each kind
+                patch.setattr(network, "GROUP_UNITS", (2, 1, 1))
+        if "shuffledet" in model or "yolov2" in model:
+            for name in convolutions._ACTIVATIONS:
+                patch.setitem(convolutions._ACTIVATIONS, name, tf.nn.silu)
         before = keras.mixed_precision.global_policy()
         if precision != "none":
             keras.mixed_precision.set_global_policy(f"mixed_{precision}")
@@ -103,9 +102,12 @@ def altered(model: str, batch_norm: str, precision: str) -> Iterator[None]:
             keras.mixed_precision.set_global_policy(before)
 
 
-def train(model: str, batch_norm: str = "training", precision: str = "none", **options: str):
+def train(
+    model: str, batch_norm: str = "training", precision: str = "none", depth: str = "whole", **options: str
+):
     """The losses, the first gradients and the final variables, by name."""
-    with altered(model, batch_norm, precision):
+    tiny_detector.register()
+    with altered(model, batch_norm, precision, depth):
         return _train(model, precision=precision, **options)
 
 
@@ -167,8 +169,3 @@ def _train(
     result = {"losses": np.array(record.losses), **record.gradients}
     variables = [*student.variables, *(imitation.variables if imitation is not None else ())]
     return {**result, **{f"variable/{i}/{v.name}": v.numpy() for i, v in enumerate(variables)}}
-
-
-if __name__ == "__main__":
-    tiny_detector.register()
-    np.savez(sys.argv[1], **train(**dict(argument.split("=") for argument in sys.argv[2:])))

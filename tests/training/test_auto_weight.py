@@ -26,8 +26,8 @@ def final(experiment, folder, teacher, *, stop=None, **changes):
     [
         {},
         {"gradient_accumulation": 2, "optimizer": "adam"},
-        {"mixed_precision": "bfloat16"},
-        {"mixed_precision": "float16", "imitation_warmup_steps": 3},
+        pytest.param({"mixed_precision": "bfloat16"}, marks=pytest.mark.long),
+        pytest.param({"mixed_precision": "float16", "imitation_warmup_steps": 3}, marks=pytest.mark.long),
     ],
     ids=["plain", "parts", "bfloat16", "float16"],
 )

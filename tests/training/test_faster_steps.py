@@ -14,7 +14,7 @@ from test_run import assert_same, scalars, stop_at, weights
 from fgfi_tf.errors import UserError
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
-from fgfi_tf.models.shuffledet import ShuffleDet
+from fgfi_tf.models.shuffledet import ShuffleDet, network
 from fgfi_tf.training import run
 from fgfi_tf.training.checkpoints import list_checkpoints
 from fgfi_tf.training.evaluator import ResultLog
@@ -62,7 +62,10 @@ def test_several_steps_in_one_execution_are_the_same_steps(after_7_steps):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [{}, {"gradient_accumulation": 2, "steps_per_execution": 3}],
+    [
+        pytest.param({}, marks=pytest.mark.long),
+        {"gradient_accumulation": 2, "steps_per_execution": 3},
+    ],
     ids=["alone", "accumulated-several"],
 )
 def test_xla_computes_the_same_steps(after_7_steps, options):
@@ -83,8 +86,10 @@ def street_batch(student, seed):
 
 
 @pytest.mark.slow
-def test_xla_computes_the_same_imitating_steps_of_shuffledet_and_compiles_once():
+@pytest.mark.parametrize("units", [(2, 1, 1), pytest.param((4, 6, 4), marks=pytest.mark.long)])
+def test_xla_computes_the_same_imitating_steps_of_shuffledet_and_compiles_once(monkeypatch, units):
     """Three steps on three batches, dropout on; steps so small that rounding does not grow in them."""
+    monkeypatch.setattr(network, "GROUP_UNITS", units)
     logs, moved, statistics, seconds = {}, {}, {}, []
     for compiled in (False, True):
         keras.utils.set_random_seed(0)

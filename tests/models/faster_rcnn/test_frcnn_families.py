@@ -116,11 +116,17 @@ def test_a_convention_is_a_whole():
     assert same == ["rpn_sigma"]
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenet_v2", "efficientnet_b0"])
-@pytest.mark.parametrize("neck", ["", "_fpn"])
+@pytest.mark.parametrize(
+    ("name", "neck"),
+    [
+        ("efficientnet_lite0", ""),
+        ("efficientnet_lite0", "_fpn"),
+        ("mobilenet_v2", "_fpn"),
+        pytest.param("mobilenet_v2", "", marks=pytest.mark.long),
+        pytest.param("efficientnet_b0", "", marks=pytest.mark.long),
+    ],
+)
 def test_other_backbones(name, neck):
-    if neck and name == "efficientnet_b0":
-        pytest.skip("as mobilenet_v2, and slow to build")
     detector = build(f"faster_rcnn_{name}{neck}", fpn_channels=8, head_units=16)
     strides = [4, 8, 16, 32, 64] if neck else [16]
     assert [level.stride for level in detector.levels] == strides

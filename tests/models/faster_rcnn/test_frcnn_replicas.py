@@ -65,14 +65,12 @@ print("RESULT", json.dumps([one, two]))
 SYNCHRONISED = {"width": 1 / 16, "norm": "synchronised", "frozen_stages": 0}
 
 
-@pytest.mark.slow
+@pytest.mark.long  # training/test_distribution has it of VGG11 and, of other detectors, of batch norm
 @pytest.mark.parametrize(
     "name, options",
     [
-        pytest.param(
-            "faster_rcnn_vgg11", {"width": 0.05, "dropout": 0.0}, marks=pytest.mark.long
-        ),  # as test_distribution
-        pytest.param("faster_rcnn_resnet18", SYNCHRONISED, marks=pytest.mark.long),
+        ("faster_rcnn_vgg11", {"width": 0.05, "dropout": 0.0}),
+        ("faster_rcnn_resnet18", SYNCHRONISED),
         ("faster_rcnn_resnet18_fpn", {**SYNCHRONISED, "fpn_channels": 8, "head_units": 16, "roi_batch": 64}),
     ],
 )
