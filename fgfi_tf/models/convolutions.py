@@ -164,9 +164,8 @@ class ConvBN(keras.layers.Layer):
         """[B, h, w, C_in or more] to [B, ceil(h / strides), ceil(w / strides), C_out or more]."""
         if self.folded:
             return self._call_folded(inputs)
-        kernel = pad_axes(tf.cast(self.dense_kernel(), inputs.dtype), {2: inputs.shape[-1]})
-        if not self.depthwise:
-            kernel = pad_axes(kernel, {3: padded_channels(self.filters)})
+        sizes = {2: inputs.shape[-1]} | ({} if self.depthwise else {3: padded_channels(self.filters)})
+        kernel = pad_axes(tf.cast(self.dense_kernel(), inputs.dtype), sizes)
         outputs = pointwise(inputs, kernel) if self.kernel_size == 1 else self._convolve(inputs, kernel)
         return self._activate(self.norm(outputs, training=training))
 
