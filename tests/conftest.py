@@ -17,6 +17,9 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 from places import shared_path
+from short_networks import SHUFFLEDET_UNITS
+
+from fgfi_tf.models.shuffledet import network
 
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures
@@ -41,6 +44,12 @@ def shared_path_fixture():
 def _seeded():
     """Each test draws the same random numbers; Keras seeds initial weights from Python's generator."""
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(name="short_shuffledet")
+def short_shuffledet_fixture(monkeypatch):
+    """ShuffleDet with few units, in the processes of the tests alone."""
+    monkeypatch.setattr(network, "GROUP_UNITS", SHUFFLEDET_UNITS)
 
 
 @pytest.fixture(params=["eager", "graph"])

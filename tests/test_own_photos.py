@@ -16,6 +16,8 @@ from PIL import Image
 
 from fgfi_tf.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("short_shuffledet")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Behind each training: a few steps on small pictures. What is measured is that every command fits the next.
 SHORT = (

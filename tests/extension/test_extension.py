@@ -100,17 +100,15 @@ def house_fixture(tmp_path_factory):
     house = House(tmp_path_factory.mktemp("stranger"))
     pyramid, one = "--model=pyramid", ("--steps=1", "--input_size=48x64", "--dataset=drawings")
     plain = ("--model=shuffledet_0.25x", *one, "--batch_size=4", "--augmentation=none")
-    house.said["teacher"] = scripts(
-        house.train("teacher", pyramid, "--evaluate_every=2", "--picture_every=4")
-    )
-    scripts(
+    house.said["resumed"] = scripts(
+        house.train("teacher", pyramid, "--evaluate_every=2", "--picture_every=4"),
         house.imitate("student", "teacher", pyramid),
         house.imitate("resumed", "teacher", pyramid, "--steps=2"),
         house.train("package", *plain),
         house.imitate("coarse", "package", pyramid, "--imitated=coarse", *one),
         house.imitate("package_student", "coarse", *plain),
+        house.imitate("resumed", "teacher", pyramid),
     )
-    house.said["resumed"] = scripts(house.imitate("resumed", "teacher", pyramid))
     scripts(house.imitate("shared_out", "teacher", pyramid, "--virtual_cpus=2"))
     house.said["evaluate"] = scripts(
         (
@@ -152,7 +150,7 @@ def house_fixture(tmp_path_factory):
             f"--output_dir={house.root / 'exported'}",
         ),
     )
-    house.said["predict"] = scripts(
+    scripts(
         (
             "predict.py",
             f"--model_path={house.root / 'exported'}",

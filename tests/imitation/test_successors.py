@@ -14,6 +14,8 @@ from fgfi_tf.imitation.successors import DISTANCES, channel_wise_distance, pears
 from fgfi_tf.models import registry
 from fgfi_tf.training import build, config, validation
 
+pytestmark = pytest.mark.usefixtures("short_shuffledet")
+
 ALL = tf.ones([1, 1, 2], tf.bool)
 
 

@@ -19,6 +19,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 import tiny_detector
+from short_networks import SHUFFLEDET_UNITS
 
 from fgfi_tf.imitation.distiller import Distiller
 from fgfi_tf.imitation.layer import ImitationLoss
@@ -88,8 +89,8 @@ def altered(model: str, batch_norm: str, precision: str, depth: str) -> Iterator
         # thousands changes gradients below it by up to 1e-4 of the largest; a smooth one has none.
         if "shuffledet" in model:
             patch.setattr(tf.nn, "relu", tf.nn.silu)
-            if depth == "short":  # one unit of each kind
-                patch.setattr(network, "GROUP_UNITS", (2, 1, 1))
+            if depth == "short":
+                patch.setattr(network, "GROUP_UNITS", SHUFFLEDET_UNITS)
         if "shuffledet" in model or "yolov2" in model:
             for name in convolutions._ACTIVATIONS:
                 patch.setitem(convolutions._ACTIVATIONS, name, tf.nn.silu)

@@ -17,6 +17,8 @@ from fgfi_tf.replica import accumulating, global_counts, global_sum, num_shares
 from fgfi_tf.training import run
 from fgfi_tf.training.optimizers import MomentumSGD
 
+pytestmark = pytest.mark.usefixtures("short_shuffledet")
+
 CLASSES = ("Car", "Pedestrian", "Cyclist")
 
 

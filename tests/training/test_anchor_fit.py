@@ -20,6 +20,8 @@ from fgfi_tf.options import Option
 from fgfi_tf.training import anchors, flags, run
 from fgfi_tf.training.config import ExperimentConfig
 
+pytestmark = pytest.mark.usefixtures("short_shuffledet")
+
 # Boxes of pictures of 96 x 64, in an input of 128 x 96: 4 / 3 as wide and 2 as high.
 SHAPES = [(12, 8), (24, 8), (12, 32), (36, 16), (24, 40), (48, 24), (64, 16), (60, 48), (84, 56)]
 AT_INPUT = [(w * 96 / 96, h * 128 / 64) for w, h in SHAPES]

@@ -16,6 +16,8 @@ from fgfi_tf.training import evaluate_command, run
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("short_shuffledet")
+
 
 def _train(folder, **options) -> RunFolder:
     config = ExperimentConfig(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from short_networks import SHUFFLEDET_UNITS
 from test_run import assert_same, scalars, stop_at, weights
 
 from fgfi_tf.errors import UserError
@@ -86,7 +87,9 @@ def street_batch(student, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("units", [(2, 1, 1), pytest.param((4, 6, 4), marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "units", [SHUFFLEDET_UNITS, pytest.param(network.GROUP_UNITS, marks=pytest.mark.long)]
+)
 def test_xla_computes_the_same_imitating_steps_of_shuffledet_and_compiles_once(monkeypatch, units):
     """Three steps on three batches, dropout on; steps so small that rounding does not grow in them."""
     monkeypatch.setattr(network, "GROUP_UNITS", units)

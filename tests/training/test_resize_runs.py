@@ -18,6 +18,8 @@ from fgfi_tf.prediction import Predictor
 from fgfi_tf.training import batches, evaluator, run
 from fgfi_tf.training.config import ExperimentConfig
 
+pytestmark = pytest.mark.usefixtures("short_shuffledet")
+
 CLASSES = ("Car", "Pedestrian", "Cyclist")
 
 

@@ -22,6 +22,8 @@ from fgfi_tf.prediction import ImageFile
 from fgfi_tf.training import early, run, unlabelled
 from fgfi_tf.training.validation import validate
 
+pytestmark = pytest.mark.usefixtures("short_shuffledet")
+
 CLASSES = tiny_detector.CLASSES
 FRCNN = {"width": 0.05, "dropout": 0.0, "train_pre_nms": 600, "train_post_nms": 100, "rpn_batch": 16}
 MODELS = {
