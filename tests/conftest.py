@@ -46,10 +46,12 @@ def _seeded():
     keras.utils.set_random_seed(0)
 
 
-@pytest.fixture(name="short_shuffledet")
-def short_shuffledet_fixture(monkeypatch):
+@pytest.fixture(scope="module", name="short_shuffledet")
+def short_shuffledet_fixture():
     """ShuffleDet with few units, in the processes of the tests alone."""
-    monkeypatch.setattr(network, "GROUP_UNITS", SHUFFLEDET_UNITS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "GROUP_UNITS", SHUFFLEDET_UNITS)
+        yield
 
 
 @pytest.fixture(params=["eager", "graph"])

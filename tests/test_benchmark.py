@@ -203,7 +203,7 @@ PROCESSES = ("--process_rounds=1", "--process_steps=2", "--global_batch=2", "--n
             marks=pytest.mark.long,
         ),
         pytest.param(
-            "inference", (*SMALL, "--notorch"), "All predictions are the same", marks=pytest.mark.slow
+            "inference", (*SMALL, "--notorch"), "All predictions are the same", marks=pytest.mark.long
         ),
         pytest.param(
             "imitation_loss",

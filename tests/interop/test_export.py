@@ -18,6 +18,8 @@ from fgfi_tf.models import registry
 from fgfi_tf.models.cpu_forms import halves
 from fgfi_tf.prediction import Predictor, detect_images
 
+pytestmark = pytest.mark.usefixtures("short_shuffledet")
+
 CLASSES = ("Car", "Pedestrian", "Cyclist")
 
 

@@ -151,7 +151,7 @@ def test_a_backbone_is_no_trained_detector(lite0):
         lite0.load_trained(Path("some.pth"))
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", pytest.param("efficientnet_b0", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["mobilenet_v2", pytest.param("efficientnet_b0", marks=pytest.mark.long)])
 def test_a_keras_file_gives_keras_own_maps(tmp_path, name):
     """Saved by Keras, loaded by us: the same maps, ours given ``pixels``, Keras's its own preprocessing."""
     entry = keras_applications.APPLICATIONS[name]

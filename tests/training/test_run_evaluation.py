@@ -188,7 +188,7 @@ def agrees(folder: RunFolder) -> bool:
     return [checkpoints.step_of(p) for p in checkpoints.list_checkpoints(folder.best)] == [best_of(folder)]
 
 
-@pytest.mark.parametrize("step", [3, 6])
+@pytest.mark.parametrize("step", [3, pytest.param(6, marks=pytest.mark.long)])
 def test_an_evaluation_that_a_kill_fell_on_is_made_up_for(experiment, tmp_path, at_evaluation, step):
     whole = run.train(experiment(evaluate_every=3, output_dir=str(tmp_path / "whole"))).folder
     config = experiment(evaluate_every=3, keep_checkpoints=1)
