@@ -14,6 +14,10 @@ from typing import Any, Literal
 
 from fgfi_tf.errors import UserError
 
+Check = Callable[[Any], str]  # what is wrong with a value, such as "must be above 0"; "" where nothing is
+# The largest seed there is (numpy, Keras); no other whole number of ours means anything above it.
+_MOST = 2**32 - 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Option:
@@ -24,7 +28,7 @@ class Option:
         default: the value where the flag is not given: a bool, int, float or str, whose type is the flag's.
         text: what ``--help`` says of it.
         choices: all values there are; empty: any of the type.
-        check: what is wrong with a value, such as "must be above 0"; "" where nothing is.
+        check: of a value, which has the right type and is finite.
         weights: what it means to begin from weights that were trained with another value, of the same
             shapes: ``"any"``, nothing; ``"told"``, they may have to adapt; ``"refused"``, they are useless.
     """
@@ -33,7 +37,7 @@ class Option:
     default: bool | int | float | str
     text: str
     choices: tuple[str, ...] = ()
-    check: Callable[[Any], str] | None = None
+    check: Check | None = None
     weights: Literal["any", "told", "refused"] = "any"
 
     def __post_init__(self):
@@ -57,11 +61,23 @@ class Option:
         number = self.type == "float" and isinstance(value, int) and not isinstance(value, bool)
         if not (number or type(value) is type(self.default)):
             return f"expected is a value of type {self.type}"
-        if isinstance(value, float) and not math.isfinite(value):
-            return "a finite number is expected"
-        if self.choices and value not in self.choices:
-            return did_you_mean(str(value), self.choices)
-        return self.check(value) if self.check else ""
+        return _fault(value, self.choices, self.check)
+
+
+def _fault(value: Any, choices: tuple[str, ...], check: Check | None) -> str:
+    """What is wrong with a value of the right type, "" where nothing is."""
+    if isinstance(value, int) and value > _MOST:
+        return f"must be at most {_MOST}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number is expected"
+    if choices and value not in choices:
+        return did_you_mean(str(value), choices)
+    return check(value) if check else ""
+
+
+def at_least(least: int) -> Check:
+    """A check: no less than this."""
+    return lambda value: "" if value >= least else f"must be at least {least}"
 
 
 def fraction(value: float) -> str:
@@ -69,14 +85,22 @@ def fraction(value: float) -> str:
     return "" if 0 <= value < 1 else "must be at least 0 and below 1"
 
 
+def inner_fraction(value: float) -> str:
+    """A check: above 0 and below 1."""
+    return "" if 0 < value < 1 else "must be above 0 and below 1"
+
+
+def unit_interval(value: float) -> str:
+    """A check: from 0 to 1, both included."""
+    return "" if 0 <= value <= 1 else "must lie in [0, 1]"
+
+
 def positive(value: float) -> str:
     """A check: above 0."""
     return "" if value > 0 else "must be above 0"
 
 
-def not_negative(value: float) -> str:
-    """A check: at least 0."""
-    return "" if value >= 0 else "must be at least 0"
+not_negative = at_least(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +126,7 @@ def option(
     text: str | Callable[[], str],
     choices: Iterable[str] = (),
     chooses: Chooses | None = None,
+    check: Check | None = None,
 ) -> Any:
     """A field of a command's dataclass of options, which ``fgfi_tf.training.flags`` makes a flag of.
 
@@ -111,16 +136,31 @@ def option(
         text: what ``--help`` says of it, or what gives that, where it depends on registries.
         choices: all values there are; empty: any.
         chooses: where the value is a name in a registry: which one.
+        check: of a value, where not all are good; :func:`check_values` asks it.
     """
     return dataclasses.field(
         default=default,
-        metadata={"group": group, "help": text, "choices": tuple(choices), "chooses": chooses},
+        metadata={
+            "group": group,
+            "help": text,
+            "choices": tuple(choices),
+            "chooses": chooses,
+            "check": check,
+        },
     )
 
 
 def flag_fields(config: Any) -> list[dataclasses.Field]:
     """The fields of a command's options, or of their class, that are flags."""
     return [field for field in dataclasses.fields(config) if "group" in field.metadata]
+
+
+def check_values(config: Any) -> None:
+    """Raises UserError for the first of a command's options whose value, on its own, cannot work."""
+    for field in flag_fields(config):
+        value = getattr(config, field.name)
+        if fault := _fault(value, field.metadata["choices"], field.metadata["check"]):
+            raise UserError(f"--{field.name}={value}: {fault}")
 
 
 class Chosen:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError
-from fgfi_tf.options import option
+from fgfi_tf.options import not_negative, option
 from fgfi_tf.training import flags
 from fgfi_tf.training.parsing import parse_size
 
@@ -22,10 +22,10 @@ class ToyConfig:
     """Options of the drawn data set."""
 
     output_dir: str = option("", "Drawn data", "Folder to write training/ and ImageSets/ to.")
-    train: int = option(300, "Drawn data", "Training images.")
-    val: int = option(100, "Drawn data", "Validation images.")
+    train: int = option(300, "Drawn data", "Training images.", check=not_negative)
+    val: int = option(100, "Drawn data", "Validation images.", check=not_negative)
     image_size: str = option("192x624", "Drawn data", "Height x width of the images, pixels.")
-    seed: int = option(0, "Drawn data", "The same seed gives the same bytes.")
+    seed: int = option(0, "Drawn data", "The same seed gives the same bytes.", check=not_negative)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -33,9 +33,6 @@ def main(argv: Sequence[str]) -> None:
     config = flags.parse(argv, ToyConfig)
     if not config.output_dir:
         raise UserError("--output_dir is missing")
-    for name in ("train", "val", "seed"):
-        if getattr(config, name) < 0:
-            raise UserError(f"--{name}={getattr(config, name)}: must be at least 0")
     if (Path(config.output_dir) / "training").exists():
         raise UserError(f"{config.output_dir} already holds a data set; choose another --output_dir")
     from fgfi_tf.toy import street

@@ -29,7 +29,7 @@ from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.evaluation import results as formats
 from fgfi_tf.evaluation.boxes import Boxes
-from fgfi_tf.options import did_you_mean, option
+from fgfi_tf.options import at_least, did_you_mean, option, positive
 from fgfi_tf.outputs import OutputFolder
 from fgfi_tf.training import flags
 from fgfi_tf.training.config import extensions_option
@@ -66,8 +66,10 @@ class PredictConfig:
     )
     min_score: float = option(0.3, "Prediction", "Lowest score drawn; the result files hold every detection.")
     pictures: bool = option(True, "Prediction", "Write the pictures with their boxes, as PNG.")
-    max_megapixels: float = option(MAX_MEGAPIXELS, "Prediction", "Larger images are skipped.")
-    batch_size: int = option(8, "Prediction", "Most images of one size that are detected together.")
+    max_megapixels: float = option(MAX_MEGAPIXELS, "Prediction", "Larger images are skipped.", check=positive)
+    batch_size: int = option(
+        8, "Prediction", "Most images of one size that are detected together.", check=at_least(1)
+    )
     results: str = option("", "Prediction", _results_help)
     format: str = option(
         "", "Prediction", "Protocol whose own format the result files have.", chooses=protocols.CHOICE
@@ -88,8 +90,6 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("give --images or --video, not both")
     if config.format and config.results:
         raise UserError("give --format or --results, not both: --format stands for the results of its own")
-    if config.batch_size < 1:
-        raise UserError(f"--batch_size={config.batch_size}: must be at least 1")
     cli.start_tensorflow()
     from fgfi_tf import prediction
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError
-from fgfi_tf.options import option
+from fgfi_tf.options import at_least, not_negative, option
 from fgfi_tf.paths import is_occupied, replace_text
 from fgfi_tf.processes import STOPPED, run_and_wait
 from fgfi_tf.training import flags
@@ -46,10 +46,18 @@ class QuickstartConfig:
     """Options of the quickstart."""
 
     output_dir: str = option("quickstart", "Quickstart", "Folder for everything it makes.")
-    images: int = option(1200, "Quickstart", "Drawn training images; an eighth as many to evaluate on.")
-    teacher_steps: int = option(0, "Quickstart", "Updates of the teacher (0: as its flagfile says).")
-    student_steps: int = option(0, "Quickstart", "Updates of each student (0: as its flagfile says).")
-    seed: int = option(0, "Quickstart", "Seed of all three trainings; the students share it.")
+    images: int = option(
+        1200, "Quickstart", "Drawn training images; an eighth as many to evaluate on.", check=at_least(1)
+    )
+    teacher_steps: int = option(
+        0, "Quickstart", "Updates of the teacher (0: as its flagfile says).", check=not_negative
+    )
+    student_steps: int = option(
+        0, "Quickstart", "Updates of each student (0: as its flagfile says).", check=not_negative
+    )
+    seed: int = option(
+        0, "Quickstart", "Seed of all three trainings; the students share it.", check=not_negative
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fgfi_tf import cli
 from fgfi_tf.errors import UserError
-from fgfi_tf.options import option
+from fgfi_tf.options import at_least, option
 from fgfi_tf.training import flags
 from fgfi_tf.training.config import extensions_option
 
@@ -31,7 +31,9 @@ class StudyConfig:
     data_dir: str = option("", "Study", "Folder of the raw dataset: {data} in the plan.")
     runs_dir: str = option("runs/studies", "Study", "Folder of the run folders.")
     dry_run: bool = option(False, "Study", "Say what would be run and how long it takes, and run nothing.")
-    jobs: int = option(1, "Study", "Trainings at the same time, for a GPU that one does not fill.")
+    jobs: int = option(
+        1, "Study", "Trainings at the same time, for a GPU that one does not fill.", check=at_least(1)
+    )
     extensions: str = extensions_option("Study")
     report_dir: str = option("", "Study", "Write the report (HTML, Markdown, JSON, PNG) there as well.")
 
@@ -41,8 +43,6 @@ def main(argv: Sequence[str]) -> int:
     config = flags.parse(argv, StudyConfig)
     if not config.plan:
         raise UserError("--plan is missing: a file such as configs/studies/drawn_scenes.cfg")
-    if config.jobs < 1:
-        raise UserError(f"--jobs={config.jobs}: at least 1")
     from fgfi_tf.studies import runner, tables
     from fgfi_tf.studies.plan import read_plan
 

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 
+import make_toy_kitti
+import predict
 import pytest
+import quickstart
+import study
+from benchmark.options import Options as BenchmarkOptions
 
+from fgfi_tf.deploy.command import ExportConfig
+from fgfi_tf.deploy.compress.command import CompressConfig
 from fgfi_tf.errors import UserError
 from fgfi_tf.options import (
     Chooses,
     Chosen,
     Option,
+    at_least,
+    check_values,
     flag_fields,
     fraction,
+    inner_fraction,
     not_negative,
     option,
     options_of,
     positive,
+    unit_interval,
 )
 from fgfi_tf.registries import Registry
+from fgfi_tf.training import flags
+from fgfi_tf.training.config import ExperimentConfig
+from fgfi_tf.training.evaluate_command import EvaluateConfig
+from fgfi_tf.training.inspect_command import InspectConfig
 
 OPTIONS = {
     "plain": (),
@@ -126,6 +141,13 @@ def test_two_options_of_one_name_are_refused(monkeypatch):
         (Option("a", 0.0, "A.", check=fraction), 1.0, "--a=1.0: must be at least 0 and below 1"),
         (Option("a", 1.0, "A.", check=positive), 0.0, "--a=0.0: must be above 0"),
         (Option("a", 1.0, "A.", check=not_negative), -1.0, "--a=-1.0: must be at least 0"),
+        (Option("a", 3, "A.", check=at_least(2)), 2, ""),
+        (Option("a", 3, "A.", check=at_least(2)), 1, "--a=1: must be at least 2"),
+        (Option("a", 3, "A.", check=at_least(2)), 2**32, "--a=4294967296: must be at most 4294967295"),
+        (Option("a", 0.5, "A.", check=inner_fraction), 0.0, "--a=0.0: must be above 0 and below 1"),
+        (Option("a", 0.5, "A.", check=inner_fraction), 1.0, "--a=1.0: must be above 0 and below 1"),
+        (Option("a", 0.5, "A.", check=unit_interval), 1.0, ""),
+        (Option("a", 0.5, "A.", check=unit_interval), 1.1, "--a=1.1: must lie in [0, 1]"),
     ],
 )
 def test_values(declared, value, message):
@@ -135,6 +157,61 @@ def test_values(declared, value, message):
     with pytest.raises(UserError) as raised:
         declared.validate(value)
     assert str(raised.value) == message
+
+
+@dataclasses.dataclass(frozen=True)
+class Harvest:
+    trees: int = option(3, "Garden", "Trees.", check=at_least(1))
+    share: float = option(0.5, "Garden", "Share that is kept.", check=unit_interval)
+    fruit: str = option("pear", "Garden", "What grows.", ("pear", "plum"))
+    note: str = option("", "Garden", "Anything.")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"trees": 1, "share": 1.0, "fruit": "plum", "note": "-1"}, ""),
+        ({"trees": 0}, "--trees=0: must be at least 1"),
+        ({"trees": 2**32}, "--trees=4294967296: must be at most 4294967295"),
+        ({"share": float("nan")}, "--share=nan: a finite number is expected"),
+        ({"share": -0.5}, "--share=-0.5: must lie in [0, 1]"),
+        ({"fruit": "plums"}, "--fruit=plums: did you mean plum?"),
+    ],
+)
+def test_values_of_a_command(values, message):
+    if not message:
+        check_values(Harvest(**values))
+        return
+    with pytest.raises(UserError) as raised:
+        check_values(Harvest(**values))
+    assert str(raised.value) == message
+    if "fruit" not in values:  # of which absl lists the choices
+        with pytest.raises(UserError) as raised:
+            flags.parse(["harvest.py", *(f"--{name}={value}" for name, value in values.items())], Harvest)
+        assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ExperimentConfig,
+        EvaluateConfig,
+        InspectConfig,
+        ExportConfig,
+        CompressConfig,
+        BenchmarkOptions,
+        make_toy_kitti.ToyConfig,
+        predict.PredictConfig,
+        quickstart.QuickstartConfig,
+        study.StudyConfig,
+    ],
+)
+def test_every_whole_number_of_a_command_says_what_it_may_be(command):
+    numbers = [field for field in flag_fields(command) if field.type == "int"]
+    assert numbers
+    for field in numbers:
+        with pytest.raises(UserError, match=f"^--{field.name}=-2: must be at least [01]$"):
+            flags.parse(["command.py", f"--{field.name}=-2"], command)
 
 
 def test_an_option_that_cannot_be():

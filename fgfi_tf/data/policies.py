@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.options import Option, fraction, not_negative
+from fgfi_tf.options import Option, at_least, fraction, not_negative, unit_interval
 from fgfi_tf.registries import Registry, resolved
 
 if TYPE_CHECKING:
@@ -101,15 +101,11 @@ def _is_pair(value: str) -> str:
     return ""
 
 
-def _at_least_1(value: float) -> str:
-    return "" if value >= 1 else "must be at least 1"
-
-
 _FLIP = Option(
     "flip",
     0.5,
     "Probability of a horizontal flip.",
-    check=lambda value: "" if 0 <= value <= 1 else "a probability is expected",
+    check=unit_interval,
 )
 #: What ``--help`` says of them.
 RESIZE_HELP = (
@@ -147,15 +143,15 @@ AUGMENTATION.register(
         (
             Option("jitter", 0.3, "Width and height each change by up to this share.", check=fraction),
             Option("hue", 0.1, "The hue moves by up to +- this share of the circle.", check=not_negative),
-            Option("saturation", 1.5, "Most that saturation is multiplied or divided by.", check=_at_least_1),
-            Option("exposure", 1.5, "Most that brightness is multiplied or divided by.", check=_at_least_1),
+            Option("saturation", 1.5, "Most that saturation is multiplied or divided by.", check=at_least(1)),
+            Option("exposure", 1.5, "Most that brightness is multiplied or divided by.", check=at_least(1)),
             _FLIP,
             Option(
                 "canvas",
                 2048,
                 "Largest side of the square that a picture is put into before it is resized; that of the "
                 "largest network input, as in Darknet, takes the least time.",
-                check=_at_least_1,
+                check=at_least(1),
             ),
         ),
     ),
@@ -189,14 +185,14 @@ AUGMENTATION.register(
                 "expand",
                 4.0,
                 "Half of the images are put on a canvas of up to so many times their sides (1: none).",
-                check=lambda value: "" if value >= 1 else "must be at least 1",
+                check=at_least(1),
             ),
             Option("crop", True, "Cut out a part that overlaps an object by at least .1 to .9."),
             Option(
                 "flip",
                 0.5,
                 "Probability of a horizontal flip.",
-                check=lambda value: "" if 0 <= value <= 1 else "a probability is expected",
+                check=unit_interval,
             ),
         ),
     ),

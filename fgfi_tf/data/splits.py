@@ -10,6 +10,7 @@ from typing import Any
 
 from absl import logging
 
+from fgfi_tf import options
 from fgfi_tf.data.dataset import Dataset, Frame, canonical
 from fgfi_tf.data.text_files import fits_a_line
 from fgfi_tf.errors import UserError
@@ -84,8 +85,8 @@ def _share(frames: list[Frame], data_dir: Path, split: str, fraction: float) -> 
             f"{data_dir} has no split {split!r}: it has none of its own; --val_fraction makes train and val, "
             f"and {ALL} is every picture"
         )
-    if not 0 <= fraction < 1:
-        raise UserError(f"--val_fraction={fraction}: must be at least 0 and below 1")
+    if fault := options.fraction(fraction):
+        raise UserError(f"--val_fraction={fraction}: {fault}")
     found = [frame for frame in frames if is_validation(frame.image_id, fraction) == (wanted == "val")]
     if not found and frames:
         raise UserError(

@@ -20,7 +20,7 @@ from fgfi_tf.deploy.card import CARD_FILE, SUFFIXES, Card
 from fgfi_tf.deploy.check import Row
 from fgfi_tf.errors import UserError
 from fgfi_tf.models.metadata import METADATA_FOLDER, MODEL_FILE, is_saved_model
-from fgfi_tf.options import did_you_mean, option
+from fgfi_tf.options import did_you_mean, not_negative, option
 from fgfi_tf.outputs import OutputFolder
 from fgfi_tf.training.config import extensions_option
 from fgfi_tf.training.parsing import parse_size
@@ -68,9 +68,15 @@ class ExportConfig:
     )
     data_dir: str = option("", _CHECK, "Folder of the raw dataset, with whose labels AP is compared too.")
     val_split: str = option("", _CHECK, "Split to compare on (empty: the run's own, else val).")
-    calibration_images: int = option(100, _CHECK, "Training pictures that int8 is calibrated on.")
-    check_images: int = option(20, _CHECK, "Pictures that detections are compared on; 0: none.")
-    latency_runs: int = option(50, _CHECK, "Runs whose median is the latency; 0: it is not measured.")
+    calibration_images: int = option(
+        100, _CHECK, "Training pictures that int8 is calibrated on.", check=not_negative
+    )
+    check_images: int = option(
+        20, _CHECK, "Pictures that detections are compared on; 0: none.", check=not_negative
+    )
+    latency_runs: int = option(
+        50, _CHECK, "Runs whose median is the latency; 0: it is not measured.", check=not_negative
+    )
 
     def listed(self, flag: str, known: tuple[str, ...]) -> list[str]:
         """The values of a flag that takes several. Raises UserError for an unknown one."""
@@ -95,9 +101,6 @@ def check_flags(config: ExportConfig) -> None:
         raise UserError("give pictures (--images) or labelled data (--data_dir), not both")
     if config.images and config.val_split:
         raise UserError("--val_split is of labelled data (--data_dir); pictures (--images) have no splits")
-    for name in ("calibration_images", "check_images", "latency_runs"):
-        if getattr(config, name) < 0:
-            raise UserError(f"--{name}={getattr(config, name)}: must be at least 0")
     if "int8" in config.listed("quantize", QUANTIZATIONS) and not config.calibration_images:
         raise UserError("--calibration_images=0: --quantize=int8 is calibrated on pictures")
     given = Path(config.checkpoint)

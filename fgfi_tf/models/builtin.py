@@ -9,7 +9,7 @@ from fgfi_tf.geometry import shapes
 from fgfi_tf.models.class_names import COCO_CLASSES, KITTI_CLASSES, VOC_CLASSES
 from fgfi_tf.models.class_names import COCO_IDS as COCO_IDS
 from fgfi_tf.models.declaration import IMAGENET, Declaration
-from fgfi_tf.options import Option, fraction, positive
+from fgfi_tf.options import Option, at_least, fraction, positive
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 OWN_BACKBONES, KERAS_BACKBONES = ("efficientnet_lite0",), ("efficientnet_b0", "mobilenet_v2")
@@ -95,7 +95,7 @@ _FROZEN_LAYERS = Option(
     PUBLISHED_LAYERS,
     "So many leading convolutions of VGG are never trained (-1: 3 of VGG11 and 4 of VGG16, as "
     "published); 0 from scratch.",
-    check=lambda value: "" if value >= PUBLISHED_LAYERS else "must be at least -1",
+    check=at_least(PUBLISHED_LAYERS),
 )
 CONVENTIONAL = 0  # of roi_batch
 ROI_FOREGROUND = 0.25  # the most of an image's RoIs

@@ -16,7 +16,19 @@ from fgfi_tf.data.images import MAX_MEGAPIXELS
 from fgfi_tf.data.splits import VAL_FRACTION
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.models import registry
-from fgfi_tf.options import Chooses, Chosen, flag_fields, option, options_of
+from fgfi_tf.options import (
+    Chooses,
+    Chosen,
+    at_least,
+    flag_fields,
+    fraction,
+    inner_fraction,
+    not_negative,
+    option,
+    options_of,
+    positive,
+    unit_interval,
+)
 from fgfi_tf.training.parsing import parse_numbers, parse_size
 
 AUTO = "auto"  # of imitation_weight
@@ -30,12 +42,17 @@ AUGMENTATION = Chooses("augmentation policy", policies.AUGMENTATION.names, polic
 
 
 def _group(name: str):
-    return lambda default, text, choices=(), chooses=None: option(default, name, text, choices, chooses)
+    return lambda default, text, choices=(), **about: option(default, name, text, choices, **about)
 
 
 _model, _data, _optimization = _group("Model"), _group("Data"), _group("Optimization")
 _imitation, _augmentation = _group("Imitation"), _group("Augmentation")
 _run, _hardware = _group("Run folder and logging"), _group("Devices and speed")
+
+
+def _weight(value: float | str) -> str:
+    good = value == AUTO or (not isinstance(value, str) and value >= 0)
+    return "" if good else f"must be at least 0, or {AUTO}"
 
 
 def _weights_help() -> str:
@@ -89,12 +106,15 @@ class ExperimentConfig:
         0.0005,
         "Weight decay of the published recipes. ShuffleDet: penalty rate * 0.5 * ||W||^2 on conv12. Faster "
         "R-CNN, SSD and YOLOv2: rate * W added to the clipped gradient of every kernel.",
+        check=not_negative,
     )
 
     dataset: str = _data("kitti", "Dataset to train on.", chooses=DATASET)
     data_dir: str = _data("", "Folder of the raw dataset.")
     prepared_dir: str = _data("", "Folder for the TFRecords made once (empty: inside --data_dir).")
-    max_megapixels: float = _data(MAX_MEGAPIXELS, "Largest picture prepared; a larger one is an error.")
+    max_megapixels: float = _data(
+        MAX_MEGAPIXELS, "Largest picture prepared; a larger one is an error.", check=positive
+    )
     train_split: str = _data(
         "train",
         "Split to train on: of KITTI a list in ImageSets, of VOC one with its year (2007_trainval, "
@@ -108,40 +128,61 @@ class ExperimentConfig:
         "those that the dataset is published with, else those of the labels of --train_split.",
     )
     val_fraction: float = _data(
-        VAL_FRACTION, "Share of the pictures that are the split val where the data has no splits of its own."
+        VAL_FRACTION,
+        "Share of the pictures that are the split val where the data has no splits of its own.",
+        check=fraction,
     )
-    max_boxes: int = _data(0, "Objects per image that a batch has room for (0: as in the fullest image).")
+    max_boxes: int = _data(
+        0, "Objects per image that a batch has room for (0: as in the fullest image).", check=not_negative
+    )
 
-    batch_size: int = _optimization(32, "Images per update, over all devices and machines together.")
-    steps: int = _optimization(40000, "Updates to train for.")
+    batch_size: int = _optimization(
+        32, "Images per update, over all devices and machines together.", check=at_least(1)
+    )
+    steps: int = _optimization(40000, "Updates to train for.", check=at_least(1))
     optimizer: str = _optimization(
         "sgd",
         "sgd: momentum SGD, the rate multiplies the velocity; adam; sgdw and lamb "
         "(tensorflow-addons): decoupled weight decay, layer-wise rates.",
         ("sgd", "adam", "sgdw", "lamb"),
     )
-    learning_rate: float = _optimization(0.02, "Learning rate after the warm-up.")
-    final_learning_rate: float = _optimization(2e-9, "Learning rate at the end of the cosine schedule.")
+    learning_rate: float = _optimization(0.02, "Learning rate after the warm-up.", check=positive)
+    final_learning_rate: float = _optimization(
+        2e-9, "Learning rate at the end of the cosine schedule.", check=not_negative
+    )
     schedule: str = _optimization("cosine", "How the learning rate falls.", ("cosine", "step", "constant"))
-    schedule_steps: int = _optimization(0, "Steps that the cosine schedule spans (0: --steps).")
+    schedule_steps: int = _optimization(
+        0, "Steps that the cosine schedule spans (0: --steps).", check=not_negative
+    )
     lr_decay_steps: str = _optimization("", "Steps at which --schedule=step falls, e.g. 25000,35000.")
-    lr_decay_factor: float = _optimization(0.1, "Factor of each fall of --schedule=step.")
-    lr_warmup_steps: int = _optimization(0, "Steps in which the learning rate rises from 0.")
+    lr_decay_factor: float = _optimization(0.1, "Factor of each fall of --schedule=step.", check=positive)
+    lr_warmup_steps: int = _optimization(
+        0, "Steps in which the learning rate rises from 0.", check=not_negative
+    )
     lr_warmup_power: float = _optimization(
-        1.0, "How it rises: as this power of the share of those steps (1: linearly; 4: Darknet's burn-in)."
+        1.0,
+        "How it rises: as this power of the share of those steps (1: linearly; 4: Darknet's burn-in).",
+        check=positive,
     )
-    momentum: float = _optimization(0.9, "Momentum of the SGD optimizers.")
+    momentum: float = _optimization(0.9, "Momentum of the SGD optimizers.", check=fraction)
     weight_decay: float = _optimization(
-        0.0, "Decoupled weight decay of sgdw and lamb, per step, scaled with the schedule."
+        0.0,
+        "Decoupled weight decay of sgdw and lamb, per step, scaled with the schedule.",
+        check=not_negative,
     )
-    clip_norm: float = _optimization(0.0, "Clip the global gradient norm to this (0: never).")
-    ema: float = _optimization(0.0, "Decay of the moving average of weights used in evaluation (0: none).")
+    clip_norm: float = _optimization(
+        0.0, "Clip the global gradient norm to this (0: never).", check=not_negative
+    )
+    ema: float = _optimization(
+        0.0, "Decay of the moving average of weights used in evaluation (0: none).", check=fraction
+    )
     gradient_accumulation: int = _optimization(
         1,
         "Compute each batch in this many micro-batches, one after the other, for one update: less memory. "
         "Losses are averaged over the whole batch; batch norm sees each micro-batch on its own.",
+        check=at_least(1),
     )
-    seed: int = _optimization(0, "Seed of weights, data order, augmentation and dropout.")
+    seed: int = _optimization(0, "Seed of weights, data order, augmentation and dropout.", check=not_negative)
 
     imitation: bool = _imitation(False, "Learn from a teacher by fine-grained feature imitation.")
     teacher_model: str = _imitation(
@@ -154,12 +195,18 @@ class ExperimentConfig:
         "",
         "The teacher's run folder or checkpoint, or a trained file that its detector reads (.pth, .weights).",
     )
-    psi: float = _imitation(0.5, "Share of a box's best IoU above which its anchors enter the mask.")
+    psi: float = _imitation(
+        0.5, "Share of a box's best IoU above which its anchors enter the mask.", check=unit_interval
+    )
     imitation_weight: float | str = _imitation(
-        1.0, "Weight of the imitation loss (lambda); auto: what keeps it at --imitation_share."
+        1.0,
+        "Weight of the imitation loss (lambda); auto: what keeps it at --imitation_share.",
+        check=_weight,
     )
     imitation_share: float = _imitation(
-        1.0, "With --imitation_weight=auto: the weighted imitation loss, as a multiple of the detection loss."
+        1.0,
+        "With --imitation_weight=auto: the weighted imitation loss, as a multiple of the detection loss.",
+        check=positive,
     )
     imitation_adaptation: str = _imitation(
         "linear",
@@ -167,10 +214,12 @@ class ExperimentConfig:
         "published, whose outputs can become 0 for ever.",
         ("linear", "published"),
     )
-    imitation_warmup_steps: int = _imitation(0, "Imitation starts after this many steps.")
-    imitation_end_step: int = _imitation(0, "Imitation ends at this step (0: never).")
+    imitation_warmup_steps: int = _imitation(0, "Imitation starts after this many steps.", check=not_negative)
+    imitation_end_step: int = _imitation(0, "Imitation ends at this step (0: never).", check=not_negative)
     imitation_normalization: float = _imitation(
-        2.0, "k in 'divided by k * mask positions': 2 for the 0.5x student, 4 for 0.25x."
+        2.0,
+        "k in 'divided by k * mask positions': 2 for the 0.5x student, 4 for 0.25x.",
+        check=positive,
     )
     imitation_region: str = _imitation(
         "fine_grained", "Where to imitate.", ("fine_grained", "gt_box", "full")
@@ -182,7 +231,9 @@ class ExperimentConfig:
         ("squared_error", "cwd", "pkd"),
     )
     soft_label_weight: float = _imitation(
-        0.0, "Weight of a loss that makes the student's predictions follow the teacher's (0: none)."
+        0.0,
+        "Weight of a loss that makes the student's predictions follow the teacher's (0: none).",
+        check=not_negative,
     )
     imitation_levels: str = _imitation(
         "best",
@@ -201,13 +252,17 @@ class ExperimentConfig:
         "Pictures without labels to learn from as well: the teacher is imitated near what it detects there.",
     )
     unlabelled_min_score: float = _imitation(
-        0.5, "Lowest score of the teacher's detections on --unlabelled_dir that count."
+        0.5,
+        "Lowest score of the teacher's detections on --unlabelled_dir that count.",
+        check=inner_fraction,
     )
     unlabelled_labels: bool = _imitation(
         False, "These detections are labels of the detection losses too, those of the classes to learn."
     )
     unlabelled_batch_size: int = _imitation(
-        0, "Pictures of --unlabelled_dir per update, beside --batch_size (0: as many)."
+        0,
+        "Pictures of --unlabelled_dir per update, beside --batch_size (0: as many).",
+        check=not_negative,
     )
 
     augment: bool = _augmentation(True, "Augment training images.")
@@ -220,18 +275,24 @@ class ExperimentConfig:
     allow_changed_data: bool = _run(
         False, "Go on with a run although the images or labels that it was trained on have changed."
     )
-    summary_every: int = _run(50, "Steps between TensorBoard scalars (and lines of the log).")
-    checkpoint_every: int = _run(500, "Steps between checkpoints.")
-    keep_checkpoints: int = _run(5, "Newest checkpoints to keep.")
-    picture_every: int = _run(500, "Steps between TensorBoard pictures (0: never).")
-    evaluate_every: int = _run(0, "Steps between evaluations on --val_split (0: never).")
+    summary_every: int = _run(
+        50, "Steps between TensorBoard scalars (and lines of the log).", check=at_least(1)
+    )
+    checkpoint_every: int = _run(500, "Steps between checkpoints.", check=at_least(1))
+    keep_checkpoints: int = _run(5, "Newest checkpoints to keep.", check=at_least(1))
+    picture_every: int = _run(500, "Steps between TensorBoard pictures (0: never).", check=not_negative)
+    evaluate_every: int = _run(0, "Steps between evaluations on --val_split (0: never).", check=not_negative)
     metric: str = _run("", "Protocol of --evaluate_every (empty: the dataset's).", chooses=protocols.CHOICE)
     min_overlap: str = _run("", "Classes and the IoU of a match, of --metric=kitti: Van=0.7,Car=0.5.")
 
     devices: str = _hardware("", "Devices to use, e.g. gpu:0,gpu:1 (empty: every GPU, else the CPU).")
-    virtual_cpus: int = _hardware(0, "Split the CPU into this many devices (to try distribution).")
+    virtual_cpus: int = _hardware(
+        0, "Split the CPU into this many devices (to try distribution).", check=not_negative
+    )
     worker_timeout: int = _hardware(
-        1800, "Seconds to wait at the start for the workers on other machines (0: for ever)."
+        1800,
+        "Seconds to wait at the start for the workers on other machines (0: for ever).",
+        check=not_negative,
     )
     mixed_precision: str = _hardware(
         "none",
@@ -239,7 +300,7 @@ class ExperimentConfig:
         ("none", "float16", "bfloat16", "auto"),
     )
     jit_compile: bool = _hardware(False, "Compile the training step with XLA.")
-    steps_per_execution: int = _hardware(1, "Steps run in one call of the graph.")
+    steps_per_execution: int = _hardware(1, "Steps run in one call of the graph.", check=at_least(1))
 
     @property
     def size(self) -> tuple[int, int]:

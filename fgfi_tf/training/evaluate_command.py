@@ -21,7 +21,7 @@ from fgfi_tf.evaluation.boxes import Boxes
 from fgfi_tf.evaluation.comparison import Comparison
 from fgfi_tf.evaluation.protocol import Protocol
 from fgfi_tf.models import registry
-from fgfi_tf.options import option, options_of
+from fgfi_tf.options import check_values, not_negative, option, options_of, positive
 from fgfi_tf.outputs import OutputFolder
 from fgfi_tf.training.config import DATASET, DETECTOR, extensions_option
 from fgfi_tf.training.evaluated_model import Model
@@ -51,7 +51,7 @@ class EvaluateConfig(command.FilesConfig):
     data_dir: str = option("", _MODEL, "Folder of the raw dataset.")
     prepared_dir: str = option("", _MODEL, "Folder for the TFRecords made once (empty: inside --data_dir).")
     max_megapixels: float = option(
-        MAX_MEGAPIXELS, _MODEL, "Largest picture that is prepared; larger ones are an error."
+        MAX_MEGAPIXELS, _MODEL, "Largest picture that is prepared; larger ones are an error.", check=positive
     )
     val_split: str = option(
         "", _MODEL, "Split to evaluate on: a list in ImageSets (empty: the run's own --val_split, else val)."
@@ -65,7 +65,9 @@ class EvaluateConfig(command.FilesConfig):
     val_fraction: float = option(
         -1.0, _MODEL, "Share that is the split val where the data has no splits (-1: that of the training)."
     )
-    batch_size: int = option(0, _MODEL, "Images at a time (0: 8, or 1 where they would be padded).")
+    batch_size: int = option(
+        0, _MODEL, "Images at a time (0: 8, or 1 where they would be padded).", check=not_negative
+    )
     results_dir: str = option(
         "", _MODEL, "Write the detections there, in the format --results (see --overwrite)."
     )
@@ -79,7 +81,9 @@ class EvaluateConfig(command.FilesConfig):
         "Detector; needed for files of other programs only (TF1, .pth, .weights).",
         chooses=DETECTOR,
     )
-    poll_seconds: float = option(10.0, _MODEL, "Seconds between looks for a new checkpoint.")
+    poll_seconds: float = option(
+        10.0, _MODEL, "Seconds between looks for a new checkpoint.", check=not_negative
+    )
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -88,6 +92,7 @@ def evaluate(config: EvaluateConfig) -> None:
     Raises:
         UserError: for whatever is wrong with flags, data or checkpoints.
     """
+    check_values(config)
     if config.compare and config.data_dir:
         _evaluate_models(*_models_side_by_side(config))
     elif not config.checkpoint:
@@ -106,8 +111,6 @@ def evaluate(config: EvaluateConfig) -> None:
             "--split and --allow_missing are of result files; of a model, --val_split names what is evaluated"
         )
     elif config.watch:
-        if config.poll_seconds < 0:
-            raise UserError(f"--poll_seconds={config.poll_seconds:g}: must be at least 0")
         if config.output_json or config.report_dir or config.results_dir:
             raise UserError(
                 "--watch notes results in the run folder; --output_json, --report_dir and --results_dir are "

@@ -22,11 +22,10 @@ from absl import flags as absl_flags
 
 from fgfi_tf import extensions
 from fgfi_tf.errors import UserError
-from fgfi_tf.options import Chooses, Chosen, Option, did_you_mean, flag_fields
+from fgfi_tf.options import Chooses, Chosen, Option, check_values, did_you_mean, flag_fields
 from fgfi_tf.paths import user_path
 from fgfi_tf.training.config import ExperimentConfig
 from fgfi_tf.training.flagfiles import SHOWN_MESSAGE, Argument, expand_flagfiles, shortened
-from fgfi_tf.training.validation import check_finite
 
 # The first line of a run's flags.cfg; no other file has it.
 HEADER = "# Every flag of this run. Start it again with --flagfile=<this file>."
@@ -105,7 +104,7 @@ def _define(known: Sequence[_Flag]) -> absl_flags.FlagValues:
 
 
 def parse(argv: Sequence[str], config_class: type = ExperimentConfig):
-    """Command line (program name first) to a dataclass of flags, not yet validated.
+    """Command line (program name first) to a dataclass of flags, each of which is checked on its own.
 
     ``--flagfile=FILE`` reads flags from a file; later flags win, and the options that a file gives to what it
     chose are dropped where a later flag chose something else. ``--extensions`` are imported, so that what
@@ -146,7 +145,7 @@ def parse(argv: Sequence[str], config_class: type = ExperimentConfig):
     )
     if given.get(_EXTENSIONS):
         config = dataclasses.replace(config, extensions=given[_EXTENSIONS])
-    check_finite(config)
+    check_values(config)
     return config
 
 

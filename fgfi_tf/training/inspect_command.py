@@ -21,7 +21,7 @@ from fgfi_tf.errors import UserError, UserErrors
 from fgfi_tf.evaluation.report.data import Bars, Figure, Gallery, Picture, ReportData, Row, Section, Table
 from fgfi_tf.evaluation.report.write import to_markdown, write
 from fgfi_tf.models import registry
-from fgfi_tf.options import option, options_of
+from fgfi_tf.options import at_least, check_values, fraction, not_negative, option, options_of, positive
 from fgfi_tf.paths import user_path
 from fgfi_tf.training.config import DATASET, DETECTOR, RESIZE, extensions_option
 from fgfi_tf.training.parsing import parse_size
@@ -51,14 +51,22 @@ class InspectConfig:
     train_split: str = option("train", _DATA, "As of train.py; folders with splits of their own show all.")
     val_split: str = option("val", _DATA, "As of train.py; folders with splits of their own show all.")
     classes: str = option("", _DATA, "Classes to learn, merge and ignore, as train.py takes them.")
-    val_fraction: float = option(splits.VAL_FRACTION, _DATA, "Share that is val where there are no splits.")
-    max_megapixels: float = option(MAX_MEGAPIXELS, _DATA, "Larger pictures are told as broken.")
+    val_fraction: float = option(
+        splits.VAL_FRACTION, _DATA, "Share that is val where there are no splits.", check=fraction
+    )
+    max_megapixels: float = option(
+        MAX_MEGAPIXELS, _DATA, "Larger pictures are told as broken.", check=positive
+    )
     model: str = option("shuffledet_0.5x", _INPUT, "Detector that the sizes are for.", chooses=DETECTOR)
     input_size: str = option("", _INPUT, "Network input, as of train.py (empty: what is suggested).")
     resize: str = option("", _INPUT, policies.RESIZE_HELP, chooses=RESIZE)
-    stride: int = option(16, _INPUT, "Pixels of the input between two cells of the detector's feature map.")
+    stride: int = option(
+        16, _INPUT, "Pixels of the input between two cells of the detector's feature map.", check=at_least(1)
+    )
     output_dir: str = option("", "Page", "Folder for the page: index.html, report.md, figures, pictures.")
-    pictures: int = option(12, "Page", "Pictures drawn of each split, those with most objects first.")
+    pictures: int = option(
+        12, "Page", "Pictures drawn of each split, those with most objects first.", check=not_negative
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +87,7 @@ def run(config: InspectConfig, progress: bool = True) -> int:
     """
     if not config.data_dir:
         raise UserError("--data_dir is missing: the folder of the pictures and labels")
-    for name, least in (("pictures", 0), ("stride", 1)):
-        if getattr(config, name) < least:
-            raise UserError(f"--{name}={getattr(config, name)}: must be at least {least}")
+    check_values(config)
     if config.input_size and max(parse_size("input_size", config.input_size)) < 1:
         raise UserError(f"--input_size={config.input_size}: a side must be at least 1")
     folder = user_path(config.data_dir).resolve()

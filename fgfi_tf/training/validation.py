@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any
 
 from fgfi_tf.data import policies
 from fgfi_tf.errors import UserError
 from fgfi_tf.evaluation import registry as protocols
 from fgfi_tf.evaluation.command import parse_overlaps
 from fgfi_tf.models import registry
-from fgfi_tf.options import did_you_mean, flag_fields
+from fgfi_tf.options import check_values
 from fgfi_tf.training.config import AUTO, ExperimentConfig
-
-_AT_LEAST = {
-    1: "batch_size steps gradient_accumulation summary_every checkpoint_every keep_checkpoints "
-    "steps_per_execution",
-    0: "max_boxes decay_rate schedule_steps final_learning_rate lr_warmup_steps momentum weight_decay "
-    "clip_norm seed imitation_warmup_steps imitation_end_step picture_every evaluate_every "
-    "virtual_cpus worker_timeout ema unlabelled_batch_size",
-}
-
-
-# The largest seed there is (numpy, Keras); no other whole number of ours means anything above it.
-_MOST = 2**32 - 1
-
-
-def check_finite(config: Any) -> None:
-    """Raises UserError for an option (of a dataclass) that is infinite, not a number, or too large."""
-    for field in flag_fields(config):
-        value = getattr(config, field.name)
-        if field.type == "int" and value > _MOST:
-            raise UserError(f"--{field.name}={value}: must be at most {_MOST}")
-        if field.type == "float" and not math.isfinite(value):
-            raise UserError(f"--{field.name}={value}: a finite number is expected")
 
 
 def validate(config: ExperimentConfig) -> ExperimentConfig:
@@ -49,15 +25,7 @@ def validate_values(config: ExperimentConfig) -> None:
     if not config.output_dir:
         raise UserError("--output_dir is missing: the folder to write the run to")
     _validate_names(config)
-    check_finite(config)
-    for least, names in _AT_LEAST.items():
-        for name in names.split():
-            if getattr(config, name) < least:
-                raise UserError(f"--{name}={getattr(config, name)}: must be at least {least}")
-    for field in flag_fields(config):
-        choices, value = field.metadata["choices"], getattr(config, field.name)
-        if choices and value not in choices:
-            raise UserError(f"--{field.name}={value}: {did_you_mean(value, choices)}")
+    check_values(config)
     _validate_optimization(config)
     _validate_imitation(config)
     config.size  # noqa: B018  raises where it is malformed
@@ -116,11 +84,6 @@ def check_inputs(model: str, resize_name: str, size: tuple[int, int], role: str)
 
 
 def _validate_optimization(config: ExperimentConfig) -> None:
-    for name in ("learning_rate", "lr_decay_factor", "lr_warmup_power"):
-        if not getattr(config, name) > 0:
-            raise UserError(f"--{name}={getattr(config, name)}: must be above 0")
-    if config.ema >= 1 or config.momentum >= 1:
-        raise UserError("--ema and --momentum must be below 1")
     if config.batch_size % config.gradient_accumulation:
         raise UserError(
             f"--gradient_accumulation={config.gradient_accumulation} does not divide "
@@ -149,19 +112,9 @@ def _validate_optimization(config: ExperimentConfig) -> None:
 
 
 def _validate_imitation(config: ExperimentConfig) -> None:
-    if not 0 <= config.psi <= 1:
-        raise UserError(f"--psi={config.psi}: must lie in [0, 1]")
     weight, share = config.imitation_weight, config.imitation_share
-    if weight != AUTO and (isinstance(weight, str) or not 0 <= weight < math.inf):
-        raise UserError(f"--imitation_weight={weight}: must be at least 0, or {AUTO}")
-    if not 0 < share < math.inf:
-        raise UserError(f"--imitation_share={share}: must be above 0")
     if weight != AUTO and share != ExperimentConfig.imitation_share:
         raise UserError(f"--imitation_share={share} needs --imitation_weight={AUTO}")
-    if not config.imitation_normalization > 0:
-        raise UserError(f"--imitation_normalization={config.imitation_normalization}: must be above 0")
-    if not config.soft_label_weight >= 0:
-        raise UserError(f"--soft_label_weight={config.soft_label_weight}: must be at least 0")
     if config.soft_label_weight and not config.imitation:
         raise UserError("--soft_label_weight needs --imitation, which has the teacher (its weight may be 0)")
     if config.imitation_comparison != "squared_error" and config.imitation_region != "fine_grained":
@@ -177,8 +130,6 @@ def _validate_imitation(config: ExperimentConfig) -> None:
 
 
 def _validate_unlabelled(config: ExperimentConfig) -> None:
-    if not 0 < config.unlabelled_min_score < 1:
-        raise UserError(f"--unlabelled_min_score={config.unlabelled_min_score}: must lie between 0 and 1")
     if config.unlabelled_dir and not config.imitation:
         raise UserError(
             "--unlabelled_dir needs --imitation: without labels there is only a teacher to learn of"

@@ -31,15 +31,15 @@ from fgfi_tf.evaluation.kitti import files as kitti_files
 from fgfi_tf.evaluation.kitti.files import TYPE_NAMES
 from fgfi_tf.evaluation.kitti.result import CLASS_NAMES, DIFFICULTIES, VARIANTS
 from fgfi_tf.evaluation.results import write_kitti
-from fgfi_tf.options import option
+from fgfi_tf.options import at_least, not_negative, option
 from fgfi_tf.training import flags
 from fgfi_tf.training.parsing import parse_numbers
 
 _REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
-def _option(default, text: str, choices: tuple[str, ...] = ()):
-    return option(default, "Benchmark", text, choices)
+def _option(default, text: str, choices: tuple[str, ...] = (), check=None):
+    return option(default, "Benchmark", text, choices, check=check)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +47,18 @@ class Options:
     """The flags."""
 
     frames: str = _option("500,1000,2000,3769", "Numbers of frames to evaluate.")
-    repeats: int = _option(5, "Timed runs of each; the median counts.")
-    loop_frames: int = _option(1000, "Run the plain loop up to this many frames (it takes minutes beyond).")
+    repeats: int = _option(5, "Timed runs of each; the median counts.", check=at_least(1))
+    loop_frames: int = _option(
+        1000, "Run the plain loop up to this many frames (it takes minutes beyond).", check=not_negative
+    )
     protocol: str = _option("official", "official or reference.", VARIANTS)
     detections: str = _option("", "Folder of result files (empty: made-up ones).")
     labels: str = _option("", "Folder of label files (empty: made-up ones).")
     split: str = _option("", "Frames of these folders (empty: all label files).")
     output_dir: str = _option("", "Also write kitti_eval.md and kitti_eval.json here.")
-    peak_of: int = _option(0, "Evaluate this many frames once and print the peak memory in MB.")
+    peak_of: int = _option(
+        0, "Evaluate this many frames once and print the peak memory in MB.", check=not_negative
+    )
 
 
 def make_files(folder: Path, n_frames: int, seed: int = 0) -> tuple[str, ...]:

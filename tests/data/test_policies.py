@@ -137,7 +137,7 @@ def test_options_by_name():
         ),
         ("kitti", {"drift": "9"}, "--drift=9: two whole numbers are expected, like 384x1248"),
         ("kitti", {"brightness": -1}, "--brightness=-1: must be at least 0"),
-        ("kitti", {"flip": 1.5}, "--flip=1.5: a probability is expected"),
+        ("kitti", {"flip": 1.5}, "--flip=1.5: must lie in [0, 1]"),
         ("voc", {"flip": 0.3}, "--flip=0.3: expected is 0.5 (each image and its mirror image) or 0"),
         (
             "coco",

@@ -219,7 +219,7 @@ def test_options_by_name():
     for name, value, message in (
         ("expand", 0.5, "--expand=0.5: must be at least 1"),
         ("hue", -1.0, "--hue=-1.0: must be at least 0"),
-        ("flip", 2.0, "--flip=2.0: a probability is expected"),
+        ("flip", 2.0, "--flip=2.0: must lie in [0, 1]"),
         ("contrast", "2", "--contrast=2: two numbers are expected, lowest and highest, not negative"),
     ):
         with pytest.raises(UserError) as raised:

@@ -268,7 +268,7 @@ def test_what_is_pruned():
         (["--steps=0"], "--steps=0: must be at least 1"),
         (["--method=prune", "--steps=1"], "--steps=1: pruning takes at least 2"),
         (["--sparsity=1"], "--sparsity=1.0: must be above 0 and below 1"),
-        (["--learning_rate=-1"], "--learning_rate=-1.0: must not be negative"),
+        (["--learning_rate=-1"], "--learning_rate=-1.0: must be at least 0"),
         ([], "--run=absent: no run folder: it has no flags.cfg"),
         (["--output_dir=."], "--output_dir=. is there already: name a new folder"),
     ],

@@ -342,7 +342,7 @@ def test_one_of_several_fails(world):
 
 
 def test_flags_that_are_missing(world):
-    with pytest.raises(UserError, match="--jobs=0: at least 1"):
+    with pytest.raises(UserError, match="--jobs=0: must be at least 1"):
         study.main(["study.py", "--plan=trial.cfg", "--jobs=0"])
     with pytest.raises(UserError, match="--plan is missing"):
         study.main(["study.py"])

@@ -141,7 +141,7 @@ CROPPING = {"options": {"roi_pooling": "crop_and_resize"}}
         ({"input_size": "384"}, "--input_size=384: two whole numbers"),
         ({"output_dir": ""}, "--output_dir is missing"),
         ({"imitation_weight": -1.0}, "--imitation_weight=-1.0: must be at least 0, or auto"),
-        ({"imitation_weight": float("inf")}, "--imitation_weight=inf: must be at least 0, or auto"),
+        ({"imitation_weight": float("inf")}, "--imitation_weight=inf: a finite number is expected"),
         ({"imitation_weight": "automatic"}, "--imitation_weight=automatic: must be at least 0, or auto"),
         ({"imitation_weight": "auto", "imitation_share": 0.0}, "--imitation_share=0.0: must be above 0"),
         ({"imitation_share": 0.5}, "--imitation_share=0.5 needs --imitation_weight=auto"),

@@ -233,7 +233,7 @@ def test_the_labelled_stream_is_that_of_a_run_without(experiment, teacher, pictu
 def test_what_cannot_work(experiment, teacher, pictures, tmp_path):
     for changes, message in (
         ({"imitation": False}, "--unlabelled_dir needs --imitation"),
-        ({"unlabelled_min_score": 1.0}, "--unlabelled_min_score=1.0: must lie between 0 and 1"),
+        ({"unlabelled_min_score": 1.0}, "--unlabelled_min_score=1.0: must be above 0 and below 1"),
         ({"unlabelled_dir": ""}, "--unlabelled_min_score needs --unlabelled_dir"),
         ({"unlabelled_batch_size": -1}, "--unlabelled_batch_size=-1: must be at least 0"),
         (

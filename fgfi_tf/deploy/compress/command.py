@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fgfi_tf.errors import UserError
-from fgfi_tf.options import option
+from fgfi_tf.options import at_least, inner_fraction, not_negative, option
 from fgfi_tf.paths import is_occupied
 from fgfi_tf.training.config import extensions_option
 
@@ -41,15 +41,19 @@ class CompressConfig:
         "weights become 0.",
         choices=METHODS,
     )
-    steps: int = option(300, _GROUP, "Updates.")
+    steps: int = option(300, _GROUP, "Updates.", check=at_least(1))
     sparsity: float = option(
-        0.5, _GROUP, "With --method=prune, the share of weights that become 0, most of them in wide layers."
+        0.5,
+        _GROUP,
+        "With --method=prune, the share of weights that become 0, most of them in wide layers.",
+        check=inner_fraction,
     )
     learning_rate: float = option(
         0.0,
         _GROUP,
         "Highest learning rate, which falls to a hundredth (0: a tenth of the run's to prune, a hundredth to "
         "quantize).",
+        check=not_negative,
     )
     data_dir: str = option("", _GROUP, "Folder of the raw dataset (empty: that of the run).")
     teacher_checkpoint: str = option("", _GROUP, "Checkpoint of the teacher (empty: that of the run).")
@@ -61,14 +65,8 @@ def check_flags(config: CompressConfig) -> None:
     for name in ("run", "output_dir"):
         if not getattr(config, name):
             raise UserError(f"--{name} is missing")
-    if config.steps < 1:
-        raise UserError(f"--steps={config.steps}: must be at least 1")
     if config.method == "prune" and config.steps < 2:
         raise UserError(f"--steps={config.steps}: pruning takes at least 2, at the end of which it is done")
-    if not 0.0 < config.sparsity < 1.0:
-        raise UserError(f"--sparsity={config.sparsity}: must be above 0 and below 1")
-    if config.learning_rate < 0:
-        raise UserError(f"--learning_rate={config.learning_rate}: must not be negative")
     folder = Path(config.output_dir)
     if is_occupied(folder):
         raise UserError(f"--output_dir={folder} is there already: name a new folder")
