@@ -47,7 +47,9 @@ def convert(network: RawNetwork, quantize: str = "none", pictures: Pictures | No
 
 
 def _converter(network: RawNetwork, graph: tf.types.experimental.ConcreteFunction) -> tf.lite.TFLiteConverter:
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], network)
+    weights = tf.Module()  # of the network itself Keras would trace every layer once more, for minutes
+    weights.of_graph = list(graph.variables)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], weights)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     return converter
 

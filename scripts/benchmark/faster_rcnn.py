@@ -163,7 +163,7 @@ def _inference_contenders(
     size = {key: tf.constant(batch[key]) for key in ("content_size", "scale", "image_size")}
     detect = tf.function(lambda x: student.detect(student(x), size))
     module = tf.Module()
-    module.network = student
+    module.weights = student.variables
     signature = tf.TensorSpec(images.shape, tf.uint8, name="images")
     serve = tf.function(lambda images: student.detect(student(student.preprocess(images)), size), [signature])
     tf.saved_model.save(module, folder, signatures=serve.get_concrete_function())

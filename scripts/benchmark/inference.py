@@ -95,10 +95,10 @@ def _ours(
     student: Detector, inputs: tf.Tensor, images: np.ndarray, folder: str, xla: bool
 ) -> tuple[dict[str, Call], Callable[[], dict]]:
     """The forms of the network, and the exported detector."""
-    module = tf.Module()
-    module.model = student.inference_copy()
+    module, model = tf.Module(), student.inference_copy()
+    module.weights = model.variables
     module.predict = tf.function(
-        lambda x: {"predictions": module.model(x)["predictions"]},
+        lambda x: {"predictions": model(x)["predictions"]},
         input_signature=[tf.TensorSpec(inputs.shape, tf.float32)],
     )
     tf.saved_model.save(module, f"{folder}/network", signatures=module.predict)
@@ -113,7 +113,7 @@ def _ours(
         "TFLite": _tflite(module, inputs.numpy()),
     }
     if xla:
-        compiled = tf.function(lambda x: module.model(x)["predictions"], jit_compile=True)
+        compiled = tf.function(lambda x: model(x)["predictions"], jit_compile=True)
         contenders["tf.function, XLA"] = lambda: compiled(inputs).numpy()
     pixels = tf.constant(images)
     return contenders, lambda: {name: value.numpy() for name, value in serving(images=pixels).items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -82,6 +83,21 @@ def test_float32_file_is_exact_and_of_built_in_operations(exported, detector, pi
     assert kinds.count("DEPTHWISE_CONV_2D") == 16
     # the shuffles of narrow groups are folded into kernels; six units have groups wide enough to stay apart
     assert kinds.count("TRANSPOSE") == 6
+
+
+def test_the_converter_is_given_no_layers(raw_network, monkeypatch):
+    """Keras would trace each of them anew, in most of the conversion's time."""
+    given = []
+
+    def make(functions, network):
+        given.append(network)
+        return types.SimpleNamespace(target_spec=types.SimpleNamespace(), convert=lambda: b"")
+
+    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_concrete_functions", make)
+    assert tflite.convert(raw_network) == b""
+    (network,) = given
+    assert not network.submodules
+    assert {v.ref() for v in network.variables} == {v.ref() for v in raw_network.detector.variables}
 
 
 def test_int8_network_and_float_decoding(exported):

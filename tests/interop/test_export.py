@@ -10,6 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from fgfi_tf.deploy import counting
 from fgfi_tf.errors import UserError
@@ -138,6 +139,18 @@ def test_an_export_that_is_cut_short_leaves_the_one_before(detector, exported, t
         assert Predictor.load(path).class_names == tuple(detector.class_names)
     (folder / "notes.txt").touch()  # whoever put it there keeps it
     assert (export(detector, folder, overwrite=True) / "notes.txt").exists()
+
+
+def test_it_holds_one_function_and_no_layers(detector, exported):
+    """Keras writes two functions for every layer, which take longer to write and to load than the rest."""
+    model = saved_model_pb2.SavedModel.FromString((exported / "saved_model.pb").read_bytes())
+    (graph,) = model.meta_graphs
+    objects = [node.user_object.identifier for node in graph.object_graph_def.nodes]
+    assert "_generic_user_object" in objects and not [name for name in objects if "keras" in name]
+    assert [node.WhichOneof("kind") for node in graph.object_graph_def.nodes].count("function") == 1
+    written = dict(tf.train.list_variables(str(exported / "variables/variables")))
+    layers = 1 + 3 * len(detector.backbone.units) + 1  # a kernel and a bias each
+    assert len([name for name in written if name.startswith("weights/")]) == 2 * layers
 
 
 def test_not_a_saved_model(tmp_path):

@@ -1,11 +1,14 @@
 """The whole detector: sizes, losses over batches, padding, detections."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
 
 from fgfi_tf.errors import UserError
+from fgfi_tf.export import export
 from fgfi_tf.models.faster_rcnn import FasterRCNN, FasterRCNNConfig, build
 from fgfi_tf.prediction import detect_images
 
@@ -308,14 +311,8 @@ def test_variants_by_name():
 
 
 def test_saved_model_takes_images_of_any_size(detector, tmp_path):
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
-    def serve(images):
-        return detect_images(detector, images)
-
-    module = tf.Module()
-    module.detector, module.serve = detector, serve
-    tf.saved_model.save(module, str(tmp_path), signatures=serve)
-    loaded = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
+    serve = tf.function(functools.partial(detect_images, detector), reduce_retracing=True)
+    loaded = tf.saved_model.load(str(export(detector, tmp_path))).signatures["serving_default"]
     for shape in ((1, 75, 100), (2, 90, 60)):
         images = tf.cast(tf.random.stateless_uniform([*shape, 3], [1, 2], 0, 255, tf.int32), tf.uint8)
         expected, found = serve(images), loaded(images)
