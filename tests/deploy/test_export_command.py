@@ -19,7 +19,7 @@ from PIL import Image
 
 from fgfi_tf import cli
 from fgfi_tf.data.images import read_image
-from fgfi_tf.deploy import command
+from fgfi_tf.deploy import command, counting, describe_command
 from fgfi_tf.deploy.material import Material
 from fgfi_tf.errors import UserError
 from fgfi_tf.models import registry
@@ -64,6 +64,27 @@ def test_describe_from_any_of_them(exported, checkpoint, capsys):
     for path in (exported / "model_int8.tflite", exported / "savedmodel", checkpoint):
         assert run(describe, str(path), "--nolayers") == 0
         assert "multiply-adds: 0." in capsys.readouterr().out
+
+
+def test_files_count_what_they_compute(detector, exported):
+    found = counting.of_detector(detector)
+    file = counting.of_file(exported / "model.tflite")
+    # narrow groups are dense there, with zeros; the rest is as it was
+    assert found.multiply_adds < file.multiply_adds < 2 * found.multiply_adds
+    pixels, stem, *_ = (layer for layer in file.layers if layer.kind == "CONV_2D")
+    assert stem.multiply_adds == 64 * 96 * 27 * 24
+    # int8: pixels four at once and the stem two, and means of 3 x 3 as convolutions, at strides 4, 8 and 16
+    means = sum(
+        channels * (3 * height - 1) * (3 * width - 1)
+        for height, width, channels in ((16, 24, 24), (8, 12, 60), (4, 6, 120))
+    )
+    extra = 64 * 96 * 3 * (12 - 3) + 64 * 96 * 24 * 27 + means
+    assert counting.of_file(exported / "model_int8.tflite").multiply_adds == file.multiply_adds + extra
+    saved = counting.of_saved_model(exported / "savedmodel")
+    assert saved.multiply_adds == file.multiply_adds - pixels.multiply_adds
+    config = describe_command.DescribeConfig(str(exported / "model.tflite"), layers=False)
+    *_, said = describe_command.describe(config).splitlines()
+    assert said == f"multiply-adds: {file.multiply_adds / 1e9:.3f} G"
 
 
 def test_example_for_a_device_needs_nothing_of_this_package(exported, photos, tmp_path):

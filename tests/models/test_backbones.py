@@ -92,7 +92,7 @@ def test_the_inference_copy_is_the_same_function(detector):
 @pytest.mark.parametrize("size", [(32, 32), (48, 80), (128, 416), (112, 64)])
 def test_any_size_divisible_by_16(size):
     model = registry.build("efficientnet_lite0_shuffledet", input_size=size, class_names=CLASSES)
-    outputs = tf.function(model)(tf.zeros([1, *size, 3]))
+    outputs = tf.function(model, autograph=False)(tf.zeros([1, *size, 3]))
     height, width = size[0] // 16, size[1] // 16
     assert outputs["predictions"].shape == (1, height, width, 72)
     fine, coarse = model.backbone.trunk(tf.zeros([1, *size, 3]))
@@ -196,7 +196,7 @@ def test_no_strided_1x1_convolution_is_left_to_tensorflow():
     """Its gradient on CPUs writes where it should not; what takes its place computes the same."""
     backbone = keras_applications.KerasBackbone("resnet50", None, strides=(8,))
     images = tf.random.stateless_normal([1, 33, 47, 3], [1, 2])
-    graph = tf.function(backbone.call).get_concrete_function(images).graph
+    graph = tf.function(backbone.call, autograph=False).get_concrete_function(images).graph
     operations = [op for op in graph.get_operations() if op.type == "Conv2D"]
     shapes = {(tuple(op.inputs[1].shape[:2]), op.get_attr("strides")[1]) for op in operations}
     assert shapes == {((7, 7), 2), ((3, 3), 1), ((1, 1), 1)}

@@ -8,6 +8,8 @@ import tf_keras as keras
 from fgfi_tf.models import registry
 from fgfi_tf.models.normalization import L2Normalization
 
+pytestmark = pytest.mark.usefixtures("short_shuffledet")
+
 NARROW_FPN = {"fpn_channels": 8, "head_units": 16}
 NARROW = {
     "shuffledet_0.25x": {},
@@ -61,7 +63,7 @@ def test_losses_and_weights_are_float32_and_every_gradient_is_there(half, name):
         "step": tf.constant(0, tf.int64),
     }
 
-    @tf.function
+    @tf.function(autograph=False)
     def step():
         with tf.GradientTape() as tape:
             seed = {"seed": batch["seed"]} if name.startswith("faster_rcnn") else {}

@@ -75,7 +75,7 @@ def test_inference_copy_is_the_same_function(variant):
 @pytest.mark.parametrize("size", [(384, 1248), (192, 624), (96, 320), (64, 64)])
 def test_shapes_at_any_size_divisible_by_16(size):
     model = ShuffleDet("shuffledet_0.25x", input_size=size)
-    outputs = tf.function(model)(tf.zeros([1, *size, 3]))
+    outputs = tf.function(model, autograph=False)(tf.zeros([1, *size, 3]))
     height, width = size[0] // 16, size[1] // 16
     assert outputs["predictions"].shape == (1, height, width, 72)
     assert outputs["features"][0].shape == (1, height, width, 192)

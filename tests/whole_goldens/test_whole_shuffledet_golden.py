@@ -50,7 +50,7 @@ def image(golden):
 def test_forward_of_the_imported_checkpoint(golden, imported, image, folded):
     model = imported.inference_copy() if folded else imported
     resized = tf.image.resize(tf.cast(image, tf.float32), model.input_size)
-    outputs = tf.function(model)(model.preprocess(resized))
+    outputs = tf.function(model, autograph=False)(model.preprocess(resized))
     expected = golden["forward"]
     np.testing.assert_allclose(outputs["predictions"], expected["preds"], atol=1e-3)
     feature = outputs["features"][0][0, ::4, ::6]

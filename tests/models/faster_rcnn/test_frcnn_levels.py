@@ -270,7 +270,7 @@ def test_a_student_of_two_levels_imitates_a_teacher_of_two():
     imitation = ImitationLoss(teacher.feature_channels, **student.imitation_options())
     distiller = Distiller(student, teacher, imitation, imitation_weight=1.0, seed=1, clip_norm=10.0)
     distiller.compile(keras.optimizers.legacy.SGD(0.002, momentum=0.9))
-    step, history = tf.function(distiller.train_step), []
+    step, history = tf.function(distiller.train_step, autograph=False), []
     for _ in range(6):
         distiller.reset_metrics()
         history.append(float(step(picture())["imitation_loss"]))

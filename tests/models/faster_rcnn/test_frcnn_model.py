@@ -106,7 +106,7 @@ def test_preprocess_is_bgr_minus_the_means(detector):
 
 def test_batch_equals_its_images_one_by_one(detector):
     batch = _batch(height=256, width=320)
-    losses, gradients = tf.function(_step)(detector, batch)
+    losses, gradients = tf.function(_step, autograph=False)(detector, batch)
     single = [_step(detector, _part(batch, image)) for image in range(4)]
     assert set(losses) == {"rpn_class", "rpn_box", "rcnn_class", "rcnn_box"}
     for name, value in losses.items():
@@ -250,7 +250,7 @@ def _iou(a, b):
 )
 def test_every_option_trains(options):
     detector = FasterRCNN(FasterRCNNConfig(**SMALL, **options))
-    losses, gradients = tf.function(_step)(detector, _batch(2))
+    losses, gradients = tf.function(_step, autograph=False)(detector, _batch(2))
     assert all(np.isfinite(v) for v in losses.values())
     assert all(np.all(np.isfinite(g)) for g in gradients)
 

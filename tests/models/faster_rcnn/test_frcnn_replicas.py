@@ -50,7 +50,7 @@ def run(strategy, parts):
         gradients = tape.gradient(total, detector.trainable_variables)
         return losses, [tf.reduce_sum(g * wave(g)) for g in gradients]  # one number of each
 
-    losses, gradients = tf.function(lambda: strategy.run(replica))()
+    losses, gradients = tf.function(lambda: strategy.run(replica), autograph=False)()
     add = lambda v: float(strategy.reduce("SUM", v, axis=None))
     moved = [float(tf.reduce_sum(v)) for v in detector.variables if "moving" in v.name]
     moved = [now - then for now, then in zip(moved, start)]

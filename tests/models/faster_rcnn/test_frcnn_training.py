@@ -42,7 +42,7 @@ def test_student_learns_and_imitates():
     distiller = Distiller(student, teacher, imitation, imitation_weight=0.2, seed=1, clip_norm=10.0)
     distiller.compile(keras.optimizers.legacy.SGD(0.01, momentum=0.9))
     batch = _batch()
-    step = tf.function(distiller.train_step)
+    step = tf.function(distiller.train_step, autograph=False)
     history = []
     for _ in range(110):
         distiller.reset_metrics()

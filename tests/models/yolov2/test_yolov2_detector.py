@@ -147,7 +147,9 @@ def test_crowds_take_no_memory_of_their_own():
         masks = layer.masks(detector.imitation_anchors(608, 608), *detector.imitation_boxes(batch))
         return tf.add_n(list(found.values())), masks
 
-    traced = tf.function(compute).get_concrete_function(outputs["predictions"], batch["boxes"])
+    traced = tf.function(compute, autograph=False).get_concrete_function(
+        outputs["predictions"], batch["boxes"]
+    )
     graphs = [traced.graph, *(f.graph for f in traced.graph._functions.values() if hasattr(f, "graph"))]
     sizes = [
         out.shape.num_elements()
