@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import functools
+import itertools
 from collections.abc import Callable
 
 import tensorflow as tf
 
 from fgfi_tf.errors import UserError, first_line
 from fgfi_tf.training.cluster import Cluster, read_cluster, waiting
+
+_mirrors = itertools.count()  # of this process
+_GROUPS = 1000  # more than a mirror has: one for each set of devices that it sums over
 
 
 def build_strategy(
@@ -38,17 +41,17 @@ def build_strategy(
     chosen = _chosen_devices(devices, virtual_cpus)
     if len(chosen) == 1:
         return tf.distribute.OneDeviceStrategy(chosen[0])
-    return _mirror(tuple(chosen))
+    return _mirror(chosen)
 
 
-@functools.cache
-def _mirror(devices: tuple[str, ...]) -> tf.distribute.Strategy:
-    """One for all trainings of a process on these devices.
+def _mirror(devices: list[str]) -> tf.distribute.Strategy:
+    """A mirror whose groups of devices no other of this process has.
 
-    Each strategy numbers its sums over the devices from the same number, and TensorFlow remembers the shapes
-    of each number: a second training on a mirror of its own would be refused.
+    TensorFlow remembers the devices of each numbered group, and the shapes of each numbered sum in it. All
+    mirrors count from the same number: a second training of a process would be refused.
     """
-    return tf.distribute.MirroredStrategy(devices)
+    first = {"_collective_key_base": next(_mirrors) * _GROUPS}
+    return type("Mirror", (tf.distribute.MirroredStrategy,), first)(devices)
 
 
 def _of_workers(workers: Cluster, timeout: float) -> tf.distribute.Strategy:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -31,6 +33,33 @@ def test_named_device():
 def test_impossible_devices(devices, message):
     with pytest.raises(UserError, match=message):
         strategy.build_strategy(devices)
+
+
+SUMS = """
+import tensorflow as tf
+import tf_keras as keras
+from fgfi_tf.training.strategy import build_strategy
+
+def mean_of_replicas(strategy, channels):
+    with strategy.scope():
+        norm = keras.layers.BatchNormalization(synchronized=True, momentum=0.0)
+        norm.build((None, channels))
+    def replica():
+        number = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.float32)
+        norm(tf.fill([1, channels], number), training=True)
+    tf.function(lambda: strategy.run(replica), autograph=False)()
+    print(norm.moving_mean.numpy().tolist())
+
+mean_of_replicas(build_strategy(virtual_cpus=3), 1)
+for devices, channels in (("cpu:0,cpu:1", 1), ("cpu:0,cpu:1", 2), ("cpu:2,cpu:0", 1)):
+    mean_of_replicas(build_strategy(devices), channels)
+"""
+
+
+def test_trainings_of_a_process_on_other_devices_and_of_other_shapes():
+    """Replicas hold 0, 1 and 2: the mean of three is 1, of two a half."""
+    done = subprocess.run([sys.executable, "-c", SUMS], capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n") == ["[1.0]", "[0.5]", "[0.5, 0.5]", "[0.5]", ""], done.stderr[-3000:]
 
 
 def test_virtual_cpus_asked_for_too_late():
