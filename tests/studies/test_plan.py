@@ -237,11 +237,15 @@ def test_the_plan_of_several_maps(monkeypatch):
     assert not found["plain"].imitation and all(found[a].imitation for a in ("best", "assigned", "each"))
 
 
-@pytest.mark.parametrize("name", ["drawn_scenes", "kitti_core", "voc_faster_rcnn", "voc_fpn", "wider"])
+@pytest.mark.parametrize(
+    "name", ["drawn_scenes", "kitti_core", "kitti_half", "voc_faster_rcnn", "voc_fpn", "wider"]
+)
 def test_shipped_plans(monkeypatch, name):
     monkeypatch.chdir(REPOSITORY)
     plan = plans.read_plan(f"configs/studies/{name}.cfg")
-    assert plan.arm(plan.baseline).seeds == plan.arm("imitating").seeds and plan.teacher == "teacher"
-    plain, imitating = (plans.config_of(plan.arm(arm)) for arm in ("plain", "imitating"))
+    taught = "half_imitating" if name == "kitti_half" else "imitating"
+    assert plan.arm(plan.baseline).seeds == plan.arm(taught).seeds and plan.teacher == "teacher"
+    plain, imitating = (plans.config_of(plan.arm(arm)) for arm in (plan.baseline, taught))
     differing = {key for key, value in vars(plain).items() if value != getattr(imitating, key)}
-    assert differing - {"imitation_weight", "imitation_share"} == {"imitation", "teacher_checkpoint"}
+    how = {"imitation_weight", "imitation_share", "imitation_normalization"}
+    assert differing - how == {"imitation", "teacher_checkpoint"}
