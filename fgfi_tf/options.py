@@ -150,6 +150,11 @@ def option(
     )
 
 
+def options_in(group: str) -> Callable[..., Any]:
+    """:func:`option` for the fields of one group: ``(default, text, choices=(), **about)``."""
+    return lambda default, text, choices=(), **about: option(default, group, text, choices, **about)
+
+
 def flag_fields(config: Any) -> list[dataclasses.Field]:
     """The fields of a command's options, or of their class, that are flags."""
     return [field for field in dataclasses.fields(config) if "group" in field.metadata]

@@ -188,12 +188,7 @@ AUGMENTATION.register(
                 check=at_least(1),
             ),
             Option("crop", True, "Cut out a part that overlaps an object by at least .1 to .9."),
-            Option(
-                "flip",
-                0.5,
-                "Probability of a horizontal flip.",
-                check=unit_interval,
-            ),
+            _FLIP,
         ),
     ),
 )

@@ -25,6 +25,7 @@ from fgfi_tf.options import (
     inner_fraction,
     not_negative,
     option,
+    options_in,
     options_of,
     positive,
     unit_interval,
@@ -41,13 +42,9 @@ RESIZE = Chooses("resize policy", policies.RESIZE.names)
 AUGMENTATION = Chooses("augmentation policy", policies.AUGMENTATION.names, policies.augmentation_options)
 
 
-def _group(name: str):
-    return lambda default, text, choices=(), **about: option(default, name, text, choices, **about)
-
-
-_model, _data, _optimization = _group("Model"), _group("Data"), _group("Optimization")
-_imitation, _augmentation = _group("Imitation"), _group("Augmentation")
-_run, _hardware = _group("Run folder and logging"), _group("Devices and speed")
+_model, _data, _optimization = options_in("Model"), options_in("Data"), options_in("Optimization")
+_imitation, _augmentation = options_in("Imitation"), options_in("Augmentation")
+_run, _hardware = options_in("Run folder and logging"), options_in("Devices and speed")
 
 
 def _weight(value: float | str) -> str:

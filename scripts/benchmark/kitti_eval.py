@@ -31,15 +31,14 @@ from fgfi_tf.evaluation.kitti import files as kitti_files
 from fgfi_tf.evaluation.kitti.files import TYPE_NAMES
 from fgfi_tf.evaluation.kitti.result import CLASS_NAMES, DIFFICULTIES, VARIANTS
 from fgfi_tf.evaluation.results import write_kitti
-from fgfi_tf.options import at_least, not_negative, option
+from fgfi_tf.options import at_least, not_negative, options_in
 from fgfi_tf.training import flags
 from fgfi_tf.training.parsing import parse_numbers
 
 _REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
-def _option(default, text: str, choices: tuple[str, ...] = (), check=None):
-    return option(default, "Benchmark", text, choices, check=check)
+_option = options_in("Benchmark")
 
 
 @dataclasses.dataclass(frozen=True)

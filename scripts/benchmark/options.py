@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 
-from fgfi_tf.options import at_least, not_negative, option, positive
+from fgfi_tf.options import at_least, not_negative, options_in, positive
 from fgfi_tf.training.parsing import parse_numbers, parse_size
 
 # So small that networks with random weights stay what they are over the rounds.
 LEARNING_RATE, MOMENTUM = 1e-6, 0.9
 
 
-def _option(default, text: str, choices: tuple[str, ...] = (), check=None):
-    return option(default, "Benchmark", text, choices, check=check)
+_option = options_in("Benchmark")
 
 
 @dataclasses.dataclass(frozen=True)
