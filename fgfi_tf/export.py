@@ -23,7 +23,7 @@ class ServingModel(tf.Module):
     """The exported object: one function, the weights that it reads (batch norm folded), the class names.
 
     The detector is no attribute: Keras would trace every layer once more for the file, which nobody calls,
-    and take two thirds of the time.
+    in up to two thirds of the time.
 
     Attributes:
         serve: images uint8 [B, H, W, 3] RGB to ``boxes``, ``scores``, ``classes`` and ``count``.

@@ -18,7 +18,7 @@ PREPARE, DECODE = "raw_prepare", "raw_decode"
 EXACT = (PREPARE, DECODE, FLOAT32_SCOPE)
 
 
-class RawNetwork(tf.Module):
+class RawNetwork:
     """A detector without suppression, for one size of the input.
 
     Attributes:
@@ -35,7 +35,6 @@ class RawNetwork(tf.Module):
     """
 
     def __init__(self, detector: Detector, batch: int | None = 1):
-        super().__init__(name="raw_network")
         check(detector)
         self.suppression: Suppression | None = None
         self._signature = [tf.TensorSpec([batch, *detector.input_size, 3], tf.uint8, name="images")]

@@ -47,7 +47,7 @@ def convert(network: RawNetwork, quantize: str = "none", pictures: Pictures | No
 
 
 def _converter(network: RawNetwork, graph: tf.types.experimental.ConcreteFunction) -> tf.lite.TFLiteConverter:
-    weights = tf.Module()  # of the network itself Keras would trace every layer once more, for minutes
+    weights = tf.Module()  # of the detector Keras would trace every layer once more, in most of the time
     weights.of_graph = list(graph.variables)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], weights)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
