@@ -116,7 +116,8 @@ def parse(argv: Sequence[str], config_class: type = ExperimentConfig):
     arguments = expand_flagfiles(argv[1:])
     if any("\0" in argument for argument in arguments):
         raise UserError("a flag holds a NUL character")
-    given = {field.name: _last(arguments, field.name) for field in flag_fields(config_class)}
+    last = _last_values(arguments)
+    given = {field.name: last.get(field.name) for field in flag_fields(config_class)}
     if given.get(_EXTENSIONS):
         given[_EXTENSIONS] = ",".join(extensions.resolve(given[_EXTENSIONS]))
         extensions.load(given[_EXTENSIONS].split(","))
@@ -149,13 +150,12 @@ def parse(argv: Sequence[str], config_class: type = ExperimentConfig):
     return config
 
 
-def _last(arguments: Sequence[str], name: str) -> str | None:
-    """The value that a command line gives a flag, None where it does not."""
-    found = None
+def _last_values(arguments: Sequence[Argument]) -> dict[str, str]:
+    """The value that a command line gives each flag, by name: the last one."""
+    found = {}
     for position, argument in enumerate(arguments):
-        flag, equals, value = argument.partition("=")
-        if flag in (f"--{name}", f"-{name}"):
-            found = value if equals else "".join(arguments[position + 1 : position + 2])
+        _, equals, value = argument.partition("=")
+        found[argument.name] = value if equals else "".join(arguments[position + 1 : position + 2])
     return found
 
 
@@ -165,7 +165,7 @@ def _still_chosen(arguments: list[Argument], known: set[str], config_class: type
     @functools.cache
     def options_in(file: Path) -> dict[str, Option]:
         inside = [argument for argument in arguments if file in argument.files]
-        return Chosen(config_class, lambda flag: _last(inside, flag)).options
+        return Chosen(config_class, _last_values(inside).get).options
 
     def superseded(argument: Argument) -> bool:
         names = {argument.name, argument.name.removeprefix("no")}
