@@ -11,6 +11,8 @@ from fgfi_tf.paths import user_path
 
 # What the flagfiles of a command may amount to; a run has some 60 flags.
 _MAX_FILES, _MAX_ARGUMENTS = 100, 10_000
+# Three dashes are no flag's.
+_FLAG = re.compile(r"(?:--?(?!-)([^=]*))?")
 #: Characters of a name or an argument that an error shows, and of absl's own messages.
 SHOWN, SHOWN_MESSAGE = 60, 300
 
@@ -22,8 +24,8 @@ class Argument(str):
 
     @property
     def name(self) -> str:
-        """Of the flag, with the ``no`` of one that is switched off; "" where it is no flag."""
-        return self.lstrip("-").partition("=")[0] if self.startswith("-") else ""
+        """Of the flag, behind one dash or two, with the ``no`` of one that is switched off; else ""."""
+        return _FLAG.match(self)[1] or ""
 
 
 def expand_flagfiles(arguments: Sequence[str]) -> list[Argument]:

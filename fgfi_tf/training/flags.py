@@ -182,14 +182,14 @@ def _given_options(chosen: Chosen, values: absl_flags.FlagValues) -> dict[str, A
     return {name: value for name, value in given.items() if value != chosen.options[name].default}
 
 
-def _of_earlier_versions(arguments: Sequence[str], chosen: Chosen) -> list[str]:
+def _of_earlier_versions(arguments: Sequence[Argument], chosen: Chosen) -> list[str]:
     """A command line without the options that flagfiles of earlier versions hold for every detector.
 
     At the value that meant "not given" they are left out, or are the default where what is chosen has them.
     """
     found = []
     for argument in arguments:
-        name, _, value = argument.lstrip("-").partition("=")
+        name, value = argument.name, argument.partition("=")[2]
         if name in _NOT_GIVEN and _same(value, _NOT_GIVEN[name]):
             option = chosen.options.get(name)
             if option is None:

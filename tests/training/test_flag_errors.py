@@ -42,6 +42,8 @@ def message(*arguments: str) -> str:
         ("--flagfile=" + "x" * 5000, "cannot read it: File name too long"),
         ("-", "unexpected argument '-': flags look like --name=value"),
         ("---steps=1", "unexpected argument '---steps=1'"),
+        ("---model=none", "unexpected argument '---model=none'"),
+        ("---extensions=none", "unexpected argument '---extensions=none'"),
     ],
     ids=lambda text: text[:25],
 )
